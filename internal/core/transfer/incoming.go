@@ -1,0 +1,553 @@
+package transfer
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"tallow/internal/core/chunk"
+	"tallow/internal/core/fault"
+	"tallow/internal/core/wire"
+)
+
+const (
+	// creditWindow is how many bytes a recipient lets come before its disk has taken them. It bounds its memory and
+	// must cover rate times round-trip time.
+	creditWindow = 16 << 20
+	// creditStep is how much of the window must be free before more is granted: few messages, and never a stall.
+	creditStep = creditWindow / 8
+)
+
+// Incoming is a recipient's end of a transfer.
+type Incoming struct {
+	key      Key
+	offer    wire.TransferOffer
+	encoded  []byte // the manifest as far as it has come
+	manifest *chunk.Manifest
+	paths    []string // safe, one per file
+	files    []inFile
+	window   uint64
+
+	state    State
+	code     fault.Code
+	up       bool
+	held     bool // the sender has paused
+	paused   bool // the person has paused
+	since    time.Time
+	wanted   wire.Bitmap
+	total    uint64
+	stored   uint64
+	pending  int // Stores under way
+	spent    uint64
+	freed    uint64 // credit whose chunks are stored or dropped
+	granted  uint64
+	reported uint64 // stored, as last told
+	told     time.Time
+	end      *wire.End
+	done     *wire.End // what has been committed and receipted
+	saving   bool      // a Commit is under way
+	again    bool      // the sender has asked anew meanwhile
+	meter    meter
+
+	now     time.Time
+	effects []Effect
+}
+
+type inFile struct {
+	hashes []wire.Hash // as announced, in order
+	stored chunk.Set
+	taken  chunk.Set // stored, or on the way to the disk
+	bytes  uint64
+	root   *wire.Hash
+	failed wire.FailureCode
+}
+
+// NewIncoming makes the machine for an offer. The offer becomes ready (Ready) when its manifest has come.
+func NewIncoming(key Key, offer wire.TransferOffer, now time.Time) *Incoming {
+	return &Incoming{key: key, offer: offer, up: true, since: now, window: max(creditWindow, 4*uint64(offer.ChunkSize))}
+}
+
+// Key is the transfer's key.
+func (in *Incoming) Key() Key { return in.key }
+
+// Ready reports whether the manifest is complete, so that a person can be asked.
+func (in *Incoming) Ready() bool { return in.manifest != nil }
+
+// Manifest is the transfer's file set, once Ready.
+func (in *Incoming) Manifest() *chunk.Manifest { return in.manifest }
+
+// Paths are the files' paths, made safe and distinct, once Ready.
+func (in *Incoming) Paths() []string { return in.paths }
+
+// Offer is the offer as it came.
+func (in *Incoming) Offer() wire.TransferOffer { return in.offer }
+
+// Accepted reports whether the person has accepted.
+func (in *Incoming) Accepted() bool { return in.wanted != nil }
+
+// Wanted is the set of files accepted.
+func (in *Incoming) Wanted() wire.Bitmap { return in.wanted }
+
+// Progress is how far the delivery is.
+func (in *Incoming) Progress() Progress {
+	p := Progress{in.key.Sender, in.state, in.code, "", in.total, in.stored, in.meter.speed}
+	if in.state == Transferring && (in.held || in.paused) {
+		p.State = Paused
+	}
+	return p
+}
+
+// File is how many bytes of a file are on disk, its root once all of it is, and why it failed.
+func (in *Incoming) File(file uint32) (stored uint64, root *wire.Hash, failed fault.Code) {
+	f := &in.files[file]
+	return f.bytes, f.root, failureCodes[f.failed]
+}
+
+// Complete reports whether a file is verified on disk.
+func (in *Incoming) Complete(file uint32) bool { return in.done != nil && in.done.Files.Has(file) }
+
+// Step takes an event.
+func (in *Incoming) Step(now time.Time, event Event) []Effect {
+	in.now, in.effects = now, nil
+	switch e := event.(type) {
+	case LinkUp:
+		in.up = true
+	case LinkDown:
+		in.linkDown(e)
+	case Received:
+		in.received(e.Message)
+	case ReceivedBulk:
+		in.receivedBulk(e)
+	case Stored:
+		in.storedChunks(e)
+	case Committed:
+		in.committed(e)
+	case AcceptFiles:
+		in.accept(e.Files)
+	case DeclineOffer:
+		if in.state == Offered {
+			in.control(wire.Decline{Transfer: in.key.Transfer, Reason: e.Reason})
+			in.finish(Declined, fault.Declined)
+		}
+	case CancelAll:
+		in.fail(wire.FailureCancelled)
+	case SetPaused:
+		if in.paused != e.Paused && !in.state.Final() {
+			in.paused = e.Paused
+			in.control(wire.Pause{Sender: in.key.Sender, Transfer: in.key.Transfer, Paused: e.Paused})
+			in.do(Changed{})
+		}
+	case Tick:
+		in.tick()
+	default:
+		panic(fmt.Sprintf("transfer: incoming: event %T", event))
+	}
+	return in.effects
+}
+
+func (in *Incoming) do(e Effect) { in.effects = append(in.effects, e) }
+
+func (in *Incoming) control(m wire.ControlMessage) {
+	if in.up {
+		in.do(SendControl{in.key.Sender, m})
+	}
+}
+
+// finish brings the delivery to a final state. What has been stored of an unfinished one is discarded.
+func (in *Incoming) finish(s State, code fault.Code) {
+	if in.state.Final() {
+		return
+	}
+	in.state, in.code = s, code
+	if s != Done && in.done == nil && in.wanted != nil {
+		in.do(Discard{})
+	}
+	in.do(Changed{})
+	in.do(Finished{})
+}
+
+// fail ends the delivery from this end and tells the sender why.
+func (in *Incoming) fail(code wire.FailureCode) {
+	if in.state.Final() {
+		return
+	}
+	in.control(wire.Cancel{Sender: in.key.Sender, Transfer: in.key.Transfer, Code: code})
+	if code == wire.FailureCancelled {
+		in.finish(Cancelled, fault.Cancelled)
+	} else {
+		in.finish(Failed, failureCodes[code])
+	}
+}
+
+func (in *Incoming) violation(format string, args ...any) {
+	in.do(Violation{in.key.Sender, fmt.Errorf(format, args...)})
+	in.finish(Failed, fault.ProtocolViolation)
+}
+
+func (in *Incoming) linkDown(e LinkDown) {
+	in.up = false
+	switch {
+	case in.state.Final():
+	case e.Final:
+		in.finish(Failed, e.Code)
+	default:
+		in.state, in.since = Interrupted, in.now
+		in.do(Changed{})
+	}
+}
+
+func (in *Incoming) received(message wire.ControlMessage) {
+	if _, isOffer := message.(wire.TransferOffer); in.state.Final() && !isOffer {
+		return // it crossed our ending it
+	}
+	switch m := message.(type) {
+	case wire.TransferOffer:
+		in.offered(m)
+	case wire.ManifestPart:
+		in.manifestPart(m)
+	case wire.Cancel:
+		if m.Code == wire.FailureCancelled {
+			in.finish(Cancelled, fault.CancelledByPeer)
+		} else {
+			in.finish(Failed, failureCodes[m.Code])
+		}
+	case wire.FileFailed:
+		if int(m.File) >= len(in.files) {
+			in.violation("failure of an unknown file")
+			return
+		}
+		in.files[m.File].failed = m.Code
+		in.check()
+		in.do(Changed{})
+	case wire.Pause:
+		in.held = m.Paused
+		in.do(Changed{})
+	default:
+		in.violation("unexpected %T", m)
+	}
+}
+
+// offered takes the offer again, over a new link: the sender wants to know what is here.
+func (in *Incoming) offered(m wire.TransferOffer) {
+	same := m.ManifestHash == in.offer.ManifestHash && m.ChunkSize == in.offer.ChunkSize && m.Files == in.offer.Files &&
+		m.TotalSize == in.offer.TotalSize && m.ManifestLength == in.offer.ManifestLength
+	switch {
+	case !same:
+		in.violation("offer changed")
+	case in.manifest == nil:
+		in.encoded, in.state = nil, Offered
+	case in.saving:
+		in.again = true
+	case in.wanted != nil && (!in.state.Final() || in.state == Done):
+		in.sendAccept()
+	case in.state == Interrupted:
+		in.state = Offered
+	}
+	in.do(Changed{})
+}
+
+func (in *Incoming) manifestPart(m wire.ManifestPart) {
+	if in.manifest != nil {
+		return // of a repeated offer
+	}
+	if int(m.Offset) != len(in.encoded) || len(in.encoded)+len(m.Data) > int(in.offer.ManifestLength) {
+		in.violation("manifest out of order")
+		return
+	}
+	in.encoded = append(in.encoded, m.Data...)
+	if len(in.encoded) < int(in.offer.ManifestLength) {
+		return
+	}
+	manifest, err := chunk.ParseManifest(in.offer, in.encoded)
+	if err != nil {
+		in.violation("%w", err)
+		return
+	}
+	in.manifest, in.encoded = manifest, nil
+	in.files = make([]inFile, len(manifest.Files))
+	paths := make([]string, len(manifest.Files))
+	for i, f := range manifest.Files {
+		paths[i] = f.Path
+	}
+	in.paths = chunk.SafePaths(paths)
+	in.do(Changed{})
+}
+
+func (in *Incoming) accept(files []uint32) {
+	if in.manifest == nil || in.wanted != nil || in.state.Final() {
+		return
+	}
+	if files == nil {
+		in.wanted = in.manifest.All()
+	} else {
+		in.wanted = wire.NewBitmap(len(in.files))
+		for _, f := range files {
+			if int(f) < len(in.files) {
+				in.wanted.Set(f)
+			}
+		}
+	}
+	for i, f := range in.manifest.Files {
+		if in.wanted.Has(uint32(i)) {
+			in.total += f.Size
+		}
+	}
+	if in.up {
+		in.sendAccept()
+	}
+	in.do(Changed{})
+}
+
+// sendAccept asks for what is lacking.
+func (in *Incoming) sendAccept() {
+	for i := range in.files {
+		f := uint32(i)
+		if runs := in.files[i].stored.Runs(wire.MaxHaveRuns); len(runs) > 0 && in.wanted.Has(f) {
+			in.control(wire.Have{Sender: in.key.Sender, Transfer: in.key.Transfer, File: f, Runs: runs})
+		}
+	}
+	if in.state != Done {
+		in.state = Transferring
+	}
+	in.end, in.held = nil, false
+	// Stores of the former link may still be under way; they count for nothing in the new one's credit.
+	in.spent, in.freed, in.granted, in.reported = 0, 0, in.window, in.stored
+	in.meter = meter{at: in.now, total: in.stored}
+	in.control(wire.Accept{Transfer: in.key.Transfer, Credit: in.granted, Files: in.wanted})
+	if in.paused {
+		in.control(wire.Pause{Sender: in.key.Sender, Transfer: in.key.Transfer, Paused: true})
+	}
+}
+
+func (in *Incoming) receivedBulk(e ReceivedBulk) {
+	if in.wanted == nil {
+		in.violation("data before it was accepted")
+		return
+	}
+	if in.state.Final() && in.state != Done || in.end != nil {
+		return
+	}
+	switch m := e.Message.(type) {
+	case wire.Hashes:
+		in.announced(m)
+	case wire.Chunks:
+		in.chunks(m, e)
+	case wire.End:
+		in.ended(m)
+	default:
+		panic(fmt.Sprintf("transfer: bulk message %T", m))
+	}
+}
+
+func (in *Incoming) announced(m wire.Hashes) {
+	for _, run := range m.Runs {
+		if int(run.File) >= len(in.files) || uint64(run.First)+uint64(run.Count()) > uint64(in.manifest.Chunks(run.File)) {
+			in.violation("hashes beyond the file")
+			return
+		}
+		f := &in.files[run.File]
+		if int(run.First) > len(f.hashes) {
+			in.violation("gap in the hashes")
+			return
+		}
+		for i := range run.Count() {
+			at := int(run.First) + i
+			if at == len(f.hashes) {
+				f.hashes = append(f.hashes, run.At(i))
+			} else if f.hashes[at] != run.At(i) {
+				// The sender's file is no longer the one that it began to send.
+				in.fail(wire.FailureFileChanged)
+				return
+			}
+		}
+	}
+}
+
+func (in *Incoming) chunks(m wire.Chunks, e ReceivedBulk) {
+	var cost uint64
+	for _, c := range m.Entries {
+		if int(c.File) >= len(in.files) || c.Index >= in.manifest.Chunks(c.File) ||
+			c.RawLength != in.manifest.Length(chunk.Ref{File: c.File, Index: c.Index}) {
+			in.violation("chunk that does not exist")
+			return
+		}
+		cost += wire.ChunkCost(c.RawLength)
+	}
+	if in.spent += cost; in.spent > in.granted {
+		in.violation("more than was granted")
+		return
+	}
+	store := Store{Chunks: make([]StoreChunk, 0, len(m.Entries))}
+	at := 0
+	for _, c := range m.Entries {
+		data := m.Data[at : at+int(c.Length)]
+		at += int(c.Length)
+		f := &in.files[c.File]
+		ref := chunk.Ref{File: c.File, Index: c.Index}
+		if int(c.Index) >= len(f.hashes) || !in.wanted.Has(c.File) || f.failed != 0 || !f.taken.Add(c.Index) {
+			in.freed += wire.ChunkCost(c.RawLength) // not announced, not wanted, or here already
+			cost -= wire.ChunkCost(c.RawLength)
+			continue
+		}
+		store.Chunks = append(store.Chunks, StoreChunk{Chunk: ref, Offset: in.manifest.Offset(ref), Data: data,
+			Compressed: c.Compressed, RawLength: c.RawLength, Hash: f.hashes[c.Index]})
+	}
+	if len(store.Chunks) == 0 {
+		in.grant()
+		return
+	}
+	store.Buffer = e.Buffer.Retain()
+	in.pending++
+	in.do(store)
+}
+
+func (in *Incoming) storedChunks(e Stored) {
+	in.pending--
+	for _, ref := range e.Done {
+		f := &in.files[ref.File]
+		if f.stored.Add(ref.Index) {
+			n := uint64(in.manifest.Length(ref))
+			f.bytes += n
+			in.stored += n
+		}
+	}
+	in.freed = min(in.freed+e.Cost, in.spent)
+	if in.state.Final() {
+		return
+	}
+	switch {
+	case e.Bad:
+		in.do(Violation{in.key.Sender, errors.New("chunk that is not what was announced")})
+		in.fail(wire.FailureIntegrity)
+	case errors.Is(e.Err, ErrStorageFull):
+		in.fail(wire.FailureDiskFull)
+	case e.Err != nil:
+		in.fail(wire.FailureStorageFailed)
+	default:
+		in.meter.update(in.now, in.stored)
+		in.grant()
+		in.check()
+		in.do(Changed{})
+	}
+}
+
+// grant raises the credit when a good part of the window is free, and tells how much is stored.
+func (in *Incoming) grant() {
+	complete := in.end != nil || in.stored == in.total
+	if in.freed+in.window-in.granted >= creditStep || complete && in.stored != in.reported {
+		in.sendCredit()
+	}
+}
+
+func (in *Incoming) sendCredit() {
+	in.granted, in.reported, in.told = in.freed+in.window, in.stored, in.now
+	in.control(wire.Credit{Transfer: in.key.Transfer, Granted: in.granted, Stored: in.stored})
+}
+
+func (in *Incoming) ended(m wire.End) {
+	if !m.Files.Fits(len(in.files)) {
+		in.violation("end with a bad file set")
+		return
+	}
+	for i := range in.files {
+		f := uint32(i)
+		switch {
+		case m.Files.Has(f) && (!in.wanted.Has(f) || in.files[i].failed != 0):
+			in.violation("end with other files than were asked for")
+			return
+		case m.Files.Has(f) && len(in.files[i].hashes) != int(in.manifest.Chunks(f)):
+			in.violation("end before all hashes were announced")
+			return
+		}
+	}
+	m.Files = append(wire.Bitmap{}, m.Files...)
+	in.end = &m
+	in.check()
+}
+
+// check goes on when End has come, all chunks under way are stored, and FileFailed, which travels on the other channel, has come for
+// each file that End leaves out.
+func (in *Incoming) check() {
+	if in.end == nil || in.pending > 0 || in.state.Final() && in.state != Done || in.saving {
+		return
+	}
+	for i := range in.files {
+		if f := uint32(i); in.wanted.Has(f) && !in.end.Files.Has(f) && in.files[i].failed == 0 {
+			return
+		}
+	}
+	for i := range in.files {
+		f := uint32(i)
+		if !in.end.Files.Has(f) {
+			continue
+		}
+		if in.files[i].stored.Count() != in.manifest.Chunks(f) {
+			in.violation("end before all chunks were sent")
+			return
+		}
+		if in.files[i].root == nil {
+			root := in.manifest.FileRoot(f, in.files[i].hashes)
+			in.files[i].root = &root
+		}
+	}
+	root := in.manifest.DeliveryRoot(in.key.Sender, in.key.Transfer, in.end.Files, func(f uint32) wire.Hash { return *in.files[f].root })
+	if root != in.end.Root {
+		in.do(Violation{in.key.Sender, errors.New("root that is not that of the hashes")})
+		in.fail(wire.FailureIntegrity)
+		return
+	}
+	if in.state == Done { // the receipt was lost with the former link
+		in.do(SendReceipt{in.key.Sender, root, in.end.Files})
+		return
+	}
+	in.state, in.saving = Saving, true
+	in.do(Commit{Files: in.end.Files})
+	in.do(Changed{})
+}
+
+func (in *Incoming) committed(e Committed) {
+	in.saving = false
+	if in.state.Final() {
+		return
+	}
+	if e.Err != nil {
+		code := wire.FailureStorageFailed
+		if errors.Is(e.Err, ErrStorageFull) {
+			code = wire.FailureDiskFull
+		}
+		in.fail(code)
+		return
+	}
+	in.done = in.end
+	in.sendCredit()
+	in.do(SendReceipt{in.key.Sender, in.end.Root, in.end.Files})
+	for i := range in.files {
+		if f := &in.files[i]; f.failed != 0 && in.wanted.Has(uint32(i)) { // part of a delivery is never success
+			in.finish(Failed, failureCodes[f.failed])
+			return
+		}
+	}
+	in.finish(Done, "")
+	if in.again {
+		in.again = false
+		in.sendAccept()
+	}
+}
+
+func (in *Incoming) tick() {
+	switch in.state {
+	case Interrupted:
+		if in.now.Sub(in.since) > Grace {
+			in.finish(Failed, fault.PeerGone)
+		}
+	case Transferring:
+		before := in.meter.speed
+		in.meter.update(in.now, in.stored)
+		if in.stored != in.reported && in.now.Sub(in.told) >= 250*time.Millisecond {
+			in.sendCredit()
+		}
+		if in.meter.speed != before {
+			in.do(Changed{})
+		}
+	}
+}

@@ -1,0 +1,253 @@
+package transfer
+
+import (
+	"time"
+
+	"tallow/internal/core/bulk"
+	"tallow/internal/core/chunk"
+	"tallow/internal/core/fault"
+	"tallow/internal/core/wire"
+)
+
+// Key names a transfer: only its sender can continue it.
+type Key struct{ Sender, Transfer wire.ID }
+
+// State is the state of a delivery: of a transfer to one recipient.
+type State uint8
+
+// The states of a delivery. From Done on they are final.
+const (
+	Offered      State = iota // waiting for the recipient's answer
+	Transferring              // chunks flow
+	Paused                    // either end holds it
+	Interrupted               // the link is lost; goes on when it is back
+	Verifying                 // everything has arrived; the whole is checked
+	Saving                    // being made durable
+	Done                      // verified on the recipient's disk
+	Declined
+	Cancelled
+	Failed
+)
+
+// Final reports whether the delivery has ended.
+func (s State) Final() bool { return s >= Done }
+
+// Effect is something that the room does for a machine.
+type Effect interface{ effect() }
+
+// SendControl sends a control message to a member. It is dropped if there is no link.
+type SendControl struct {
+	Peer    wire.ID
+	Message wire.ControlMessage
+}
+
+// SendBulk sends a bulk message to a member: Head, followed by the chunks in Data, or, for what must be signed, by
+// whatever the room makes of End. The room releases Data, and answers with Sent when the transport has taken it.
+type SendBulk struct {
+	Peer wire.ID
+	Head []byte
+	Data []*bulk.Buffer
+	End  *wire.End // to be signed and sent instead
+}
+
+// Read reads a chunk and hashes it. The room answers with ReadDone.
+type Read struct {
+	Chunk  chunk.Ref
+	Offset int64
+	Length uint32
+}
+
+// Store verifies chunks against their announced hashes and writes them. The room releases Buffer and answers with Stored.
+type Store struct {
+	Buffer *bulk.Buffer // holds all the data
+	Chunks []StoreChunk
+}
+
+// StoreChunk is one chunk of a Store.
+type StoreChunk struct {
+	Chunk      chunk.Ref
+	Offset     int64 // in the file
+	Data       []byte
+	Compressed bool
+	RawLength  uint32
+	Hash       wire.Hash
+}
+
+// Commit makes the files durable. The room answers with Committed.
+type Commit struct{ Files wire.Bitmap }
+
+// SendReceipt signs and sends the receipt.
+type SendReceipt struct {
+	Peer  wire.ID
+	Root  wire.Hash
+	Files wire.Bitmap
+}
+
+// Discard removes what has been stored of the transfer.
+type Discard struct{}
+
+// Violation says that a member broke the protocol; the room closes its link.
+type Violation struct {
+	Peer wire.ID
+	Why  error
+}
+
+// Changed says that the snapshot has changed.
+type Changed struct{}
+
+// Finished says that every delivery of the transfer has ended.
+type Finished struct{}
+
+func (SendControl) effect() {}
+func (SendBulk) effect()    {}
+func (Read) effect()        {}
+func (Store) effect()       {}
+func (Commit) effect()      {}
+func (SendReceipt) effect() {}
+func (Discard) effect()     {}
+func (Violation) effect()   {}
+func (Changed) effect()     {}
+func (Finished) effect()    {}
+
+// Event is something that happened.
+type Event interface{ event() }
+
+// LinkUp: a link to the member is open, perhaps anew.
+type LinkUp struct{ Peer wire.ID }
+
+// LinkDown: the link is gone. Final says that the member is out of the room or said goodbye, so nobody waits for it.
+type LinkDown struct {
+	Peer  wire.ID
+	Final bool
+	Code  fault.Code // why, when Final
+}
+
+// Received: a control message about this transfer came from the member. A receipt's signature has been verified.
+type Received struct {
+	Peer    wire.ID
+	Message wire.ControlMessage
+}
+
+// ReceivedBulk: a bulk message about this transfer came from the member. Message is a wire.Hashes, wire.Chunks or wire.End;
+// Buffer holds it and is retained by the machine if need be. The signature of an End has been verified.
+type ReceivedBulk struct {
+	Peer    wire.ID
+	Message any
+	Buffer  *bulk.Buffer
+}
+
+// Sent: a SendBulk to the member is with the transport.
+type Sent struct{ Peer wire.ID }
+
+// ReadDone answers Read. Buffer is handed over.
+type ReadDone struct {
+	Chunk  chunk.Ref
+	Buffer *bulk.Buffer
+	Hash   wire.Hash
+	Err    error // wraps ErrSourceChanged or ErrSourceUnreadable
+}
+
+// Stored answers Store, chunk by chunk in Done; Bad is the first whose hash did not match; Err is the storage's.
+type Stored struct {
+	Done []chunk.Ref
+	Cost uint64 // credit that the whole Store had used
+	Bad  bool
+	Err  error
+}
+
+// Committed answers Commit.
+type Committed struct{ Err error }
+
+// AcceptFiles: the person accepts; nil means all files.
+type AcceptFiles struct{ Files []uint32 }
+
+// DeclineOffer: the person declines.
+type DeclineOffer struct{ Reason string }
+
+// CancelPeer: the person cancels one delivery of an outgoing transfer.
+type CancelPeer struct{ Peer wire.ID }
+
+// CancelAll: the person cancels the transfer.
+type CancelAll struct{}
+
+// RetryPeer: the person offers it again to a recipient whose delivery has failed.
+type RetryPeer struct{ Peer wire.ID }
+
+// SetPaused: the person holds or continues the transfer.
+type SetPaused struct{ Paused bool }
+
+// Tick: time has passed. It comes a few times a second, or far less often in a hidden tab; nothing but speeds, limits
+// and deadlines may depend on it.
+type Tick struct{}
+
+func (LinkUp) event()       {}
+func (LinkDown) event()     {}
+func (Received) event()     {}
+func (ReceivedBulk) event() {}
+func (Sent) event()         {}
+func (ReadDone) event()     {}
+func (Stored) event()       {}
+func (Committed) event()    {}
+func (AcceptFiles) event()  {}
+func (DeclineOffer) event() {}
+func (CancelPeer) event()   {}
+func (CancelAll) event()    {}
+func (RetryPeer) event()    {}
+func (SetPaused) event()    {}
+func (Tick) event()         {}
+
+// Grace is how long a delivery waits for a lost link before it fails.
+const Grace = 30 * time.Second
+
+// Progress is how far a delivery is.
+type Progress struct {
+	Peer   wire.ID
+	State  State
+	Code   fault.Code // why it ended otherwise than Done
+	Reason string     // the recipient's words when it declined
+	Total  uint64     // bytes of the files wanted
+	Stored uint64     // of these, on the recipient's disk
+	Speed  float64    // bytes per second, smoothed
+}
+
+// failureCodes pairs the codes on the wire with the public ones.
+var failureCodes = map[wire.FailureCode]fault.Code{
+	wire.FailureCancelled:         fault.CancelledByPeer,
+	wire.FailureFileChanged:       fault.FileChanged,
+	wire.FailureFileUnreadable:    fault.FileUnreadable,
+	wire.FailureDiskFull:          fault.DiskFull,
+	wire.FailureStorageFailed:     fault.StorageFailed,
+	wire.FailureIntegrity:         fault.Integrity,
+	wire.FailureProtocolViolation: fault.ProtocolViolation,
+	wire.FailureSenderGone:        fault.PeerGone,
+	wire.FailureTooLarge:          fault.TooLarge,
+	wire.FailureInternal:          fault.Internal,
+}
+
+// meter smooths a running total into a speed: an exponential average over about three seconds of the time that passed.
+type meter struct {
+	at    time.Time
+	total uint64
+	speed float64
+}
+
+const meterWindow = 3 * time.Second
+
+func (m *meter) update(now time.Time, total uint64) {
+	if m.at.IsZero() || total < m.total {
+		*m = meter{at: now, total: total}
+		return
+	}
+	dt := now.Sub(m.at)
+	if dt < 200*time.Millisecond {
+		return
+	}
+	current := float64(total-m.total) / dt.Seconds()
+	if m.speed == 0 {
+		m.speed = current
+	} else {
+		weight := min(1, dt.Seconds()/meterWindow.Seconds())
+		m.speed += weight * (current - m.speed)
+	}
+	m.at, m.total = now, total
+}

@@ -1,0 +1,769 @@
+package transfer
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"tallow/internal/core/bulk"
+	"tallow/internal/core/chunk"
+	"tallow/internal/core/fault"
+	"tallow/internal/core/wire"
+)
+
+const (
+	// window is how many bulk messages for one recipient may wait for the transport: enough to keep it busy while the
+	// machine turns, few enough to keep control over what goes next.
+	window = 3
+	// maxReads is how many chunks are read at a time.
+	maxReads = 4
+	// cacheBytes and cacheChunks bound the chunks kept for recipients that come to them a little later; the larger counts.
+	cacheBytes  = 16 << 20
+	cacheChunks = 12
+	// readAhead is how many bytes are read before a recipient has room for them, or this many files and chunks.
+	readAhead      = 2 << 20
+	readAheadSteps = 256
+)
+
+// Outgoing is the sender's end of a transfer.
+type Outgoing struct {
+	key      Key
+	manifest *chunk.Manifest
+	schedule Schedule
+	offer    wire.TransferOffer
+	files    []outFile
+	peers    []*recipient
+	limit    int64 // bytes per second and recipient; 0: none
+	paused   bool
+	finished bool
+
+	cache   map[chunk.Ref]*cached
+	cached  int    // bytes in the cache, being read or ready
+	reading int    // chunks being read
+	turn    uint64 // counts uses of the cache, for the least recently used
+
+	now     time.Time
+	effects []Effect
+}
+
+type outFile struct {
+	hashes []wire.Hash
+	known  chunk.Set
+	root   *wire.Hash
+	failed wire.FailureCode // 0: no
+}
+
+type cached struct {
+	buffer *bulk.Buffer // nil: being read
+	length int
+	used   uint64
+}
+
+// recipient is one delivery.
+type recipient struct {
+	id     wire.ID
+	state  State
+	code   fault.Code
+	reason string
+
+	up       bool
+	accepted bool // over the present link
+	held     bool // the recipient has paused
+	since    time.Time
+
+	wanted    wire.Bitmap
+	total     uint64
+	have      map[uint32]*chunk.Set
+	at        chunk.Ref // the first chunk that may be lacking
+	announced uint32    // hashes of file at.File that it has been told, or that are in runs
+	runs      []wire.HashRun
+	hashes    int // in runs
+	credit    uint64
+	spent     uint64
+	stored    uint64
+	queued    int // bulk messages that wait for the transport
+	ended     *wire.End
+	receipt   *wire.Receipt
+
+	sent   uint64
+	tokens float64 // bytes that the limit allows now
+	filled time.Time
+	meter  meter
+}
+
+// OutgoingConfig configures an outgoing transfer.
+type OutgoingConfig struct {
+	Key         Key
+	Manifest    *chunk.Manifest
+	Recipients  []wire.ID
+	LateJoiners bool
+	Limit       int64 // bytes per second and recipient; 0: none
+	Schedule    Schedule
+}
+
+// NewOutgoing makes the machine. It does nothing until Step is called: with LinkUp for each recipient that is there.
+func NewOutgoing(c OutgoingConfig) *Outgoing {
+	o := &Outgoing{
+		key: c.Key, manifest: c.Manifest, schedule: c.Schedule, limit: c.Limit,
+		files: make([]outFile, len(c.Manifest.Files)),
+		cache: map[chunk.Ref]*cached{},
+		offer: wire.TransferOffer{
+			Transfer: c.Key.Transfer, LateJoiners: c.LateJoiners, ChunkSize: c.Manifest.ChunkSize,
+			Files: uint32(len(c.Manifest.Files)), TotalSize: c.Manifest.Total,
+			ManifestLength: uint32(len(c.Manifest.Encoded)), ManifestHash: c.Manifest.Hash,
+			Participants: c.Recipients,
+		},
+	}
+	for _, id := range c.Recipients {
+		o.peers = append(o.peers, &recipient{id: id})
+	}
+	return o
+}
+
+// Key is the transfer's key.
+func (o *Outgoing) Key() Key { return o.key }
+
+// Manifest is the transfer's file set.
+func (o *Outgoing) Manifest() *chunk.Manifest { return o.manifest }
+
+// Progress is how far each delivery is, in the order of the offer.
+func (o *Outgoing) Progress() []Progress {
+	list := make([]Progress, len(o.peers))
+	for i, r := range o.peers {
+		list[i] = Progress{r.id, r.state, r.code, r.reason, r.total, r.stored, r.meter.speed}
+		if r.wanted == nil {
+			list[i].Total = o.manifest.Total
+		}
+		if r.state == Transferring && (o.paused || r.held) {
+			list[i].State = Paused
+		}
+	}
+	return list
+}
+
+// Receipt is what the recipient has signed, or nil.
+func (o *Outgoing) Receipt(peer wire.ID) *wire.Receipt {
+	if r := o.peer(peer); r != nil {
+		return r.receipt
+	}
+	return nil
+}
+
+// FileFailure is why a file cannot be delivered to anyone, or "".
+func (o *Outgoing) FileFailure(file uint32) fault.Code { return failureCodes[o.files[file].failed] }
+
+// FileRoot is a file's root, once all of it has been read.
+func (o *Outgoing) FileRoot(file uint32) (wire.Hash, bool) {
+	f := &o.files[file]
+	n := o.manifest.Chunks(file)
+	if f.root == nil && f.known.Count() == n && f.failed == 0 {
+		root := o.manifest.FileRoot(file, f.hashes)
+		f.root = &root
+	}
+	if f.root == nil {
+		return wire.Hash{}, false
+	}
+	return *f.root, true
+}
+
+// Wanted reports whether the recipient has asked for the file.
+func (o *Outgoing) Wanted(peer wire.ID, file uint32) bool {
+	r := o.peer(peer)
+	return r != nil && r.wanted.Has(file)
+}
+
+// SetLimit changes the limit, in bytes per second and recipient; 0: none.
+func (o *Outgoing) SetLimit(limit int64) { o.limit = limit }
+
+// Step takes an event.
+func (o *Outgoing) Step(now time.Time, event Event) []Effect {
+	o.now, o.effects = now, nil
+	switch e := event.(type) {
+	case LinkUp:
+		o.linkUp(e.Peer)
+	case LinkDown:
+		o.linkDown(e)
+	case Received:
+		o.received(e)
+	case Sent:
+		if r := o.peer(e.Peer); r != nil && r.queued > 0 {
+			r.queued--
+		}
+	case ReadDone:
+		o.readDone(e)
+	case CancelPeer:
+		if r := o.peer(e.Peer); r != nil {
+			o.cancel(r)
+		}
+	case CancelAll:
+		o.offer.LateJoiners = false
+		for _, r := range o.peers {
+			o.cancel(r)
+		}
+	case RetryPeer:
+		if r := o.peer(e.Peer); r != nil && r.state.Final() && r.state != Done {
+			up := r.up
+			*r = recipient{id: r.id, since: now}
+			o.finished = false
+			if up {
+				o.linkUp(r.id)
+			}
+			o.changed()
+		}
+	case SetPaused:
+		if o.paused != e.Paused {
+			o.paused = e.Paused
+			for _, r := range o.peers {
+				if !r.state.Final() && r.accepted {
+					o.control(r, wire.Pause{Sender: o.key.Sender, Transfer: o.key.Transfer, Paused: e.Paused})
+				}
+			}
+			o.changed()
+		}
+	case Tick:
+		o.tick()
+	default:
+		panic(fmt.Sprintf("transfer: outgoing: event %T", event))
+	}
+	o.pump()
+	o.finish()
+	return o.effects
+}
+
+func (o *Outgoing) peer(id wire.ID) *recipient {
+	for _, r := range o.peers {
+		if r.id == id {
+			return r
+		}
+	}
+	return nil
+}
+
+func (o *Outgoing) do(e Effect) { o.effects = append(o.effects, e) }
+func (o *Outgoing) changed()    { o.do(Changed{}) }
+
+func (o *Outgoing) control(r *recipient, m wire.ControlMessage) {
+	if r.up {
+		o.do(SendControl{r.id, m})
+	}
+}
+
+func (o *Outgoing) violation(r *recipient, format string, args ...any) {
+	o.end(r, Failed, fault.ProtocolViolation)
+	o.do(Violation{r.id, fmt.Errorf(format, args...)})
+}
+
+// end brings a delivery to a final state.
+func (o *Outgoing) end(r *recipient, s State, code fault.Code) {
+	if !r.state.Final() {
+		r.state, r.code = s, code
+		r.have = nil
+		o.changed()
+	}
+}
+
+func (o *Outgoing) cancel(r *recipient) {
+	if !r.state.Final() {
+		o.control(r, wire.Cancel{Sender: o.key.Sender, Transfer: o.key.Transfer, Code: wire.FailureCancelled})
+		o.end(r, Cancelled, fault.Cancelled)
+	}
+}
+
+// linkUp offers the transfer, again too: a recipient that has accepted already answers with what it has.
+func (o *Outgoing) linkUp(id wire.ID) {
+	r := o.peer(id)
+	if r == nil {
+		if !o.offer.LateJoiners || len(o.peers) >= wire.MaxParticipants {
+			return
+		}
+		r = &recipient{id: id}
+		o.peers = append(o.peers, r)
+		o.offer.Participants = append(o.offer.Participants[:len(o.offer.Participants):len(o.offer.Participants)], id)
+	}
+	r.up, r.accepted, r.queued = true, false, 0
+	if r.state.Final() {
+		return
+	}
+	if r.state == Interrupted && r.wanted == nil {
+		r.state = Offered
+	}
+	o.control(r, o.offer)
+	for at := 0; at < len(o.manifest.Encoded); at += wire.MaxManifestPart {
+		part := o.manifest.Encoded[at:min(at+wire.MaxManifestPart, len(o.manifest.Encoded))]
+		o.control(r, wire.ManifestPart{Transfer: o.key.Transfer, Offset: uint32(at), Data: part})
+	}
+	o.changed()
+}
+
+func (o *Outgoing) linkDown(e LinkDown) {
+	r := o.peer(e.Peer)
+	if r == nil {
+		return
+	}
+	r.up, r.accepted, r.queued = false, false, 0
+	if r.state.Final() {
+		return
+	}
+	if e.Final {
+		o.end(r, Failed, e.Code)
+	} else {
+		r.state, r.since = Interrupted, o.now
+		o.changed()
+	}
+}
+
+func (o *Outgoing) received(e Received) {
+	r := o.peer(e.Peer)
+	if r == nil || !r.up {
+		return
+	}
+	if r.state.Final() {
+		return // it crossed our cancelling
+	}
+	switch m := e.Message.(type) {
+	case wire.Have:
+		o.haveChunks(r, m)
+	case wire.Accept:
+		o.accepted(r, m)
+	case wire.Decline:
+		if r.accepted {
+			o.violation(r, "declined after accepting")
+			return
+		}
+		r.reason = m.Reason
+		o.end(r, Declined, fault.Declined)
+	case wire.Credit:
+		if !r.accepted || m.Granted < r.credit || m.Stored > r.total {
+			o.violation(r, "bad credit")
+			return
+		}
+		r.credit, r.stored = m.Granted, m.Stored
+		r.meter.update(o.now, r.stored)
+		if r.ended != nil && r.stored == r.total && r.state == Transferring {
+			r.state = Verifying
+		}
+		o.changed()
+	case wire.Receipt:
+		o.receipt(r, m)
+	case wire.Cancel:
+		code, state := failureCodes[m.Code], Failed
+		if m.Code == wire.FailureCancelled {
+			state = Cancelled
+		}
+		o.end(r, state, code)
+	case wire.Pause:
+		r.held = m.Paused
+		o.changed()
+	default:
+		o.violation(r, "unexpected %T", m)
+	}
+}
+
+func (o *Outgoing) haveChunks(r *recipient, m wire.Have) {
+	if int(m.File) >= len(o.files) || r.accepted {
+		o.violation(r, "bad have-map")
+		return
+	}
+	chunks := o.manifest.Chunks(m.File)
+	for _, run := range m.Runs {
+		if uint64(run.First)+uint64(run.Count) > uint64(chunks) {
+			o.violation(r, "have-map beyond the file")
+			return
+		}
+		if r.have == nil {
+			r.have = map[uint32]*chunk.Set{}
+		}
+		if r.have[m.File] == nil {
+			r.have[m.File] = &chunk.Set{}
+		}
+		r.have[m.File].AddRun(run)
+	}
+}
+
+func (o *Outgoing) accepted(r *recipient, m wire.Accept) {
+	if !m.Files.Fits(len(o.files)) || r.accepted {
+		o.violation(r, "bad accept")
+		return
+	}
+	r.state, r.accepted, r.held = Transferring, true, false
+	r.wanted = append(wire.Bitmap{}, m.Files...)
+	r.credit, r.spent = m.Credit, 0
+	r.at, r.announced, r.runs, r.hashes, r.ended = chunk.Ref{}, 0, nil, 0, nil
+	r.total, r.stored = 0, 0
+	r.tokens, r.filled = 0, o.now
+	for i := range o.files {
+		f := uint32(i)
+		if !r.wanted.Has(f) {
+			continue
+		}
+		if o.files[i].failed != 0 {
+			o.control(r, wire.FileFailed{Transfer: o.key.Transfer, File: f, Code: o.files[i].failed})
+		}
+		r.total += o.manifest.Files[i].Size
+		r.stored += o.haveBytes(f, r.have[f])
+	}
+	r.meter = meter{at: o.now, total: r.stored}
+	if o.paused {
+		o.control(r, wire.Pause{Sender: o.key.Sender, Transfer: o.key.Transfer, Paused: true})
+	}
+	o.changed()
+}
+
+// haveBytes is how many bytes of a file a set of its chunks is.
+func (o *Outgoing) haveBytes(file uint32, have *chunk.Set) uint64 {
+	if have == nil {
+		return 0
+	}
+	n := uint64(have.Count()) * uint64(o.manifest.ChunkSize)
+	if last := o.manifest.Chunks(file); last > 0 && have.Has(last-1) {
+		n -= uint64(o.manifest.ChunkSize - o.manifest.Length(chunk.Ref{File: file, Index: last - 1}))
+	}
+	return n
+}
+
+func (o *Outgoing) receipt(r *recipient, m wire.Receipt) {
+	if r.ended == nil || m.Root != r.ended.Root || string(m.Files) != string(r.ended.Files) {
+		o.violation(r, "receipt for something else")
+		return
+	}
+	m.Files = append(wire.Bitmap{}, m.Files...)
+	m.Signature = append([]byte{}, m.Signature...)
+	r.receipt = &m
+	r.stored = 0
+	var failed wire.FailureCode
+	for i := range o.files {
+		switch f := uint32(i); {
+		case m.Files.Has(f):
+			r.stored += o.manifest.Files[i].Size
+		case r.wanted.Has(f):
+			failed = o.files[i].failed
+		}
+	}
+	if failed != 0 { // part of a delivery is never success
+		o.end(r, Failed, failureCodes[failed])
+	} else {
+		o.end(r, Done, "")
+	}
+}
+
+func (o *Outgoing) readDone(e ReadDone) {
+	o.reading--
+	entry := o.cache[e.Chunk]
+	f := &o.files[e.Chunk.File]
+	if e.Err == nil && f.known.Has(e.Chunk.Index) && f.hashes[e.Chunk.Index] != e.Hash {
+		e.Err = ErrSourceChanged
+	}
+	if e.Err != nil || f.failed != 0 || entry == nil {
+		e.Buffer.Release()
+		if entry != nil {
+			o.evict(e.Chunk, entry)
+		}
+		if e.Err != nil {
+			o.failFile(e.Chunk.File, e.Err)
+		}
+		return
+	}
+	if f.known.Add(e.Chunk.Index) {
+		if f.hashes == nil {
+			f.hashes = make([]wire.Hash, o.manifest.Chunks(e.Chunk.File))
+		}
+		f.hashes[e.Chunk.Index] = e.Hash
+	}
+	entry.buffer = e.Buffer
+	o.touch(entry)
+}
+
+func (o *Outgoing) failFile(file uint32, err error) {
+	f := &o.files[file]
+	if f.failed != 0 {
+		return
+	}
+	f.failed = wire.FailureFileUnreadable
+	if errors.Is(err, ErrSourceChanged) {
+		f.failed = wire.FailureFileChanged
+	}
+	for _, r := range o.peers {
+		if r.accepted && !r.state.Final() && r.ended == nil && r.wanted.Has(file) {
+			o.control(r, wire.FileFailed{Transfer: o.key.Transfer, File: file, Code: f.failed})
+		}
+	}
+	o.changed()
+}
+
+func (o *Outgoing) tick() {
+	for _, r := range o.peers {
+		switch r.state {
+		case Interrupted:
+			if o.now.Sub(r.since) > Grace {
+				o.end(r, Failed, fault.PeerGone)
+			}
+		case Transferring:
+			before := r.meter.speed
+			r.meter.update(o.now, r.stored)
+			if r.meter.speed != before {
+				o.changed()
+			}
+		}
+	}
+}
+
+// finish ends the transfer when every delivery has ended.
+func (o *Outgoing) finish() {
+	if o.finished || o.offer.LateJoiners {
+		return
+	}
+	for _, r := range o.peers {
+		if !r.state.Final() {
+			return
+		}
+	}
+	o.finished = true
+	o.Close()
+	o.do(Finished{})
+}
+
+// Close releases the cache. Reads under way are released as they come in.
+func (o *Outgoing) Close() {
+	for ref, entry := range o.cache {
+		o.evict(ref, entry)
+	}
+}
+
+// pump sends what can be sent and reads what will be needed.
+func (o *Outgoing) pump() {
+	if o.paused {
+		return
+	}
+	var candidates []Candidate
+	var sends []Send
+	for progress := true; progress; {
+		progress = false
+		candidates, sends = candidates[:0], sends[:0]
+		for _, r := range o.peers {
+			if !o.flowing(r) || r.queued >= window {
+				continue
+			}
+			next, ok := o.next(r)
+			if !ok {
+				o.sendEnd(r)
+			} else if r.spent+wire.ChunkCost(o.manifest.Length(next)) <= r.credit && o.allowed(r) {
+				candidates = append(candidates, Candidate{r.id, next, r.sent})
+			}
+		}
+		sends = o.schedule.Next(sends, candidates)
+		for _, s := range sends {
+			if o.send(o.peer(s.Peer), s.Chunk) {
+				progress = true
+			}
+		}
+	}
+	o.readAhead()
+}
+
+func (o *Outgoing) flowing(r *recipient) bool {
+	return r.state == Transferring && r.up && r.accepted && !r.held && r.ended == nil
+}
+
+// allowed reports whether the limit lets the recipient have a chunk now.
+func (o *Outgoing) allowed(r *recipient) bool {
+	if o.limit == 0 {
+		return true
+	}
+	// The bucket holds a quarter of a second, or one chunk; a chunk goes out when it is not overdrawn.
+	burst := max(float64(o.limit)/4, float64(o.manifest.ChunkSize))
+	r.tokens = min(burst, r.tokens+float64(o.limit)*o.now.Sub(r.filled).Seconds())
+	r.filled = o.now
+	return r.tokens >= 0
+}
+
+// next is the first chunk, in order, that the recipient lacks or whose hash is not known. On the way it announces the
+// rest of files whose remaining chunks the recipient has.
+func (o *Outgoing) next(r *recipient) (chunk.Ref, bool) {
+	for int(r.at.File) < len(o.files) {
+		f := &o.files[r.at.File]
+		n := o.manifest.Chunks(r.at.File)
+		if f.failed == 0 && r.wanted.Has(r.at.File) && r.at.Index < n {
+			have := r.have[r.at.File]
+			if have == nil || !have.Has(r.at.Index) || !f.known.Has(r.at.Index) {
+				return r.at, true
+			}
+			r.at.Index++
+			continue
+		}
+		if f.failed == 0 && r.wanted.Has(r.at.File) && r.announced < n {
+			o.announce(r, n)
+			continue // a long list takes several steps
+		}
+		r.at, r.announced = chunk.Ref{File: r.at.File + 1}, 0
+	}
+	return chunk.Ref{}, false
+}
+
+// announce adds to the next Hashes message what is known of the recipient's present file and it has not been told, at
+// least up to chunk need unless that is too much for one message.
+func (o *Outgoing) announce(r *recipient, need uint32) {
+	f := &o.files[r.at.File]
+	end := min(need, r.announced+wire.MaxHashes)
+	for end < uint32(len(f.hashes)) && end-r.announced < wire.MaxHashes && f.known.Has(end) {
+		end++
+	}
+	run := wire.HashRun{File: r.at.File, First: r.announced}
+	for _, h := range f.hashes[r.announced:end] {
+		run.List = append(run.List, h[:]...)
+	}
+	r.announced = end
+	if r.hashes+run.Count() > wire.MaxHashes {
+		o.flush(r)
+	}
+	r.runs = append(r.runs, run)
+	r.hashes += run.Count()
+}
+
+// flush sends the hashes that announce has gathered; they go ahead of their chunks.
+func (o *Outgoing) flush(r *recipient) {
+	if len(r.runs) > 0 {
+		r.queued++
+		o.do(SendBulk{Peer: r.id, Head: wire.Hashes{Sender: o.key.Sender, Transfer: o.key.Transfer, Runs: r.runs}.Append(nil)})
+		r.runs, r.hashes = nil, 0
+	}
+}
+
+// send sends the chunk, which is the recipient's next, and as many small ones after it as fit into a message. It reports whether
+// it could: if not, the chunk is being read.
+func (o *Outgoing) send(r *recipient, first chunk.Ref) bool {
+	var m wire.Chunks
+	var data []*bulk.Buffer
+	total := uint32(0)
+	for ref, ok := first, true; ok; ref, ok = o.next(r) {
+		n := o.manifest.Length(ref)
+		cost := wire.ChunkCost(n)
+		entry := o.cache[ref]
+		if len(data) > 0 && (total+n > o.manifest.ChunkSize || len(m.Entries) == wire.MaxRun ||
+			entry == nil || entry.buffer == nil || r.spent+cost > r.credit || !o.allowed(r)) {
+			break
+		}
+		if entry == nil || entry.buffer == nil {
+			o.read(ref, true)
+			return false
+		}
+		for r.announced <= ref.Index {
+			o.announce(r, ref.Index+1)
+		}
+		r.at.Index++
+		if have := r.have[ref.File]; have != nil && have.Has(ref.Index) {
+			continue // only its hash was lacking
+		}
+		m.Entries = append(m.Entries, wire.ChunkEntry{File: ref.File, Index: ref.Index, RawLength: n, Length: n})
+		data = append(data, entry.buffer.Retain())
+		o.touch(entry)
+		total += n
+		r.spent += cost
+		r.sent += uint64(n)
+		r.tokens -= float64(n)
+	}
+	o.flush(r)
+	if len(data) > 0 {
+		m.Sender, m.Transfer = o.key.Sender, o.key.Transfer
+		r.queued++
+		o.do(SendBulk{Peer: r.id, Head: m.AppendHead(nil), Data: data})
+	}
+	return true
+}
+
+// sendEnd closes the delivery: everything wanted has been sent, except what failed.
+func (o *Outgoing) sendEnd(r *recipient) {
+	files := wire.NewBitmap(len(o.files))
+	complete, failed := 0, wire.FailureCode(0)
+	for i := range o.files {
+		switch f := uint32(i); {
+		case !r.wanted.Has(f):
+		case o.files[i].failed != 0:
+			failed = o.files[i].failed
+		default:
+			files.Set(f)
+			complete++
+		}
+	}
+	if complete == 0 && failed != 0 {
+		o.control(r, wire.Cancel{Sender: o.key.Sender, Transfer: o.key.Transfer, Code: failed})
+		o.end(r, Failed, failureCodes[failed])
+		return
+	}
+	root := o.manifest.DeliveryRoot(o.key.Sender, o.key.Transfer, files, func(f uint32) wire.Hash {
+		root, ok := o.FileRoot(f)
+		if !ok {
+			panic("transfer: a file was sent whose hashes are not all known")
+		}
+		return root
+	})
+	o.flush(r)
+	r.ended = &wire.End{Transfer: o.key.Transfer, Root: root, Files: files}
+	if r.stored == r.total {
+		r.state = Verifying
+	}
+	r.queued++
+	o.do(SendBulk{Peer: r.id, End: r.ended})
+	o.changed()
+}
+
+func (o *Outgoing) touch(entry *cached) {
+	o.turn++
+	entry.used = o.turn
+}
+
+func (o *Outgoing) evict(ref chunk.Ref, entry *cached) {
+	entry.buffer.Release()
+	o.cached -= entry.length
+	delete(o.cache, ref)
+}
+
+// read starts reading a chunk, unless it is there or too much is being read. It makes room by dropping what has not been used for the
+// longest time; reading ahead (not needed yet) never drops what has been read ahead.
+func (o *Outgoing) read(ref chunk.Ref, needed bool) {
+	if o.cache[ref] != nil || o.reading >= maxReads && !needed || o.reading >= 2*maxReads {
+		return
+	}
+	n := int(o.manifest.Length(ref))
+	limit := max(cacheBytes, cacheChunks*int(o.manifest.ChunkSize))
+	for o.cached+n > limit {
+		oldest := chunk.Ref{}
+		var entry *cached
+		for ref, e := range o.cache {
+			if e.buffer != nil && (entry == nil || e.used < entry.used) {
+				oldest, entry = ref, e
+			}
+		}
+		if entry == nil || !needed && o.turn-entry.used < uint64(len(o.cache)) {
+			return
+		}
+		o.evict(oldest, entry)
+	}
+	entry := &cached{length: n}
+	o.touch(entry)
+	o.cache[ref] = entry
+	o.cached += n
+	o.reading++
+	o.do(Read{Chunk: ref, Offset: o.manifest.Offset(ref), Length: uint32(n)})
+}
+
+// readAhead reads the chunks that the recipients will want next.
+func (o *Outgoing) readAhead() {
+	for _, r := range o.peers {
+		if !o.flowing(r) {
+			continue
+		}
+		ref, ahead := r.at, 0
+		for steps := 0; steps < readAheadSteps && int(ref.File) < len(o.files) &&
+			ahead < max(readAhead, int(o.manifest.ChunkSize)) && o.reading < maxReads; steps++ {
+			if o.files[ref.File].failed != 0 || !r.wanted.Has(ref.File) || ref.Index >= o.manifest.Chunks(ref.File) {
+				ref = chunk.Ref{File: ref.File + 1}
+				continue
+			}
+			if have := r.have[ref.File]; have == nil || !have.Has(ref.Index) {
+				ahead += int(o.manifest.Length(ref))
+				o.read(ref, false)
+			}
+			ref.Index++
+		}
+	}
+}

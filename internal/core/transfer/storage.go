@@ -1,0 +1,65 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"io"
+)
+
+// Errors of storage. A Source or Storage wraps them, so that callers can branch.
+var (
+	// ErrStorageFull says that the disk or the origin's quota has no room.
+	ErrStorageFull = errors.New("transfer: storage is full")
+	// ErrSourceChanged says that a file is not what it was when it was offered, or is gone.
+	ErrSourceChanged = errors.New("transfer: file changed since it was offered")
+	// ErrSourceUnreadable says that a file cannot be read.
+	ErrSourceUnreadable = errors.New("transfer: file cannot be read")
+)
+
+// Source is a file to send. ReadAt is called from several goroutines.
+type Source interface {
+	io.ReaderAt
+	// Size is the file's length in bytes when it was chosen.
+	Size() int64
+}
+
+// Storage keeps what a recipient receives. Its methods block and may be called from several goroutines. Every implementation passes
+// the conformance suite in storagetest.
+type Storage interface {
+	// Free is how many bytes can still be stored, or -1 when that is unknown.
+	Free(ctx context.Context) (int64, error)
+	// Create makes a file of size bytes, zeros until they are written. delivery groups the files of a delivery; it and
+	// name are plain lower-case hexadecimal or decimal strings, never something a stranger chose. An existing file is
+	// replaced; one that is still open (not yet closed) is an error. Without room for size bytes it is ErrStorageFull.
+	Create(ctx context.Context, delivery, name string, size int64) (StoredFile, error)
+	// Remove deletes a delivery and all its files, open ones too, whose methods then fail. Removing what is not there is
+	// no error.
+	Remove(ctx context.Context, delivery string) error
+}
+
+// Durable is a Storage whose files outlive the process or page that wrote them.
+type Durable interface {
+	Storage
+	// List is what is stored, in no particular order.
+	List(ctx context.Context) ([]StoredName, error)
+	// Open opens an existing file to go on writing it, or to read it. A file that is not there is fs.ErrNotExist.
+	Open(ctx context.Context, delivery, name string) (StoredFile, error)
+}
+
+// StoredName names a file in a Durable.
+type StoredName struct {
+	Delivery, Name string
+	Size           int64 // bytes, as given to Create
+}
+
+// StoredFile is a file in Storage. WriteAt and ReadAt may be called at the same time for ranges that do not overlap.
+type StoredFile interface {
+	io.ReaderAt // io.EOF at the end, as in io.ReaderAt
+	io.WriterAt // writing beyond the size is an error
+	// Commit makes what has been written durable and ends writing; reading goes on. After it the platform's own way to hand
+	// the file to the person works (in the browser: a disk-backed File). A second Commit does nothing.
+	Commit(ctx context.Context) error
+	// Close releases what the file holds open. It does not delete it. The other methods fail afterwards; a second Close
+	// does nothing.
+	Close() error
+}

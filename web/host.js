@@ -1,0 +1,97 @@
+// @ts-check
+// The host: moves bytes between the browser's objects and Go's linear memory by (pointer, length), and knows no protocol.
+// Go calls the functions in `imports` (WebAssembly imports, module "tallow") with numbers only: handles of objects kept here, pointers
+// into its memory, and the number under which it wants to hear of completion. Completions queue here and wake Go once.
+
+/** @typedef {{ status: number, value: number }} Completion */
+
+/**
+ * What the parts of the host share.
+ * @typedef {object} HostContext
+ * @property {(ptr: number, length: number) => Uint8Array} bytes a view of Go's memory, valid until Go runs again
+ * @property {(ptr: number, length: number) => string} text UTF-8 in Go's memory
+ * @property {(handle: number) => any} object the object behind a handle, or undefined
+ * @property {(object: any) => number} attach keeps an object and returns its handle
+ * @property {(target: number, status: number, value?: number) => void} complete reports to Go, which is woken in a microtask
+ */
+
+/**
+ * @param {{ importObject: any, _inst?: any }} go the instance of Go's runtime support (wasm_exec.js), before it runs
+ * @param {((host: HostContext) => Record<string, Function>)[]} parts
+ */
+export function createHost(go, parts) {
+  /** @type {Map<number, any>} */
+  const objects = new Map();
+  let lastHandle = 0;
+  /** @type {number[]} */
+  let queue = [];
+  let head = 0;
+  let scheduled = false;
+  /** @type {Uint8Array} */
+  let memory = new Uint8Array(0);
+  const decoder = new TextDecoder();
+
+  // Growing Go's memory detaches every view of it, so the view is checked at each use.
+  const view = () => {
+    if (memory.length === 0) memory = new Uint8Array(go._inst.exports.mem.buffer);
+    return memory;
+  };
+  /** @type {HostContext} */
+  const context = {
+    bytes: (ptr, length) => view().subarray(ptr, ptr + length),
+    text: (ptr, length) => decoder.decode(view().subarray(ptr, ptr + length)),
+    object: (handle) => objects.get(handle),
+    attach(object) {
+      do lastHandle = (lastHandle % 0x7fffffff) + 1;
+      while (objects.has(lastHandle));
+      objects.set(lastHandle, object);
+      return lastHandle;
+    },
+    complete(target, status, value = 0) {
+      queue.push(target, status, value);
+      if (!scheduled) {
+        scheduled = true;
+        queueMicrotask(flush);
+      }
+    },
+  };
+
+  const host = {
+    attach: context.attach,
+    /** How many objects it keeps: a test holds that none is left behind. */
+    get kept() {
+      return objects.size;
+    },
+    /** Set by Go: drains the queue. @type {(() => void) | undefined} */
+    wake: undefined,
+  };
+
+  function flush() {
+    scheduled = false;
+    if (head < queue.length && !go.exited) host.wake?.();
+  }
+
+  go.importObject.tallow = Object.assign(
+    {
+      /** @param {number} out a struct { target u32, status i32, value f64 } */
+      next(out) {
+        if (head === queue.length) {
+          queue = [];
+          head = 0;
+          return 0;
+        }
+        view();
+        const data = new DataView(memory.buffer, out, 16);
+        data.setUint32(0, queue[head], true);
+        data.setInt32(4, queue[head + 1], true);
+        data.setFloat64(8, queue[head + 2], true);
+        head += 3;
+        return 1;
+      },
+      /** @param {number} handle */
+      release: (handle) => void objects.delete(handle),
+    },
+    ...parts.map((part) => part(context)),
+  );
+  return host;
+}
