@@ -389,7 +389,7 @@ func (in *Incoming) chunks(m wire.Chunks, e ReceivedBulk) {
 			cost -= wire.ChunkCost(c.RawLength)
 			continue
 		}
-		store.Chunks = append(store.Chunks, StoreChunk{Chunk: ref, Offset: in.manifest.Offset(ref), Data: data,
+		store.Chunks = append(store.Chunks, StoreChunk{Chunk: ref, Offset: in.manifest.Offset(ref), Size: int64(in.manifest.Files[c.File].Size), Data: data,
 			Compressed: c.Compressed, RawLength: c.RawLength, Hash: f.hashes[c.Index]})
 	}
 	if len(store.Chunks) == 0 {

@@ -67,6 +67,7 @@ type Store struct {
 type StoreChunk struct {
 	Chunk      chunk.Ref
 	Offset     int64 // in the file
+	Size       int64 // of the file
 	Data       []byte
 	Compressed bool
 	RawLength  uint32

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 )
 
 // Errors of storage. A Source or Storage wraps them, so that callers can branch.
@@ -28,11 +29,11 @@ type Source interface {
 type Storage interface {
 	// Free is how many bytes can still be stored, or -1 when that is unknown.
 	Free(ctx context.Context) (int64, error)
-	// Create makes a file of size bytes, zeros until they are written. delivery groups the files of a delivery; it and
-	// name are plain lower-case hexadecimal or decimal strings, never something a stranger chose. An existing file is
-	// replaced; one that is still open (not yet closed) is an error. Without room for size bytes it is ErrStorageFull.
+	// Create makes a file of size bytes, zeros until they are written. delivery groups the files of a delivery; both names
+	// must be PlainName. An existing file is replaced; one that is still open (not yet closed) is an error. Without room
+	// for size bytes it is ErrStorageFull.
 	Create(ctx context.Context, delivery, name string, size int64) (StoredFile, error)
-	// Remove deletes a delivery and all its files, open ones too, whose methods then fail. Removing what is not there is
+	// Remove deletes a delivery and all its files, open ones too: their methods fail with fs.ErrClosed then. Removing what is not there is
 	// no error.
 	Remove(ctx context.Context, delivery string) error
 }
@@ -59,7 +60,13 @@ type StoredFile interface {
 	// Commit makes what has been written durable and ends writing; reading goes on. After it the platform's own way to hand
 	// the file to the person works (in the browser: a disk-backed File). A second Commit does nothing.
 	Commit(ctx context.Context) error
-	// Close releases what the file holds open. It does not delete it. The other methods fail afterwards; a second Close
-	// does nothing.
+	// Close releases what the file holds open. It does not delete it. The other methods fail with fs.ErrClosed afterwards; a
+	// second Close does nothing.
 	Close() error
+}
+
+// PlainName tells the names that a Storage takes for deliveries and files: 1 to 200 lower-case letters and digits, never
+// something that a stranger chose.
+func PlainName(name string) bool {
+	return name != "" && len(name) <= 200 && strings.Trim(name, "0123456789abcdefghijklmnopqrstuvwxyz") == ""
 }

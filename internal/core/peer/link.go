@@ -1,0 +1,767 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tallow/internal/core/bulk"
+	"tallow/internal/core/fault"
+	"tallow/internal/core/seal"
+	"tallow/internal/core/wire"
+)
+
+const (
+	// An epoch ends after this long or this many records, whichever comes first: PROTOCOL.md section 8.
+	epochAge     = 5 * time.Minute
+	epochRecords = 1 << 20
+	rekeyTimeout = 60 * time.Second
+	// openTimeout is how long the confirming handshake may take, from the moment that the control channel is open.
+	openTimeout = 20 * time.Second
+	// goodbye is how long an orderly close waits for what is queued to leave.
+	goodbye = time.Second
+
+	// The queues are filled by this program, not by the peer; a peer that does not read makes them grow.
+	maxControlQueue = 16384
+	maxBulkQueue    = 4096
+)
+
+// Handshake is what the link needs of the handshake to confirm it: seal.Initiator and seal.Responder.
+type Handshake interface {
+	PeerKeys() *seal.Verifier
+	Session() *seal.Session
+	SafetyWords() [4]string
+}
+
+// LinkConfig is what a link is made of.
+type LinkConfig struct {
+	Conn      Conn
+	Handshake Handshake // a *seal.Initiator that has taken M2 or a *seal.Responder that has made it; the link's from now on
+	Engine    bulk.Engine
+	Pool      *bulk.Pool
+	Now       func() time.Time
+	Handler   LinkHandler
+}
+
+// LinkHandler takes what happens on a link. Its methods are called from the link's goroutines: Opened first; then Control
+// and Bulk, from one goroutine each, which blocks the channel for as long as the call takes; Closed last, once.
+type LinkHandler interface {
+	// Opened: the handshake is complete, the peer is who it should be.
+	Opened()
+	// Control takes a control message, with the exception of those that are the link's own (Reveal, Rekey, Rekeyed).
+	Control(m wire.ControlMessage)
+	// Bulk takes a bulk message. The handler retains the buffer if it needs it longer.
+	Bulk(b *bulk.Buffer)
+	// Closed: the link is gone, its connection closed. The error is a *fault.Error, or nil after Close.
+	Closed(err error)
+}
+
+// LinkStats are the counters of a link.
+type LinkStats struct {
+	BytesSent, BytesReceived     uint64 // of records
+	RecordsSent, RecordsReceived uint64
+	Epoch                        uint32
+}
+
+// Link is the two encrypted channels to another member, once offer and answer have been exchanged.
+type Link struct {
+	cfg       LinkConfig
+	session   *seal.Session
+	initiator *seal.Initiator // one of the two is nil
+	responder *seal.Responder
+	direction wire.Direction // in which this end sends
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	once   sync.Once
+	opened chan struct{}
+	closed chan struct{}
+
+	mu      sync.Mutex
+	err     error
+	control []controlItem
+	bulk    []BulkItem
+	wake    [2]chan struct{} // per channel, for its writer
+	changed chan struct{}    // closed and replaced when keys change
+
+	keys      map[uint32]*epochKeys
+	newest    uint32        // the epoch to send under
+	switched  [4]uint32     // epoch per channel and direction: index below
+	started   time.Time     // of the newest epoch
+	rekeying  bool          // initiator: a Rekey is out or its epoch not yet everywhere
+	rekeySent time.Time     // initiator: when the Rekey went out that has no answer yet, or zero
+	records   atomic.Uint64 // in the newest epoch
+
+	stats struct{ bytesSent, bytesReceived, recordsSent, recordsReceived atomic.Uint64 }
+}
+
+type controlItem struct {
+	message wire.ControlMessage // or encoded
+	encoded []byte
+	sent    func()
+}
+
+// BulkItem is a bulk message to send: Head, followed by the contents of Data. Data is released when it has been sent or dropped; Sent
+// is called when the transport has it, and not if the link closes before.
+type BulkItem struct {
+	Head []byte
+	Data []*bulk.Buffer
+	Sent func()
+}
+
+func (b BulkItem) release() {
+	for _, d := range b.Data {
+		d.Release()
+	}
+}
+
+// epochKeys is the keys of an epoch, by direction and channel.
+type epochKeys struct {
+	aead [2][2]bulk.AEAD
+	iv   [2][2][12]byte
+}
+
+func (k *epochKeys) destroy() {
+	for _, d := range k.aead {
+		for _, a := range d {
+			if a != nil {
+				a.Destroy()
+			}
+		}
+	}
+}
+
+// slot is the index into switched.
+func slot(d wire.Direction, ch wire.Channel) int { return int(d)*2 + int(ch) }
+
+// NewLink makes a link over a connection whose offer and answer have been applied. It takes over the connection and the
+// handshake.
+func NewLink(cfg LinkConfig) *Link {
+	l := &Link{cfg: cfg, session: cfg.Handshake.Session(),
+		opened: make(chan struct{}), closed: make(chan struct{}), changed: make(chan struct{}),
+		keys: map[uint32]*epochKeys{}}
+	l.wake = [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)}
+	l.initiator, _ = cfg.Handshake.(*seal.Initiator)
+	l.responder, _ = cfg.Handshake.(*seal.Responder)
+	l.direction = l.session.Direction()
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	return l
+}
+
+// Start sets the link going. It ends by itself, with Handler.Closed, when the connection or the handshake fails.
+func (l *Link) Start() {
+	l.wg.Add(1)
+	go func() {
+		defer l.wg.Done()
+		if err := l.confirm(); err != nil {
+			l.fail(err)
+			return
+		}
+		close(l.opened)
+		l.cfg.Handler.Opened()
+		l.wg.Add(4)
+		for _, loop := range []func() error{l.writeControl, l.writeBulk, l.readControl, l.readBulk} {
+			go func() {
+				defer l.wg.Done()
+				l.fail(loop())
+			}()
+		}
+	}()
+	go l.watch()
+}
+
+// SafetyWords are the words that both ends show; valid from Opened on.
+func (l *Link) SafetyWords() [4]string { return l.cfg.Handshake.SafetyWords() }
+
+// Destroy overwrites the link's keys. The goroutine that seals and opens the pair's envelopes calls it after Closed.
+func (l *Link) Destroy() {
+	if l.initiator != nil {
+		l.initiator.Destroy()
+	} else {
+		l.responder.Destroy()
+	}
+	l.session.Destroy()
+}
+
+// PeerKeys verify the peer's signatures.
+func (l *Link) PeerKeys() *seal.Verifier { return l.cfg.Handshake.PeerKeys() }
+
+// Conn is the connection beneath.
+func (l *Link) Conn() Conn { return l.cfg.Conn }
+
+// Stats reads the counters.
+func (l *Link) Stats() LinkStats {
+	l.mu.Lock()
+	epoch := l.newest
+	l.mu.Unlock()
+	return LinkStats{l.stats.bytesSent.Load(), l.stats.bytesReceived.Load(), l.stats.recordsSent.Load(), l.stats.recordsReceived.Load(), epoch}
+}
+
+// SendControl queues a control message. It never blocks; a queue that the peer lets grow without end closes the link.
+func (l *Link) SendControl(m wire.ControlMessage) { l.queueControl(controlItem{message: m}) }
+
+func (l *Link) queueControl(item controlItem) {
+	l.mu.Lock()
+	full := len(l.control) >= maxControlQueue
+	if !full {
+		l.control = append(l.control, item)
+	}
+	l.mu.Unlock()
+	if full {
+		l.fail(fault.Newf(fault.ConnectionFailed, "peer: control queue is full"))
+		return
+	}
+	signal(l.wake[wire.Control])
+}
+
+// SendBulk queues a bulk message. It never blocks; the caller keeps the queue short by waiting for Sent.
+func (l *Link) SendBulk(item BulkItem) {
+	l.mu.Lock()
+	refused := l.err != nil || l.ctx.Err() != nil || len(l.bulk) >= maxBulkQueue
+	if !refused {
+		l.bulk = append(l.bulk, item)
+	}
+	l.mu.Unlock()
+	if refused {
+		item.release()
+		l.fail(fault.Newf(fault.ConnectionFailed, "peer: bulk queue is full"))
+		return
+	}
+	signal(l.wake[wire.Bulk])
+}
+
+// Close says Bye with the code, gives what is queued on the control channel a moment to leave, and closes the link.
+// It waits until everything has ended; Handler.Closed gets nil.
+func (l *Link) Close(code wire.ByeCode) {
+	select {
+	case <-l.opened:
+		sent := make(chan struct{})
+		l.queueControl(controlItem{message: wire.Bye{Code: code}, sent: func() { close(sent) }})
+		timer := time.NewTimer(goodbye)
+		defer timer.Stop()
+		control := l.cfg.Conn.Channel(wire.Control)
+		select {
+		case <-sent:
+			// The remote closes in turn when it has read the Bye.
+			control.Close()
+			select {
+			case <-control.Done():
+			case <-l.ctx.Done():
+			case <-timer.C:
+			}
+		case <-l.ctx.Done():
+		case <-timer.C:
+		}
+	default:
+	}
+	l.fail(errClosedHere)
+	<-l.closed
+}
+
+// Abort closes the link at once, with err for Handler.Closed. It does not wait.
+func (l *Link) Abort(err error) { l.fail(err) }
+
+var errClosedHere = errors.New("peer: closed by this end")
+
+// fail ends the link. The first error counts.
+func (l *Link) fail(err error) {
+	if err == nil {
+		return
+	}
+	l.mu.Lock()
+	if l.err == nil {
+		l.err = err
+	}
+	l.mu.Unlock()
+	l.cancel()
+}
+
+// watch tears the link down when it has failed.
+func (l *Link) watch() {
+	<-l.ctx.Done()
+	l.cfg.Conn.Close()
+	l.wg.Wait()
+	l.mu.Lock()
+	err := l.err
+	for _, item := range l.bulk {
+		item.release()
+	}
+	l.bulk, l.control = nil, nil
+	for _, k := range l.keys {
+		k.destroy()
+	}
+	l.keys = nil
+	l.mu.Unlock()
+	var public *fault.Error
+	switch {
+	case err == errClosedHere:
+		err = nil
+	case !errors.As(err, &public):
+		err = fault.New(fault.PeerGone, err)
+	}
+	l.cfg.Handler.Closed(err)
+	close(l.closed)
+}
+
+// confirm exchanges M3 and M4.
+func (l *Link) confirm() error {
+	control := l.cfg.Conn.Channel(wire.Control)
+	for _, ch := range []wire.Channel{wire.Control, wire.Bulk} {
+		select {
+		case <-l.cfg.Conn.Channel(ch).Opened():
+		case <-l.cfg.Conn.Channel(ch).Done():
+			return fault.New(fault.ConnectionFailed, ErrClosed)
+		case <-l.ctx.Done():
+			return l.ctx.Err()
+		}
+	}
+	ctx, cancel := context.WithTimeout(l.ctx, openTimeout)
+	defer cancel()
+	if l.initiator != nil {
+		m3, err := l.initiator.Confirm()
+		if err != nil {
+			return fault.New(fault.HandshakeFailed, err)
+		}
+		h := wire.RecordHeader{Length: uint32(wire.RecordHeaderSize - 4 + len(m3)), Type: wire.RecordConfirm}
+		if err := control.WriteRecord(ctx, append(h.Append(nil), m3...)); err != nil {
+			return fault.New(fault.ConnectionFailed, err)
+		}
+		if err := l.install(0); err != nil {
+			return err
+		}
+		l.enter(0)
+		b, err := l.readRecord(ctx, wire.Control, new(uint64))
+		if err != nil {
+			return handshakeError(err)
+		}
+		defer b.Release()
+		if err := l.initiator.Reveal(b.B); err != nil {
+			return fault.New(fault.HandshakeFailed, err)
+		}
+		return nil
+	}
+	b, err := control.ReadRecord(ctx)
+	if err != nil {
+		return handshakeError(err)
+	}
+	defer b.Release()
+	h, m3, err := wire.ParseRecord(b.B, wire.Control)
+	if err != nil || h.Type != wire.RecordConfirm || h.Epoch != 0 || h.Sequence != 0 {
+		return fault.Newf(fault.HandshakeFailed, "peer: first record is no confirmation: %w", errors.Join(err, ErrFraming))
+	}
+	m4, err := l.responder.Confirm(m3)
+	if err != nil {
+		return fault.New(fault.HandshakeFailed, err)
+	}
+	if err := l.install(0); err != nil {
+		return err
+	}
+	l.enter(0)
+	return l.writeRecord(wire.Control, wire.RecordData, 0, 0, m4, nil)
+}
+
+// handshakeError gives an error during the handshake its code: what came was wrong, or nothing came.
+func handshakeError(err error) error {
+	var public *fault.Error
+	switch {
+	case errors.As(err, &public):
+		return fault.New(fault.HandshakeFailed, err)
+	case errors.Is(err, ErrFraming), errors.Is(err, ErrOverrun):
+		return fault.New(fault.HandshakeFailed, err)
+	default:
+		return fault.New(fault.ConnectionFailed, err)
+	}
+}
+
+// install makes the keys of an epoch, which the session has.
+func (l *Link) install(epoch uint32) error {
+	k := &epochKeys{}
+	for _, d := range []wire.Direction{wire.FromInitiator, wire.FromResponder} {
+		for _, ch := range []wire.Channel{wire.Control, wire.Bulk} {
+			l.mu.Lock()
+			key, iv, err := l.session.Traffic(d, ch, epoch)
+			l.mu.Unlock()
+			if err == nil {
+				k.aead[d][ch], err = l.cfg.Engine.NewAEAD(key[:])
+			}
+			clear(key[:])
+			if err != nil {
+				k.destroy()
+				return fault.New(fault.Internal, err)
+			}
+			k.iv[d][ch] = iv
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.keys[epoch] = k
+	l.keysChanged()
+	return nil
+}
+
+// enter makes an epoch the one to send under.
+func (l *Link) enter(epoch uint32) {
+	l.mu.Lock()
+	l.newest, l.started = epoch, l.cfg.Now()
+	l.mu.Unlock()
+	l.records.Store(0)
+	signal(l.wake[wire.Control])
+	signal(l.wake[wire.Bulk])
+}
+
+// hasSwitched notes that a channel and direction is in an epoch, and forgets the one before when all four are.
+func (l *Link) hasSwitched(d wire.Direction, ch wire.Channel, epoch uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.switched[slot(d, ch)] = epoch
+	for _, e := range l.switched {
+		if e != epoch {
+			return
+		}
+	}
+	if old := l.keys[epoch-1]; epoch > 0 && old != nil {
+		old.destroy()
+		delete(l.keys, epoch-1)
+		l.session.Retire(epoch - 1)
+		l.rekeying = false
+		l.keysChanged()
+	}
+}
+
+// keysChanged wakes who waits for keys to come or go. l.mu is held.
+func (l *Link) keysChanged() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+func (l *Link) epoch(epoch uint32) (keys *epochKeys, changed <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.keys[epoch], l.changed
+}
+
+// writeRecord seals and sends head followed by data.
+func (l *Link) writeRecord(ch wire.Channel, t wire.RecordType, epoch uint32, sequence uint64, head []byte, data []*bulk.Buffer) error {
+	keys, _ := l.epoch(epoch)
+	if keys == nil {
+		return fault.Newf(fault.Internal, "peer: no keys for epoch %d", epoch)
+	}
+	n := len(head)
+	for _, d := range data {
+		n += len(d.B)
+	}
+	plaintext := l.cfg.Pool.Get(n)
+	defer plaintext.Release()
+	at := copy(plaintext.B, head)
+	for _, d := range data {
+		at += copy(plaintext.B[at:], d.B)
+	}
+	record := l.cfg.Pool.Get(wire.RecordHeaderSize + n + wire.TagSize)
+	defer record.Release()
+	h := wire.RecordHeader{Length: uint32(len(record.B) - 4), Type: t, Epoch: epoch, Sequence: sequence}
+	h.Append(record.B[:0])
+	nonce := wire.Nonce(keys.iv[l.direction][ch], sequence)
+	if err := keys.aead[l.direction][ch].Seal(record.B[wire.RecordHeaderSize:], nonce[:], plaintext.B, h.AppendAAD(nil, ch)); err != nil {
+		return fault.New(fault.Internal, err)
+	}
+	if err := l.cfg.Conn.Channel(ch).WriteRecord(l.ctx, record.B); err != nil {
+		return err
+	}
+	l.records.Add(1)
+	l.stats.recordsSent.Add(1)
+	l.stats.bytesSent.Add(uint64(len(record.B)))
+	return nil
+}
+
+// readRecord reads the next data record of the channel's epoch and opens it; it goes through key records on the way.
+// *sequence is the sequence number that it must have.
+func (l *Link) readRecord(ctx context.Context, ch wire.Channel, sequence *uint64) (*bulk.Buffer, error) {
+	from := l.direction.Other()
+	for {
+		record, err := l.cfg.Conn.Channel(ch).ReadRecord(ctx)
+		if err != nil {
+			if errors.Is(err, ErrFraming) || errors.Is(err, ErrOverrun) {
+				err = fault.New(fault.ProtocolViolation, err)
+			}
+			return nil, err
+		}
+		h, ciphertext, err := wire.ParseRecord(record.B, ch)
+		l.mu.Lock()
+		epoch := l.switched[slot(from, ch)]
+		l.mu.Unlock()
+		if err != nil || h.Type == wire.RecordConfirm || h.Epoch != epoch || h.Sequence != *sequence {
+			record.Release()
+			return nil, fault.Newf(fault.ProtocolViolation, "peer: record out of order: %w", errors.Join(err, ErrFraming))
+		}
+		keys, _ := l.epoch(epoch)
+		plaintext := l.cfg.Pool.Get(len(ciphertext) - wire.TagSize)
+		nonce := wire.Nonce(keys.iv[from][ch], h.Sequence)
+		err = keys.aead[from][ch].Open(plaintext.B, nonce[:], ciphertext, h.AppendAAD(nil, ch))
+		l.records.Add(1)
+		l.stats.recordsReceived.Add(1)
+		l.stats.bytesReceived.Add(uint64(len(record.B)))
+		record.Release()
+		if err != nil {
+			plaintext.Release()
+			return nil, fault.New(fault.ProtocolViolation, err)
+		}
+		*sequence++
+		if h.Type == wire.RecordData {
+			return plaintext, nil
+		}
+		empty := len(plaintext.B) == 0
+		plaintext.Release()
+		if !empty {
+			return nil, fault.Newf(fault.ProtocolViolation, "peer: key record with content")
+		}
+		if err := l.follow(ctx, ch, epoch+1); err != nil {
+			return nil, err
+		}
+		*sequence = 0
+	}
+}
+
+// follow enters the peer's next epoch on a channel. On bulk its keys may still be on the way over control.
+func (l *Link) follow(ctx context.Context, ch wire.Channel, epoch uint32) error {
+	for {
+		keys, changed := l.epoch(epoch)
+		switch {
+		case keys != nil:
+			l.hasSwitched(l.direction.Other(), ch, epoch)
+			return nil
+		case ch == wire.Control:
+			return fault.Newf(fault.ProtocolViolation, "peer: key record without a key exchange")
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// switchEpoch sends the key record when there is a newer epoch to send under.
+func (l *Link) switchEpoch(ch wire.Channel, sequence *uint64) error {
+	l.mu.Lock()
+	epoch, newest := l.switched[slot(l.direction, ch)], l.newest
+	l.mu.Unlock()
+	if epoch == newest {
+		return nil
+	}
+	if err := l.writeRecord(ch, wire.RecordKey, epoch, *sequence, nil, nil); err != nil {
+		return err
+	}
+	*sequence = 0
+	l.hasSwitched(l.direction, ch, newest)
+	return nil
+}
+
+// rekey starts a new epoch when it is time. It is the initiator's to start, and checked whenever something is sent.
+func (l *Link) rekey() (*controlItem, error) {
+	if l.initiator == nil {
+		return nil, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.cfg.Now()
+	if l.rekeying {
+		if !l.rekeySent.IsZero() && now.Sub(l.rekeySent) > rekeyTimeout {
+			return nil, fault.Newf(fault.RekeyTimeout, "peer: no answer to Rekey")
+		}
+		return nil, nil
+	}
+	if now.Sub(l.started) < epochAge && l.records.Load() < epochRecords {
+		return nil, nil
+	}
+	message, err := l.session.StartRekey()
+	if err != nil {
+		return nil, fault.New(fault.Internal, err)
+	}
+	l.rekeying, l.rekeySent = true, now
+	return &controlItem{encoded: message}, nil
+}
+
+func (l *Link) writeControl() error {
+	sequence := uint64(0)
+	if l.responder != nil {
+		sequence = 1 // M4 was the first
+	}
+	for {
+		if err := l.switchEpoch(wire.Control, &sequence); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		var next *controlItem
+		if len(l.control) > 0 {
+			next = &controlItem{}
+			*next, l.control = l.control[0], l.control[1:]
+			if len(l.control) == 0 {
+				l.control = nil
+			}
+		}
+		l.mu.Unlock()
+		rekey, err := l.rekey()
+		if err != nil {
+			return err
+		}
+		for _, item := range []*controlItem{next, rekey} {
+			if item == nil {
+				continue
+			}
+			if item.encoded == nil {
+				item.encoded = item.message.Append(nil)
+			}
+			if err := l.writeRecord(wire.Control, wire.RecordData, l.sendingEpoch(wire.Control), sequence, item.encoded, nil); err != nil {
+				return err
+			}
+			sequence++
+			if item.sent != nil {
+				item.sent()
+			}
+		}
+		if next == nil {
+			select {
+			case <-l.wake[wire.Control]:
+			case <-l.ctx.Done():
+				return l.ctx.Err()
+			}
+		}
+	}
+}
+
+func (l *Link) sendingEpoch(ch wire.Channel) uint32 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.switched[slot(l.direction, ch)]
+}
+
+func (l *Link) writeBulk() error {
+	sequence := uint64(0)
+	for {
+		if err := l.switchEpoch(wire.Bulk, &sequence); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		var item BulkItem
+		found := len(l.bulk) > 0
+		if found {
+			item, l.bulk = l.bulk[0], l.bulk[1:]
+			if len(l.bulk) == 0 {
+				l.bulk = nil
+			}
+		}
+		l.mu.Unlock()
+		if !found {
+			select {
+			case <-l.wake[wire.Bulk]:
+			case <-l.ctx.Done():
+				return l.ctx.Err()
+			}
+			continue
+		}
+		err := l.writeRecord(wire.Bulk, wire.RecordData, l.sendingEpoch(wire.Bulk), sequence, item.Head, item.Data)
+		item.release()
+		if err != nil {
+			return err
+		}
+		sequence++
+		if item.Sent != nil {
+			item.Sent()
+		}
+		if l.initiator != nil && (l.records.Load() >= epochRecords || l.cfg.Now().Sub(l.startedAt()) >= epochAge) {
+			signal(l.wake[wire.Control]) // its writer starts a new epoch
+		}
+	}
+}
+
+func (l *Link) startedAt() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.started
+}
+
+func (l *Link) readControl() error {
+	sequence := uint64(0)
+	if l.initiator != nil {
+		sequence = 1 // M4 was the first
+	}
+	for {
+		b, err := l.readRecord(l.ctx, wire.Control, &sequence)
+		if err != nil {
+			return err
+		}
+		err = l.controlMessage(b.B)
+		b.Release()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (l *Link) controlMessage(p []byte) error {
+	m, err := wire.ParseControl(p)
+	if err != nil {
+		return fault.New(fault.ProtocolViolation, err)
+	}
+	switch m := m.(type) {
+	case wire.Reveal:
+		return fault.Newf(fault.ProtocolViolation, "peer: second Reveal")
+	case wire.Rekey:
+		reply, err := l.answerRekey(p)
+		if err != nil {
+			return fault.New(fault.ProtocolViolation, err)
+		}
+		if err := l.install(m.Epoch); err != nil {
+			return err
+		}
+		l.queueControl(controlItem{encoded: reply, sent: func() { l.enter(m.Epoch) }})
+	case wire.Rekeyed:
+		l.mu.Lock()
+		err := l.session.FinishRekey(p)
+		l.rekeySent = time.Time{}
+		l.mu.Unlock()
+		if err != nil {
+			return fault.New(fault.ProtocolViolation, err)
+		}
+		if err := l.install(m.Epoch); err != nil {
+			return err
+		}
+		l.enter(m.Epoch)
+	default:
+		l.cfg.Handler.Control(m)
+	}
+	return nil
+}
+
+// answerRekey waits, if need be, until the epoch before the present one is everywhere: the initiator may know before us.
+func (l *Link) answerRekey(p []byte) (reply []byte, err error) {
+	for {
+		l.mu.Lock()
+		reply, err = l.session.AnswerRekey(p)
+		changed := l.changed
+		l.mu.Unlock()
+		if !errors.Is(err, seal.ErrRekeyEarly) {
+			return reply, err
+		}
+		select {
+		case <-changed:
+		case <-l.ctx.Done():
+			return nil, l.ctx.Err()
+		}
+	}
+}
+
+func (l *Link) readBulk() error {
+	sequence := uint64(0)
+	for {
+		b, err := l.readRecord(l.ctx, wire.Bulk, &sequence)
+		if err != nil {
+			return err
+		}
+		l.cfg.Handler.Bulk(b)
+		b.Release()
+	}
+}

@@ -1,0 +1,533 @@
+package peer
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"time"
+
+	"tallow/internal/core/fault"
+	"tallow/internal/core/seal"
+	"tallow/internal/core/wire"
+)
+
+const (
+	// attemptTimeout is how long an attempt may take, from Hello or Knock to the open link.
+	attemptTimeout = 30 * time.Second
+	// knockDelay is how long the initiator waits for a Hello before it asks for one: the responder sends it by itself.
+	knockDelay = 2 * time.Second
+	// helloGap is how close upon each other attempts may start: anybody with the link can ask for one.
+	helloGap = 500 * time.Millisecond
+	// maxEarly is how many local candidates wait for the offer or answer that introduces them.
+	maxEarly = 64
+	// patience is how many attempts fail before the member is shown as failed. Attempts go on, slowly.
+	patience = 4
+)
+
+// backoff is how long to wait after so many failed attempts.
+func backoff(failures int) time.Duration {
+	steps := []time.Duration{0, time.Second, 2 * time.Second, 5 * time.Second}
+	if failures < len(steps) {
+		return steps[failures]
+	}
+	return 20 * time.Second
+}
+
+// LinkState is the state of the link to a member.
+type LinkState uint8
+
+// The states of a link.
+const (
+	LinkConnecting LinkState = iota
+	LinkOpen
+	LinkFailed
+	LinkClosed
+)
+
+// NegotiationConfig says who negotiates with whom.
+type NegotiationConfig struct {
+	Room        *seal.RoomKeys
+	Self        *seal.Identity
+	Peer        wire.ID
+	PeerKeyHash wire.Hash
+	Epoch       uint64    // the highest roster epoch
+	Rand        io.Reader // nil: crypto/rand
+}
+
+// Negotiation brings about a link to one member, and another one when that is lost. It is a machine without I/O, clock or
+// goroutine: PROTOCOL.md section 7, with trickling candidates. Attempts are numbered; what is reported about one that is
+// over is ignored.
+type Negotiation struct {
+	cfg       NegotiationConfig
+	initiator bool
+	state     LinkState
+	code      fault.Code
+	last      uint32          // the number of the newest attempt
+	attempt   *attempt        // under way
+	open      *attempt        // whose link is open
+	hello     *seal.Responder // responder: the newest Hello, which no offer has answered
+	helloAt   time.Time
+	failures  int
+	retryAt   time.Time // when to begin again; zero: nothing planned
+	now       time.Time
+	effects   []Effect
+}
+
+// attempt is one connection on the way to a link.
+type attempt struct {
+	number     uint32
+	initiator  *seal.Initiator // one of the two is nil
+	responder  *seal.Responder
+	hello      []byte // initiator: M0
+	deadline   time.Time
+	introduced bool // M1 (initiator) or M2 (responder) is out: candidates may go
+	linked     bool // the handshake is the link's
+	early      []wire.Candidate
+}
+
+func (a *attempt) nonce() wire.Hash {
+	if a.initiator != nil {
+		return a.initiator.Nonce()
+	}
+	return a.responder.Nonce()
+}
+
+func (a *attempt) session() *seal.Session {
+	if a.initiator != nil {
+		return a.initiator.Session()
+	}
+	return a.responder.Session()
+}
+
+func (a *attempt) destroy() {
+	switch {
+	case a.linked:
+	case a.initiator != nil:
+		a.initiator.Destroy()
+	default:
+		a.responder.Destroy()
+	}
+}
+
+// Effect is something that the room does for a negotiation.
+type Effect interface{ effect() }
+
+// SendPayload sends a payload to the member: in a pair envelope of Session, or in a room envelope if that is nil.
+type SendPayload struct {
+	Type    wire.PayloadType
+	Body    []byte
+	Session *seal.Session
+}
+
+// OpenConn opens a connection, and makes an offer if Offer is empty, or an answer to it. The room reports OfferMade or
+// AnswerMade, and the candidates with LocalCandidate.
+type OpenConn struct {
+	Attempt uint32
+	Offer   string
+}
+
+// ApplyAnswer gives the connection the remote answer.
+type ApplyAnswer struct {
+	Attempt uint32
+	SDP     string
+}
+
+// AddCandidates gives the connection remote candidates.
+type AddCandidates struct {
+	Attempt uint32
+	List    []wire.Candidate
+}
+
+// StartLink starts the link over the connection.
+type StartLink struct {
+	Attempt   uint32
+	Handshake Handshake
+}
+
+// CloseConn closes the attempt's connection, and its link if it has one.
+type CloseConn struct {
+	Attempt uint32
+	Code    fault.Code
+}
+
+// StateChanged says that State has changed.
+type StateChanged struct{}
+
+func (SendPayload) effect()   {}
+func (OpenConn) effect()      {}
+func (ApplyAnswer) effect()   {}
+func (AddCandidates) effect() {}
+func (StartLink) effect()     {}
+func (CloseConn) effect()     {}
+func (StateChanged) effect()  {}
+
+// NewNegotiation makes the machine; Start sets it going.
+func NewNegotiation(cfg NegotiationConfig) *Negotiation {
+	self := cfg.Self.ID()
+	return &Negotiation{cfg: cfg, initiator: bytes.Compare(self[:], cfg.Peer[:]) < 0}
+}
+
+// State is the link's state and, if it failed, why.
+func (n *Negotiation) State() (LinkState, fault.Code) { return n.state, n.code }
+
+// OpenAttempt is the number of the attempt whose link is open, or 0.
+func (n *Negotiation) OpenAttempt() uint32 {
+	if n.open == nil {
+		return 0
+	}
+	return n.open.number
+}
+
+// Session is the session with the id, of the attempt under way or of the open link, or nil.
+func (n *Negotiation) Session(id wire.ID) *seal.Session {
+	for _, a := range []*attempt{n.attempt, n.open} {
+		if a != nil {
+			if s := a.session(); s != nil && s.ID() == id {
+				return s
+			}
+		}
+	}
+	return nil
+}
+
+// SetEpoch tells of a newer roster that still lists the member.
+func (n *Negotiation) SetEpoch(epoch uint64) {
+	n.cfg.Epoch = epoch
+	if n.hello != nil {
+		n.hello.SetEpoch(epoch)
+	}
+}
+
+// Start begins an attempt at once, unless a link is open or an attempt under way: when the member appears in the roster,
+// or when something suggests that it is reachable again.
+func (n *Negotiation) Start(now time.Time) []Effect {
+	n.begin(now)
+	if n.open == nil && n.attempt == nil && n.state != LinkClosed {
+		n.retryAt = time.Time{}
+		n.invite()
+	}
+	return n.effects
+}
+
+// Close ends everything.
+func (n *Negotiation) Close(now time.Time, code fault.Code) []Effect {
+	n.begin(now)
+	n.drop(code)
+	if n.open != nil {
+		n.do(CloseConn{n.open.number, code})
+		n.open = nil
+	}
+	if n.hello != nil {
+		n.hello.Destroy()
+		n.hello = nil
+	}
+	n.set(LinkClosed, code)
+	return n.effects
+}
+
+// Tick lets time pass.
+func (n *Negotiation) Tick(now time.Time) []Effect {
+	n.begin(now)
+	if n.state == LinkClosed {
+		return nil
+	}
+	if n.attempt != nil && now.After(n.attempt.deadline) {
+		n.failed(fault.ConnectionFailed)
+	}
+	if !n.retryAt.IsZero() && !now.Before(n.retryAt) && n.attempt == nil && n.open == nil {
+		n.retryAt = time.Time{}
+		if n.initiator {
+			n.do(SendPayload{Type: wire.PayloadKnock, Body: wire.Knock{Member: n.cfg.Self.ID()}.Append(nil)})
+			n.failures++
+			n.retryAt = now.Add(max(backoff(n.failures), 5*time.Second))
+			n.worry(fault.ConnectionFailed)
+		} else {
+			n.sayHello()
+		}
+	}
+	return n.effects
+}
+
+// Receive takes a payload that an envelope held. pair tells whether it was a pair envelope, of Session. acknowledge is false when the
+// payload cannot be judged yet and should come again.
+func (n *Negotiation) Receive(now time.Time, t wire.PayloadType, body []byte, pair bool) (effects []Effect, acknowledge bool) {
+	n.begin(now)
+	acknowledge = true
+	if n.state == LinkClosed {
+		return nil, true
+	}
+	switch t {
+	case wire.PayloadKnock:
+		if m, err := wire.ParseKnock(body); err == nil && m.Member == n.cfg.Peer && !n.initiator &&
+			(n.hello == nil || now.Sub(n.helloAt) > 5*time.Second) && now.Sub(n.helloAt) > helloGap &&
+			(n.attempt == nil || n.open != nil) {
+			n.sayHello()
+		}
+	case wire.PayloadHello:
+		if n.initiator {
+			acknowledge = n.helloReceived(body)
+		}
+	case wire.PayloadOffer:
+		if n.hello != nil {
+			acknowledge = n.offerReceived(body)
+		}
+	case wire.PayloadAnswer:
+		if n.attempt != nil && n.attempt.initiator != nil && !n.attempt.linked {
+			n.answerReceived(body)
+		}
+	case wire.PayloadCandidates:
+		m, err := wire.ParseCandidates(body)
+		switch {
+		case err != nil || !pair && n.initiator:
+		case n.attempt != nil && n.attempt.nonce() == m.Negotiation:
+			n.do(AddCandidates{n.attempt.number, m.List})
+		case n.open != nil && n.open.nonce() == m.Negotiation:
+			n.do(AddCandidates{n.open.number, m.List})
+		case n.hello != nil:
+			acknowledge = false // its offer is on the way
+		}
+	}
+	return n.effects, acknowledge
+}
+
+// OfferMade reports the offer that OpenConn asked for.
+func (n *Negotiation) OfferMade(now time.Time, number uint32, sdp string) []Effect {
+	n.begin(now)
+	if a := n.current(number); a != nil && a.initiator != nil && !a.introduced {
+		offer, err := a.initiator.Offer(a.hello, sdp)
+		if err != nil {
+			n.failed(fault.HandshakeFailed)
+			return n.effects
+		}
+		n.do(SendPayload{Type: wire.PayloadOffer, Body: offer})
+		a.introduced = true
+		n.introduce(a)
+	}
+	return n.effects
+}
+
+// AnswerMade reports the answer that OpenConn asked for.
+func (n *Negotiation) AnswerMade(now time.Time, number uint32, sdp string) []Effect {
+	n.begin(now)
+	if a := n.current(number); a != nil && a.responder != nil && !a.introduced {
+		answer, err := a.responder.Answer(sdp)
+		if err != nil {
+			n.failed(fault.HandshakeFailed)
+			return n.effects
+		}
+		n.do(SendPayload{Type: wire.PayloadAnswer, Body: answer})
+		a.introduced, a.linked = true, true
+		n.introduce(a)
+		n.do(StartLink{number, a.responder})
+	}
+	return n.effects
+}
+
+// LocalCandidate reports a candidate of the attempt's connection.
+func (n *Negotiation) LocalCandidate(now time.Time, number uint32, c wire.Candidate) []Effect {
+	n.begin(now)
+	a := n.current(number)
+	if a == nil && n.open != nil && n.open.number == number {
+		a = n.open
+	}
+	if a != nil && c.Fits() {
+		if !a.introduced && len(a.early) < maxEarly {
+			a.early = append(a.early, c)
+		} else if a.introduced {
+			n.sendCandidates(a, []wire.Candidate{c})
+		}
+	}
+	return n.effects
+}
+
+// LinkOpened reports that the attempt's link is open.
+func (n *Negotiation) LinkOpened(now time.Time, number uint32) []Effect {
+	n.begin(now)
+	if a := n.current(number); a != nil {
+		if n.open != nil {
+			n.do(CloseConn{n.open.number, fault.Replaced})
+		}
+		n.attempt, n.open, n.failures = nil, a, 0
+		n.retryAt = time.Time{}
+		n.set(LinkOpen, "")
+	}
+	return n.effects
+}
+
+// Failed reports that the attempt's connection or link has failed or ended.
+func (n *Negotiation) Failed(now time.Time, number uint32, code fault.Code) []Effect {
+	n.begin(now)
+	switch {
+	case n.current(number) != nil:
+		n.failed(code)
+	case n.open != nil && n.open.number == number:
+		n.open = nil
+		n.do(CloseConn{number, code})
+		if n.state != LinkClosed {
+			n.set(LinkConnecting, code)
+			if n.attempt == nil {
+				n.retryAt = now.Add(backoff(1))
+			}
+		}
+	}
+	return n.effects
+}
+
+func (n *Negotiation) begin(now time.Time) { n.now, n.effects = now, nil }
+func (n *Negotiation) do(e Effect)         { n.effects = append(n.effects, e) }
+
+func (n *Negotiation) current(number uint32) *attempt {
+	if n.attempt != nil && n.attempt.number == number {
+		return n.attempt
+	}
+	return nil
+}
+
+func (n *Negotiation) set(s LinkState, code fault.Code) {
+	if n.state != s || n.code != code {
+		n.state, n.code = s, code
+		n.do(StateChanged{})
+	}
+}
+
+func (n *Negotiation) handshakeConfig() seal.HandshakeConfig {
+	return seal.HandshakeConfig{Room: n.cfg.Room, Self: n.cfg.Self, Peer: n.cfg.Peer, PeerKeyHash: n.cfg.PeerKeyHash,
+		Epoch: n.cfg.Epoch, Rand: n.cfg.Rand}
+}
+
+// invite asks for an attempt in the way that this role has.
+func (n *Negotiation) invite() {
+	if n.initiator {
+		n.retryAt = n.now.Add(knockDelay)
+	} else {
+		n.sayHello()
+	}
+}
+
+// sayHello sends a fresh Hello. It changes nothing about an open link: that ends only for an offer that proves its author.
+func (n *Negotiation) sayHello() {
+	if n.hello != nil {
+		n.hello.Destroy()
+	}
+	hello, err := seal.NewResponder(n.handshakeConfig())
+	if err != nil {
+		n.hello = nil
+		n.set(LinkFailed, fault.Internal)
+		return
+	}
+	n.hello, n.helloAt = hello, n.now
+	n.do(SendPayload{Type: wire.PayloadHello, Body: hello.Hello()})
+	if n.open == nil {
+		n.failures++
+		n.retryAt = n.now.Add(max(backoff(n.failures), attemptTimeout/2))
+		n.worry(fault.ConnectionFailed)
+	}
+}
+
+// worry shows the member as failed when too many attempts have come to nothing.
+func (n *Negotiation) worry(code fault.Code) {
+	if n.failures > patience && n.state == LinkConnecting {
+		n.set(LinkFailed, code)
+	}
+}
+
+func (n *Negotiation) begins() *attempt {
+	n.last++
+	n.retryAt = time.Time{}
+	n.attempt = &attempt{number: n.last, deadline: n.now.Add(attemptTimeout)}
+	return n.attempt
+}
+
+func (n *Negotiation) helloReceived(body []byte) (acknowledge bool) {
+	if n.attempt != nil && n.now.Sub(n.attempt.deadline.Add(-attemptTimeout)) < helloGap {
+		return false
+	}
+	hello, err := wire.ParseHello(body)
+	if err != nil || hello.Member != n.cfg.Peer {
+		return true
+	}
+	handshake, err := seal.NewInitiator(n.handshakeConfig())
+	if err != nil {
+		n.set(LinkFailed, fault.Internal)
+		return true
+	}
+	n.drop(fault.Replaced)
+	a := n.begins()
+	a.initiator, a.hello = handshake, body
+	n.do(OpenConn{Attempt: a.number})
+	return true
+}
+
+func (n *Negotiation) offerReceived(body []byte) (acknowledge bool) {
+	sdp, err := n.hello.Offer(body)
+	var refused *seal.HandshakeError
+	switch {
+	case errors.Is(err, seal.ErrEpochAhead):
+		return false
+	case errors.As(err, &refused) && !refused.Fatal, errors.Is(err, seal.ErrOrder):
+		return true // anybody with the link may have made it
+	case err != nil:
+		n.hello = nil
+		n.attemptFailed(fault.HandshakeFailed)
+		return true
+	}
+	n.drop(fault.Replaced)
+	a := n.begins()
+	a.responder, n.hello = n.hello, nil
+	n.do(OpenConn{Attempt: a.number, Offer: sdp})
+	return true
+}
+
+func (n *Negotiation) answerReceived(body []byte) {
+	a := n.attempt
+	sdp, err := a.initiator.Answer(body)
+	var refused *seal.HandshakeError
+	switch {
+	case errors.As(err, &refused) && !refused.Fatal, errors.Is(err, seal.ErrOrder):
+	case err != nil:
+		n.failed(fault.HandshakeFailed)
+	default:
+		a.linked = true
+		n.do(ApplyAnswer{a.number, sdp})
+		n.do(StartLink{a.number, a.initiator})
+	}
+}
+
+// introduce sends the candidates that have waited.
+func (n *Negotiation) introduce(a *attempt) {
+	for len(a.early) > 0 {
+		count := min(len(a.early), wire.MaxCandidates)
+		n.sendCandidates(a, a.early[:count])
+		a.early = a.early[count:]
+	}
+}
+
+func (n *Negotiation) sendCandidates(a *attempt, list []wire.Candidate) {
+	n.do(SendPayload{Type: wire.PayloadCandidates, Session: a.session(),
+		Body: wire.Candidates{Negotiation: a.nonce(), List: list}.Append(nil)})
+}
+
+// drop gives up the attempt under way, if any.
+func (n *Negotiation) drop(code fault.Code) {
+	if n.attempt != nil {
+		n.do(CloseConn{n.attempt.number, code})
+		n.attempt.destroy()
+		n.attempt = nil
+	}
+}
+
+func (n *Negotiation) failed(code fault.Code) {
+	n.drop(code)
+	n.attemptFailed(code)
+}
+
+func (n *Negotiation) attemptFailed(code fault.Code) {
+	n.failures++
+	if n.open == nil {
+		n.retryAt = n.now.Add(backoff(n.failures))
+		if code != fault.ConnectionFailed {
+			n.code = code
+		}
+		n.worry(code)
+	}
+}

@@ -1,0 +1,265 @@
+package room
+
+import (
+	"time"
+
+	"tallow/internal/core/bulk"
+	"tallow/internal/core/fault"
+	"tallow/internal/core/peer"
+	"tallow/internal/core/transfer"
+	"tallow/internal/core/wire"
+)
+
+// Admission says how newcomers enter.
+type Admission string
+
+// The kinds of admission.
+const (
+	AdmitAll      Admission = "auto"     // whoever holds the link, up to the limit
+	AdmitApproval Admission = "approval" // the owner is asked
+)
+
+// DefaultMaxRecipients is how many others a room takes unless told otherwise.
+const DefaultMaxRecipients = 10
+
+// Config is what a room is made of. Engine, Storage, NewConn and Events are required.
+type Config struct {
+	Name          string           // shown to the others; at most wire.MaxName bytes
+	ServerURL     string           // of the signaling endpoint, ws or wss
+	Seed          *[32]byte        // the identity; nil makes a new one
+	Saved         *Saved           // to come back to an own room; nil makes a new one
+	ICE           []wire.ICEServer // used instead of what the server offers, when not empty
+	RelayOnly     bool
+	MaxRecipients int       // 1 to wire.MaxRoster-1; 0 is DefaultMaxRecipients
+	Admission     Admission // "" is AdmitAll
+
+	Engine  bulk.Engine
+	Storage transfer.Storage
+	NewConn func(peer.ConnConfig) (peer.Conn, error)
+	// Events is called with each event, in order, from one goroutine. It must not block for long and must not call
+	// the room's methods from within.
+	Events func(Event)
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+}
+
+// State is a room's state.
+type State string
+
+// The states of a room.
+const (
+	StateConnecting   State = "connecting"   // no answer from the server or the owner yet
+	StatePending      State = "pending"      // the owner is being asked
+	StateOpen         State = "open"         // in the room
+	StateDisconnected State = "disconnected" // in the room, but without the server: links go on, nobody new comes
+	StateClosed       State = "closed"
+)
+
+// Peer is a snapshot of another member.
+type Peer struct {
+	ID          string      `json:"id"` // hexadecimal
+	Name        string      `json:"name"`
+	Owner       bool        `json:"owner"`
+	State       PeerState   `json:"state"`
+	Quality     PeerQuality `json:"quality"`
+	RTT         float64     `json:"rtt"`            // ms; 0: unknown
+	Route       string      `json:"route"`          // "", "direct" or "relay"
+	SafetyWords []string    `json:"safetyWords"`    // four, once open; empty before
+	Verified    bool        `json:"verified"`       // the person has compared the words; sticks to the identity
+	Code        fault.Code  `json:"code,omitempty"` // why it failed
+}
+
+// PeerState is the state of the link to a member.
+type PeerState string
+
+// The states of a link.
+const (
+	PeerConnecting PeerState = "connecting"
+	PeerOpen       PeerState = "open"
+	PeerClosing    PeerState = "closing"
+	PeerClosed     PeerState = "closed"
+	PeerFailed     PeerState = "failed"
+)
+
+// PeerQuality is how well a link works.
+type PeerQuality string
+
+// The qualities of a link, from its round-trip time.
+const (
+	QualityExcellent    PeerQuality = "excellent" // below 100 ms
+	QualityGood         PeerQuality = "good"      // below 200 ms
+	QualityFair         PeerQuality = "fair"      // below 300 ms
+	QualityPoor         PeerQuality = "poor"
+	QualityDisconnected PeerQuality = "disconnected"
+)
+
+// File is one file of a transfer.
+type File struct {
+	Index    uint32     `json:"index"`
+	Kind     string     `json:"kind"` // "file", "text" or "directory"
+	Name     string     `json:"name"` // the last element of Path
+	Path     string     `json:"path"` // safe: relative, no empty, dot or reserved elements
+	Size     int64      `json:"size"`
+	Type     string     `json:"type"`           // media type; may be empty
+	Modified int64      `json:"lastModified"`   // ms since 1970; 0: unknown
+	Stored   int64      `json:"stored"`         // bytes on disk (incoming only)
+	Complete bool       `json:"complete"`       // incoming: verified on disk
+	Root     string     `json:"root"`           // hexadecimal, once known
+	Code     fault.Code `json:"code,omitempty"` // why it failed
+}
+
+// Offer is files that another member wants to send.
+type Offer struct {
+	ID        string `json:"id"` // of the transfer: hexadecimal
+	From      string `json:"from"`
+	Files     []File `json:"files"`
+	TotalSize int64  `json:"totalSize"`
+}
+
+// DeliveryState is the state of one delivery: of a transfer to or from one member.
+type DeliveryState string
+
+// The states of a delivery.
+const (
+	DeliveryOffered      DeliveryState = "offered" // waiting for the recipient's answer
+	DeliveryTransferring DeliveryState = "transferring"
+	DeliveryPaused       DeliveryState = "paused"
+	DeliveryInterrupted  DeliveryState = "interrupted" // the link is lost; goes on when it is back
+	DeliveryVerifying    DeliveryState = "verifying"   // everything has arrived; the whole is being checked
+	DeliverySaving       DeliveryState = "saving"      // being made durable
+	DeliveryDone         DeliveryState = "done"        // verified on the recipient's disk
+	DeliveryDeclined     DeliveryState = "declined"
+	DeliveryCancelled    DeliveryState = "cancelled"
+	DeliveryFailed       DeliveryState = "failed"
+)
+
+// Delivery is a snapshot of one delivery.
+type Delivery struct {
+	Peer    string        `json:"peer"`
+	Name    string        `json:"name"`
+	State   DeliveryState `json:"state"`
+	Total   int64         `json:"total"` // bytes of the files that the recipient wants
+	Bytes   int64         `json:"bytes"` // of these, on the recipient's disk
+	Percent float64       `json:"percent"`
+	Speed   float64       `json:"speed"` // bytes per second, smoothed
+	ETA     float64       `json:"eta"`   // seconds; -1: unknown
+	Quality PeerQuality   `json:"quality"`
+	Code    fault.Code    `json:"code,omitempty"`
+	Reason  string        `json:"reason,omitempty"` // the recipient's own words when it declined
+}
+
+// Transfer is a snapshot of a transfer.
+type Transfer struct {
+	ID         string     `json:"id"`
+	Incoming   bool       `json:"incoming"`
+	Files      []File     `json:"files"`
+	TotalSize  int64      `json:"totalSize"`
+	Deliveries []Delivery `json:"deliveries"` // outgoing: one per recipient; incoming: one, from the sender
+	Finished   bool       `json:"finished"`
+}
+
+// LedgerEntry is how a delivery ended, per recipient.
+type LedgerEntry struct {
+	Peer      string        `json:"peer"`
+	Name      string        `json:"name"`
+	State     DeliveryState `json:"state"`
+	Code      fault.Code    `json:"code,omitempty"`
+	Reason    string        `json:"reason,omitempty"`
+	Bytes     int64         `json:"bytes"`
+	Files     []LedgerFile  `json:"files"`
+	Root      string        `json:"root,omitempty"`      // of the delivery
+	Signature string        `json:"signature,omitempty"` // the recipient's receipt, hexadecimal
+}
+
+// LedgerFile is how one file of a delivery ended.
+type LedgerFile struct {
+	Index   uint32     `json:"index"`
+	Path    string     `json:"path"`
+	Outcome string     `json:"outcome"` // "verified", "not-wanted", "failed"
+	Code    fault.Code `json:"code,omitempty"`
+}
+
+// Result is how a transfer ended. An outgoing one always has a result, however few recipients succeeded.
+type Result struct {
+	ID     string        `json:"id"`
+	Files  []File        `json:"files"`
+	Ledger []LedgerEntry `json:"ledger,omitempty"` // outgoing only
+	Code   fault.Code    `json:"code,omitempty"`   // incoming: why it failed as a whole
+	// Delivery names the stored files in Storage: file i is the file named "i" (decimal) of that delivery.
+	Delivery string                         `json:"-"`
+	Stored   map[uint32]transfer.StoredFile `json:"-"` // incoming: the committed files, by index
+}
+
+// Event is one of the events below.
+type Event interface{ event() }
+
+// RoomChanged: the room's state changed. Code says why when it closed or cannot connect.
+type RoomChanged struct {
+	State State
+	Code  fault.Code
+}
+
+// PeerJoined: a member appeared, in whatever state.
+type PeerJoined struct{ Peer Peer }
+
+// PeerChanged: something in a member's snapshot changed.
+type PeerChanged struct{ Peer Peer }
+
+// PeerLeft: a member is no longer in the room.
+type PeerLeft struct{ Peer Peer }
+
+// JoinRequested: somebody asks to be admitted (AdmitApproval).
+type JoinRequested struct{ ID, Name string }
+
+// OfferReceived: another member wants to send.
+type OfferReceived struct{ Offer Offer }
+
+// OfferWithdrawn: an offer that was not answered yet is gone.
+type OfferWithdrawn struct {
+	From, ID string
+	Code     fault.Code
+}
+
+// TransferProgress: a transfer's snapshot changed; at most about ten a second for each.
+type TransferProgress struct{ Transfer Transfer }
+
+// TransferFinished: a transfer ended.
+type TransferFinished struct {
+	Transfer Transfer
+	Result   Result
+}
+
+// Problem: something went wrong that belongs to no call and no transfer.
+type Problem struct {
+	Code fault.Code
+	Peer string // "" when it concerns nobody in particular
+}
+
+func (RoomChanged) event()      {}
+func (PeerJoined) event()       {}
+func (PeerChanged) event()      {}
+func (PeerLeft) event()         {}
+func (JoinRequested) event()    {}
+func (OfferReceived) event()    {}
+func (OfferWithdrawn) event()   {}
+func (TransferProgress) event() {}
+func (TransferFinished) event() {}
+func (Problem) event()          {}
+
+// OutFile is a file to send. Exactly one of Source and Text counts, by Kind.
+type OutFile struct {
+	Kind     wire.FileKind
+	Path     string          // relative, with '/'
+	Type     string          // media type
+	Modified int64           // ms since 1970; 0: unknown
+	Source   transfer.Source // of a file
+	Text     string          // of a text
+}
+
+// SendOptions are the options of Send.
+type SendOptions struct {
+	To                []wire.ID // nil: every open member
+	LimitPerRecipient int64     // bytes per second; 0: none
+	LateJoiners       bool      // members admitted later are offered it too
+	ChunkSize         uint32    // 0: chosen by the total size
+}

@@ -1,0 +1,480 @@
+package room
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"tallow/internal/core/bulk"
+	"tallow/internal/core/fault"
+	"tallow/internal/core/peer"
+	"tallow/internal/core/seal"
+	"tallow/internal/core/wire"
+)
+
+const (
+	// pingEvery is how often an open link is asked for a sign of life; one that gives none for silence after a Ping is lost.
+	pingEvery = 5 * time.Second
+	silence   = 10 * time.Second
+	// connTimeout bounds one operation on a connection, such as making an offer.
+	connTimeout = 20 * time.Second
+)
+
+// member is another member of the room. It belongs to the loop.
+type member struct {
+	id          wire.ID
+	hash        wire.Hash
+	name        string
+	negotiation *peer.Negotiation
+	conns       map[uint32]*connection
+	link        *peer.Link // open, or nil
+	started     bool
+	left        bool // it said goodbye
+	verified    bool
+	words       [4]string
+	since       time.Time // of the present lack of a link
+	shown       Peer      // as last reported
+
+	rtt     time.Duration // smoothed; 0: unknown
+	pinged  time.Time
+	ping    uint64 // the token of the Ping that is out
+	heard   time.Time
+	route   string
+	statsAt time.Time
+	asking  bool // for statistics
+}
+
+func newMember(r *Room, id wire.ID, hash wire.Hash) *member {
+	m := &member{id: id, hash: hash, conns: map[uint32]*connection{}, since: r.cfg.Now()}
+	m.negotiation = m.newNegotiation(r)
+	return m
+}
+
+func (m *member) newNegotiation(r *Room) *peer.Negotiation {
+	return peer.NewNegotiation(peer.NegotiationConfig{Room: r.keys, Self: r.identity, Peer: m.id, PeerKeyHash: m.hash,
+		Epoch: r.roster.Epoch})
+}
+
+func (m *member) open() bool { return m.link != nil }
+
+// start brings a link about, if there is none.
+func (m *member) start(r *Room) {
+	m.started, m.left = true, false
+	m.do(r, m.negotiation.Start(r.cfg.Now()))
+}
+
+// payload takes what one of the member's envelopes held.
+func (m *member) payload(r *Room, t wire.PayloadType, body []byte, pair bool) bool {
+	if m.left && (t == wire.PayloadHello || t == wire.PayloadKnock) {
+		m.left = false // it is back
+	}
+	effects, acknowledge := m.negotiation.Receive(r.cfg.Now(), t, body, pair)
+	m.do(r, effects)
+	return acknowledge
+}
+
+// removed ends everything with a member that is no longer in the roster.
+func (m *member) removed(r *Room) {
+	m.link = nil
+	r.linkDown(m, true, fault.Removed)
+	m.do(r, m.negotiation.Close(r.cfg.Now(), fault.Removed))
+	r.outbox.Forget(m.id)
+	last := m.snapshot(r)
+	last.State = PeerClosed
+	r.event(PeerLeft{last})
+}
+
+// shut says goodbye; closing is done when that is over.
+func (m *member) shut(r *Room, closing *sync.WaitGroup) {
+	m.negotiation.Close(r.cfg.Now(), fault.RoomClosed)
+	for _, c := range m.conns {
+		closing.Go(func() { c.end(wire.ByeLeft) })
+	}
+	m.link = nil
+}
+
+// goodbye takes a Bye that came over a connection.
+func (m *member) goodbye(r *Room, c *connection, code wire.ByeCode) {
+	switch code {
+	case wire.ByeReplaced: // by a newer link, which opens about now
+		m.do(r, c.negotiation.Failed(r.cfg.Now(), c.number, fault.PeerGone))
+		return
+	case wire.ByeViolation:
+		r.event(Problem{fault.ProtocolViolation, m.id.String()})
+		r.linkDown(m, true, fault.ProtocolViolation)
+		m.do(r, c.negotiation.Failed(r.cfg.Now(), c.number, fault.ProtocolViolation))
+		return
+	}
+	m.link, m.since, m.left = nil, r.cfg.Now(), true
+	r.linkDown(m, true, fault.PeerGone)
+	m.do(r, m.negotiation.Close(r.cfg.Now(), fault.PeerGone))
+	// It may come back: whatever it then says goes to a machine that has not begun.
+	m.negotiation = m.newNegotiation(r)
+	if r.owner != nil && code == wire.ByeLeft {
+		r.owner.drop(r, m.id)
+	}
+}
+
+func (m *member) setICE(ice wire.ICEServers) {
+	for _, c := range m.conns {
+		c.work(func() {
+			if c.conn != nil {
+				c.conn.SetICEServers(ice)
+			}
+		})
+	}
+}
+
+func (m *member) tick(r *Room, now time.Time) {
+	m.do(r, m.negotiation.Tick(now))
+	if m.link == nil {
+		return
+	}
+	switch waiting := m.pinged.After(m.heard); {
+	case waiting && now.Sub(m.pinged) > silence:
+		m.link.Abort(fault.Newf(fault.PeerGone, "room: silence"))
+	case !waiting && now.Sub(m.pinged) >= pingEvery:
+		m.pinged, m.ping = now, m.ping+1
+		m.link.SendControl(wire.Ping{Token: m.ping})
+	}
+	if now.Sub(m.statsAt) >= pingEvery && !m.asking {
+		m.statsAt, m.asking = now, true
+		conn := m.link.Conn()
+		r.running.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), connTimeout)
+			defer cancel()
+			stats, err := conn.Stats(ctx)
+			r.box.post(func() {
+				m.asking = false
+				if err == nil && stats.LocalType != "" {
+					m.route = "direct"
+					if stats.LocalType == "relay" || stats.RemoteType == "relay" {
+						m.route = "relay"
+					}
+				}
+			})
+		})
+	}
+}
+
+func (m *member) pong(now time.Time, token uint64) {
+	if token != m.ping {
+		return
+	}
+	if sample := now.Sub(m.pinged); m.rtt == 0 {
+		m.rtt = max(sample, 1)
+	} else {
+		m.rtt += (sample - m.rtt) / 4
+	}
+}
+
+func (m *member) snapshot(r *Room) Peer {
+	p := Peer{ID: m.id.String(), Name: m.name, Owner: m.id == r.link.Owner, Verified: m.verified,
+		RTT: float64(m.rtt.Microseconds()) / 1000, Quality: QualityDisconnected, SafetyWords: []string{}}
+	state, code := m.negotiation.State()
+	switch {
+	case m.left:
+		p.State = PeerClosed
+	case m.link != nil:
+		p.State, p.Route, p.Quality, p.SafetyWords = PeerOpen, m.route, m.quality(), m.words[:]
+	case state == peer.LinkFailed:
+		p.State, p.Code = PeerFailed, code
+	case state == peer.LinkClosed:
+		p.State = PeerClosed
+	default:
+		p.State = PeerConnecting
+	}
+	return p
+}
+
+func (m *member) quality() PeerQuality {
+	switch {
+	case m.rtt < 100*time.Millisecond:
+		return QualityExcellent
+	case m.rtt < 200*time.Millisecond:
+		return QualityGood
+	case m.rtt < 300*time.Millisecond:
+		return QualityFair
+	}
+	return QualityPoor
+}
+
+// do carries out what the negotiation wants.
+func (m *member) do(r *Room, effects []peer.Effect) {
+	for _, e := range effects {
+		switch e := e.(type) {
+		case peer.SendPayload:
+			r.send(m.id, e.Session, e.Type, e.Body)
+		case peer.OpenConn:
+			m.openConn(r, e)
+		case peer.ApplyAnswer:
+			if c := m.conns[e.Attempt]; c != nil {
+				c.work(func() { c.negotiate(func(ctx context.Context) error { return c.conn.SetAnswer(ctx, e.SDP) }) })
+			}
+		case peer.AddCandidates:
+			if c := m.conns[e.Attempt]; c != nil {
+				c.work(func() {
+					for _, candidate := range e.List {
+						// A candidate that the platform does not like costs that path only.
+						c.try(func(ctx context.Context) error { return c.conn.AddCandidate(ctx, candidate) })
+					}
+				})
+			}
+		case peer.StartLink:
+			if c := m.conns[e.Attempt]; c != nil {
+				c.work(func() { c.startLink(e.Handshake) })
+			}
+		case peer.CloseConn:
+			if c := m.conns[e.Attempt]; c != nil {
+				delete(m.conns, e.Attempt)
+				if m.link != nil && m.link == c.link {
+					m.link, m.since = nil, r.cfg.Now()
+					r.linkDown(m, false, e.Code)
+				}
+				bye := wire.ByeReplaced
+				if e.Code == fault.Removed {
+					bye = wire.ByeRemoved
+				}
+				r.running.Go(func() { c.end(bye) })
+			}
+		case peer.StateChanged: // publishChanges compares snapshots
+		}
+	}
+}
+
+// connection is one attempt's connection and, later, link. Operations on it block, so a goroutine of its own does them
+// in order.
+type connection struct {
+	room        *Room
+	member      *member
+	negotiation *peer.Negotiation
+	number      uint32
+
+	box    mailbox
+	quit   chan struct{}
+	ended  chan struct{}
+	once   sync.Once
+	conn   peer.Conn  // the worker's
+	worker *peer.Link // the worker's
+	link   *peer.Link // the loop's: the same, once open
+}
+
+func (m *member) openConn(r *Room, e peer.OpenConn) {
+	c := &connection{room: r, member: m, negotiation: m.negotiation, number: e.Attempt,
+		quit: make(chan struct{}), ended: make(chan struct{})}
+	c.box.init()
+	m.conns[e.Attempt] = c
+	ice, relayOnly := r.ice, r.cfg.RelayOnly || r.ice.RelayOnly
+	r.running.Go(func() {
+		defer close(c.ended)
+		for {
+			select {
+			case <-c.box.ready:
+				c.box.run()
+			case <-c.quit:
+				c.box.run()
+				return
+			}
+		}
+	})
+	c.work(func() {
+		conn, err := r.cfg.NewConn(peer.ConnConfig{ICE: ice, RelayOnly: relayOnly, Pool: r.pool,
+			Candidate: func(candidate wire.Candidate) {
+				c.post(func() { m.do(r, c.negotiation.LocalCandidate(r.cfg.Now(), c.number, candidate)) })
+			},
+			State: func(s peer.ConnState) {
+				if s == peer.ConnFailed {
+					c.failed(fault.ConnectionFailed)
+				}
+			}})
+		if err != nil {
+			c.failed(fault.ConnectionFailed)
+			return
+		}
+		c.conn = conn
+		c.negotiate(func(ctx context.Context) (err error) {
+			var sdp string
+			if e.Offer == "" {
+				sdp, err = conn.Offer(ctx, false)
+			} else {
+				sdp, err = conn.Answer(ctx, e.Offer)
+			}
+			if err != nil {
+				return err
+			}
+			c.post(func() {
+				if e.Offer == "" {
+					m.do(r, c.negotiation.OfferMade(r.cfg.Now(), c.number, sdp))
+				} else {
+					m.do(r, c.negotiation.AnswerMade(r.cfg.Now(), c.number, sdp))
+				}
+			})
+			return nil
+		})
+	})
+}
+
+// work queues an operation for the connection's goroutine.
+func (c *connection) work(fn func()) { c.box.post(fn) }
+
+// post runs fn in the room's loop, unless the connection is over by then.
+func (c *connection) post(fn func()) {
+	c.room.box.post(func() {
+		if c.member.conns[c.number] == c {
+			fn()
+		}
+	})
+}
+
+func (c *connection) failed(code fault.Code) {
+	c.post(func() { c.member.do(c.room, c.negotiation.Failed(c.room.cfg.Now(), c.number, code)) })
+}
+
+func (c *connection) try(fn func(context.Context) error) error {
+	if c.conn == nil {
+		return peer.ErrClosed
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), connTimeout)
+	defer cancel()
+	return fn(ctx)
+}
+
+// negotiate is try for operations without which the connection is worth nothing.
+func (c *connection) negotiate(fn func(context.Context) error) {
+	if c.try(fn) != nil {
+		c.failed(fault.ConnectionFailed)
+	}
+}
+
+func (c *connection) startLink(h peer.Handshake) {
+	if c.conn == nil {
+		return
+	}
+	r := c.room
+	c.worker = peer.NewLink(peer.LinkConfig{Conn: c.conn, Handshake: h, Engine: r.cfg.Engine, Pool: r.pool, Now: r.cfg.Now, Handler: c})
+	c.worker.Start()
+}
+
+// end closes what there is, saying Bye over an open link, and returns when all of it has ended.
+func (c *connection) end(bye wire.ByeCode) {
+	c.once.Do(func() {
+		c.work(func() {
+			switch {
+			case c.worker != nil:
+				c.worker.Close(bye)
+			case c.conn != nil:
+				c.conn.Close()
+			}
+		})
+		close(c.quit)
+	})
+	<-c.ended
+}
+
+// Opened implements peer.LinkHandler.
+func (c *connection) Opened() {
+	c.call(func() {
+		r, m := c.room, c.member
+		effects := c.negotiation.LinkOpened(r.cfg.Now(), c.number)
+		if c.negotiation.OpenAttempt() != c.number {
+			m.do(r, effects)
+			return
+		}
+		link := c.worker
+		m.do(r, effects) // closes the link that this one replaces
+		c.link, m.link = link, link
+		now := r.cfg.Now()
+		m.words, m.rtt, m.route, m.left = link.SafetyWords(), 0, "", false
+		m.heard, m.pinged, m.statsAt = now, now.Add(-pingEvery), time.Time{}
+		link.SendControl(wire.Profile{Name: r.cfg.Name})
+		r.linkUp(m)
+	})
+}
+
+// Control implements peer.LinkHandler.
+func (c *connection) Control(message wire.ControlMessage) {
+	if receipt, ok := message.(wire.Receipt); ok && !c.verifies(seal.LabelReceipt, c.room.self, receipt.Transfer, receipt.Root, receipt.Files, receipt.Signature) {
+		c.violation("receipt with a bad signature")
+		return
+	}
+	c.call(func() {
+		m, now := c.member, c.room.cfg.Now()
+		m.heard = now
+		switch message := message.(type) {
+		case wire.Profile:
+			m.name = message.Name
+		case wire.Ping:
+			m.link.SendControl(wire.Pong(message))
+		case wire.Pong:
+			m.pong(now, message.Token)
+		case wire.Bye:
+			m.goodbye(c.room, c, message.Code)
+		default:
+			c.room.controlMessage(m, message)
+		}
+	})
+}
+
+// Bulk implements peer.LinkHandler.
+func (c *connection) Bulk(b *bulk.Buffer) {
+	message, sender, id, err := parseBulk(b.B, c.member.id)
+	if err != nil {
+		c.violation(err.Error())
+		return
+	}
+	if end, ok := message.(wire.End); ok && !c.verifies(seal.LabelEnd, sender, id, end.Root, end.Files, end.Signature) {
+		c.violation("end with a bad signature")
+		return
+	}
+	c.call(func() {
+		c.member.heard = c.room.cfg.Now()
+		c.room.bulkMessage(c.member, sender, id, message, b)
+	})
+}
+
+func parseBulk(p []byte, from wire.ID) (message any, sender, transfer wire.ID, err error) {
+	switch wire.BulkTypeOf(p) {
+	case wire.BulkHashes:
+		m, err := wire.ParseHashes(p)
+		return m, m.Sender, m.Transfer, err
+	case wire.BulkChunks:
+		m, err := wire.ParseChunks(p)
+		return m, m.Sender, m.Transfer, err
+	default:
+		m, err := wire.ParseEnd(p)
+		return m, from, m.Transfer, err
+	}
+}
+
+func (c *connection) verifies(label seal.Label, sender, transfer wire.ID, root wire.Hash, files wire.Bitmap, signature []byte) bool {
+	return c.worker.PeerKeys().Verify(label, wire.AppendDelivery(nil, sender, transfer, root, files), signature) == nil
+}
+
+func (c *connection) violation(why string) {
+	c.worker.Abort(fault.Newf(fault.ProtocolViolation, "room: %s", why))
+}
+
+// Closed implements peer.LinkHandler.
+func (c *connection) Closed(err error) {
+	link := c.worker
+	c.room.box.post(func() {
+		link.Destroy()
+		if c.member.conns[c.number] == c {
+			code := fault.Of(err)
+			if code == fault.ProtocolViolation || code == fault.HandshakeFailed || code == fault.Internal {
+				c.room.event(Problem{code, c.member.id.String()})
+			}
+			c.member.do(c.room, c.negotiation.Failed(c.room.cfg.Now(), c.number, code))
+		}
+	})
+}
+
+// call runs fn in the loop if the link is still the member's, and waits for it: that is what holds a member that sends faster
+// than we take.
+func (c *connection) call(fn func()) {
+	c.room.do(func() {
+		if c.member.conns[c.number] == c {
+			fn()
+		}
+	})
+}

@@ -1,0 +1,502 @@
+package room
+
+import (
+	"context"
+	"crypto/rand"
+	"slices"
+	"sync"
+	"time"
+
+	"tallow/internal/core/bulk"
+	"tallow/internal/core/fault"
+	"tallow/internal/core/seal"
+	"tallow/internal/core/signaling"
+	"tallow/internal/core/transfer"
+	"tallow/internal/core/wire"
+)
+
+const (
+	// tickEvery is how often time passes for the machines. In a hidden tab it is far less often, and nothing that moves
+	// bytes depends on it.
+	tickEvery = 100 * time.Millisecond
+	// enterTimeout is how long Create and Join wait for the server, ownerTimeout how long Join then waits for the owner;
+	// ownerAbsent is the latter where the server says that the owner is not there, which it may be wrong about.
+	enterTimeout = 12 * time.Second
+	ownerTimeout = 12 * time.Second
+	ownerAbsent  = 4 * time.Second
+	// maxUnreachable is how many attempts to reach the server fail before Create or Join does.
+	maxUnreachable = 3
+)
+
+// Room is one room, from this member's point of view. Its methods may be called from any goroutine, but not from within
+// Config.Events.
+type Room struct {
+	cfg      Config
+	link     seal.Link
+	keys     *seal.RoomKeys
+	identity *seal.Identity
+	seed     [32]byte
+	self     wire.ID
+	pool     *bulk.Pool
+
+	box     mailbox // work for the loop
+	out     mailbox // events for the outside
+	running sync.WaitGroup
+	stop    chan struct{} // closed when the loop is to end
+	looped  chan struct{} // closed when it has
+	stopped chan struct{} // closed when everything has ended
+	once    sync.Once
+
+	// What follows belongs to the loop.
+
+	client    *signaling.Client
+	outbox    signaling.Outbox
+	inbox     signaling.Inbox
+	dropped   uint64 // envelopes that did not open
+	connected bool
+	published time.Time // when progress was last reported
+	failures  int       // attempts to reach the server since the last success
+	ice       wire.ICEServers
+	iceAt     time.Time
+
+	state    State
+	code     fault.Code
+	waiting  chan error // of Create or Join, until it is answered
+	since    time.Time  // of the present wait
+	members  map[wire.ID]*member
+	order    []wire.ID // of members, as the roster has them
+	roster   wire.Roster
+	owner    *ownership // nil: somebody else's room
+	joinID   wire.ID    // the nonce of the join that is out
+	present  map[wire.ID]bool
+	outgoing map[transfer.Key]*outgoing
+	incoming map[transfer.Key]*incoming
+	stores   chan struct{} // tokens: chunks that may be verified and written at a time
+}
+
+// Saved is what it takes to come back to an own room after a reload: as secret as the link.
+type Saved struct {
+	Secret  [32]byte
+	Members []wire.Hash // the roster, the owner first
+}
+
+// Create makes a room and returns when the server has let us in. Its errors carry the codes InvalidArgument,
+// ServerUnreachable, ServerRefused, ServerFull, RateLimited and UnsupportedVersion.
+func Create(ctx context.Context, cfg Config) (*Room, error) {
+	r, err := newRoom(cfg)
+	if err != nil {
+		return nil, err
+	}
+	r.link = seal.NewLink(r.self)
+	if cfg.Saved != nil {
+		r.link.Secret = cfg.Saved.Secret
+	}
+	r.owner = newOwnership(r.identity, r.cfg)
+	return r, r.enter(ctx)
+}
+
+// Join enters a room and returns when its owner has admitted us. Its errors carry, besides those of Create, OwnerAway,
+// RoomFull, RoomLocked, JoinDenied and Removed.
+func Join(ctx context.Context, link seal.Link, cfg Config) (*Room, error) {
+	r, err := newRoom(cfg)
+	if err != nil {
+		return nil, err
+	}
+	r.link = link
+	if r.self == link.Owner {
+		r.owner = newOwnership(r.identity, r.cfg)
+	}
+	return r, r.enter(ctx)
+}
+
+func newRoom(cfg Config) (*Room, error) {
+	if cfg.MaxRecipients == 0 {
+		cfg.MaxRecipients = DefaultMaxRecipients
+	}
+	if cfg.Admission == "" {
+		cfg.Admission = AdmitAll
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if len(cfg.Name) > wire.MaxName || cfg.MaxRecipients < 1 || cfg.MaxRecipients >= wire.MaxRoster ||
+		cfg.Admission != AdmitAll && cfg.Admission != AdmitApproval {
+		return nil, fault.Newf(fault.InvalidArgument, "room: name, number of recipients or admission out of range")
+	}
+	r := &Room{cfg: cfg, pool: &bulk.Pool{}, stop: make(chan struct{}), looped: make(chan struct{}), stopped: make(chan struct{}),
+		state: StateConnecting, waiting: make(chan error, 1),
+		members: map[wire.ID]*member{}, present: map[wire.ID]bool{},
+		outgoing: map[transfer.Key]*outgoing{}, incoming: map[transfer.Key]*incoming{}, stores: make(chan struct{}, 8)}
+	r.box.init()
+	r.out.init()
+	if cfg.Seed != nil {
+		r.seed = *cfg.Seed
+	} else {
+		rand.Read(r.seed[:])
+	}
+	var err error
+	if r.identity, err = seal.NewIdentity(r.seed); err != nil {
+		return nil, fault.New(fault.Internal, err)
+	}
+	r.self = r.identity.ID()
+	return r, nil
+}
+
+// enter starts the room and waits until it is open.
+func (r *Room) enter(ctx context.Context) error {
+	r.keys = r.link.Keys()
+	r.since = r.cfg.Now()
+	if r.owner != nil {
+		r.roster = wire.Roster{Room: r.keys.ID, Members: r.owner.admitted}
+	}
+	r.running.Go(r.loop)
+	go r.emit()
+	r.box.post(func() {
+		r.client = signaling.Dial(signaling.Config{URL: r.cfg.ServerURL,
+			Enter:  wire.Enter{Room: r.keys.ID, Member: r.self, Token: r.keys.Token, Claim: r.identity.Claim()},
+			Events: func(e signaling.Event) { r.box.post(func() { r.signal(e) }) }})
+	})
+	var err error
+	select {
+	case err = <-r.waiting:
+	case <-ctx.Done():
+		err = fault.New(fault.Cancelled, ctx.Err())
+	}
+	if err != nil {
+		r.shut(context.Background(), StateClosed, fault.Of(err))
+		return err
+	}
+	return nil
+}
+
+// Link is the room's link.
+func (r *Room) Link() seal.Link { return r.link }
+
+// Seed is the secret that the identity comes from.
+func (r *Room) Seed() [32]byte { return r.seed }
+
+// Self is this member as the others see it.
+func (r *Room) Self() Peer {
+	return Peer{ID: r.self.String(), Name: r.cfg.Name, Owner: r.owner != nil, State: PeerOpen, Quality: QualityExcellent,
+		SafetyWords: []string{}, Verified: true}
+}
+
+// IsOwner reports whether this member made the room.
+func (r *Room) IsOwner() bool { return r.owner != nil }
+
+// Saved is what Config.Saved takes, for an own room.
+func (r *Room) Saved() (s Saved) {
+	r.do(func() {
+		s = Saved{Secret: r.link.Secret, Members: slices.Clone(r.roster.Members)}
+	})
+	return s
+}
+
+// State is the room's state.
+func (r *Room) State() (s State) {
+	s = StateClosed
+	r.do(func() { s = r.state })
+	return s
+}
+
+// Peers are the other members, in the order of the roster.
+func (r *Room) Peers() (list []Peer) {
+	r.do(func() {
+		for _, id := range r.order {
+			list = append(list, r.members[id].snapshot(r))
+		}
+	})
+	return list
+}
+
+// Leave says goodbye to everyone and closes the room. Transfers end. It is idempotent and bounded in time.
+func (r *Room) Leave(ctx context.Context) error {
+	r.shut(ctx, StateClosed, "")
+	return nil
+}
+
+// Done is closed when the room has closed and everything it owns has ended.
+func (r *Room) Done() <-chan struct{} { return r.stopped }
+
+// do runs fn in the loop and waits for it. It reports false, without running fn, once the room has closed.
+func (r *Room) do(fn func()) bool {
+	done := make(chan struct{})
+	r.box.post(func() { fn(); close(done) })
+	select {
+	case <-done:
+		return true
+	case <-r.looped:
+		select {
+		case <-done:
+			return true
+		default:
+			return false
+		}
+	}
+}
+
+// attempt is do for methods with an error.
+func (r *Room) attempt(fn func() error) (err error) {
+	if !r.do(func() {
+		if r.state == StateClosed {
+			err = fault.New(fault.RoomClosed, nil)
+		} else {
+			err = fn()
+		}
+	}) {
+		return fault.New(fault.RoomClosed, nil)
+	}
+	return err
+}
+
+// loop owns the room's state.
+func (r *Room) loop() {
+	defer close(r.looped)
+	ticker := time.NewTicker(tickEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-r.box.ready:
+			r.box.run()
+		case <-ticker.C:
+			r.tick()
+		case <-r.stop:
+			r.box.run()
+			return
+		}
+		r.publishChanges()
+	}
+}
+
+// emit hands events to the outside, in order, until the room has ended.
+func (r *Room) emit() {
+	for {
+		select {
+		case <-r.out.ready:
+			r.out.run()
+		case <-r.stopped:
+			r.out.run()
+			return
+		}
+	}
+}
+
+func (r *Room) event(e Event) { r.out.post(func() { r.cfg.Events(e) }) }
+
+func (r *Room) setState(s State, code fault.Code) {
+	if r.state != s || r.code != code {
+		r.state, r.code = s, code
+		r.event(RoomChanged{s, code})
+	}
+}
+
+// answer ends Create's or Join's wait.
+func (r *Room) answer(err error) {
+	if r.waiting != nil {
+		r.waiting <- err
+		r.waiting = nil
+	}
+}
+
+// close ends the room from within the loop.
+func (r *Room) close(code fault.Code) {
+	if r.waiting != nil {
+		r.answer(fault.New(code, nil))
+		return // Create or Join shuts it
+	}
+	go r.shut(context.Background(), StateClosed, code)
+}
+
+// shut ends everything the room owns and waits for it.
+func (r *Room) shut(ctx context.Context, state State, code fault.Code) {
+	r.once.Do(func() {
+		go func() {
+			var closing sync.WaitGroup
+			r.do(func() {
+				r.waiting = nil
+				r.closeTransfers()
+				for _, id := range r.order {
+					r.members[id].shut(r, &closing)
+				}
+				r.setState(state, code)
+			})
+			closing.Wait()
+			r.client.Close()
+			close(r.stop)
+			r.running.Wait()
+			close(r.stopped)
+		}()
+	})
+	select {
+	case <-r.stopped:
+	case <-ctx.Done():
+	}
+}
+
+func (r *Room) tick() {
+	now := r.cfg.Now()
+	if r.waiting != nil {
+		r.checkWait(now)
+	}
+	if r.connected {
+		repeat, _ := r.outbox.Due(now)
+		for _, o := range repeat {
+			r.client.Send(o.To, o.Envelope)
+		}
+		// Half of the time that credentials are good for leaves enough for a server that is away for a while.
+		if ttl := time.Duration(r.ice.TTL) * time.Second; ttl > 0 && now.Sub(r.iceAt) > ttl/2 {
+			r.iceAt = now
+			r.client.Refresh()
+		}
+	}
+	for _, id := range r.order {
+		r.members[id].tick(r, now)
+	}
+	if r.owner != nil {
+		r.owner.tick(r, now)
+	}
+	for _, o := range r.outgoing {
+		r.stepOutgoing(o, transfer.Tick{})
+	}
+	for _, in := range r.incoming {
+		r.stepIncoming(in, transfer.Tick{})
+	}
+}
+
+// checkWait ends a Create or Join that nobody answers.
+func (r *Room) checkWait(now time.Time) {
+	waited := now.Sub(r.since)
+	switch {
+	case r.state == StatePending:
+	case !r.connected && (waited > enterTimeout || r.failures >= maxUnreachable):
+		r.answer(fault.New(fault.ServerUnreachable, nil))
+	case r.connected && r.owner == nil && (waited > ownerTimeout || waited > ownerAbsent && !r.present[r.link.Owner]):
+		r.answer(fault.New(fault.OwnerAway, nil))
+	}
+}
+
+// signal takes an event of the signaling client.
+func (r *Room) signal(e signaling.Event) {
+	now := r.cfg.Now()
+	switch e := e.(type) {
+	case signaling.Entered:
+		r.connected, r.failures = true, 0
+		r.setICE(e.ICE)
+		clear(r.present)
+		for _, id := range e.Present {
+			r.present[id] = true
+		}
+		r.outbox.Reset(now)
+		r.entered()
+	case signaling.Delivered:
+		r.deliver(e.From, e.Envelope)
+	case signaling.Present:
+		if len(r.present) < wire.MaxRoster*2 {
+			r.present[e.Member] = true
+		}
+		r.appeared(e.Member)
+	case signaling.Absent:
+		delete(r.present, e.Member)
+	case signaling.ICEServers:
+		r.setICE(e.ICE)
+	case signaling.Disconnected:
+		r.connected = false
+		r.failures++
+		switch {
+		case e.Final:
+			r.close(closingCodes[e.Code])
+		case r.state == StateOpen:
+			r.setState(StateDisconnected, fault.ServerUnreachable)
+		}
+	}
+}
+
+var closingCodes = map[wire.ClosingCode]fault.Code{
+	0:                              fault.ServerRefused,
+	wire.ClosingBadRequest:         fault.ServerRefused,
+	wire.ClosingUnsupportedVersion: fault.UnsupportedVersion,
+	wire.ClosingForbidden:          fault.ServerRefused,
+	wire.ClosingRoomFull:           fault.RoomFull,
+	wire.ClosingRateLimited:        fault.RateLimited,
+	wire.ClosingShuttingDown:       fault.ServerUnreachable,
+	wire.ClosingReplaced:           fault.Replaced,
+	wire.ClosingIdle:               fault.ServerUnreachable,
+	wire.ClosingServerFull:         fault.ServerFull,
+}
+
+func (r *Room) setICE(ice wire.ICEServers) {
+	r.ice, r.iceAt = ice, r.cfg.Now()
+	if len(r.cfg.ICE) > 0 {
+		r.ice.Servers, r.ice.TTL = r.cfg.ICE, 0
+	}
+	for _, id := range r.order {
+		r.members[id].setICE(r.ice)
+	}
+}
+
+// entered runs when the hub has let us in, for the first time or again.
+func (r *Room) entered() {
+	switch {
+	case r.owner != nil:
+		if r.roster.Epoch == 0 {
+			r.publishRoster(wire.ID{})
+		}
+		r.setState(StateOpen, "")
+		r.answer(nil)
+	default:
+		if r.state == StateDisconnected {
+			r.setState(StateOpen, "")
+		}
+		r.since = r.cfg.Now()
+		r.sendJoin()
+	}
+	for _, id := range r.order {
+		r.members[id].start(r)
+	}
+}
+
+// appeared runs when the hub says that a member has come. It may be back after it lost its connection.
+func (r *Room) appeared(id wire.ID) {
+	if id == r.link.Owner && r.owner == nil {
+		r.sendJoin()
+	}
+	if m := r.members[id]; m != nil {
+		m.start(r)
+	}
+}
+
+// mailbox is a queue of work. What fills it is bounded elsewhere: each link waits for what it has posted to be done, and
+// everything else is this program's own.
+type mailbox struct {
+	mu    sync.Mutex
+	queue []func()
+	ready chan struct{}
+}
+
+func (m *mailbox) init() { m.ready = make(chan struct{}, 1) }
+
+func (m *mailbox) post(fn func()) {
+	m.mu.Lock()
+	m.queue = append(m.queue, fn)
+	m.mu.Unlock()
+	select {
+	case m.ready <- struct{}{}:
+	default:
+	}
+}
+
+// run runs what is queued, and what that queues.
+func (m *mailbox) run() {
+	for {
+		m.mu.Lock()
+		queue := m.queue
+		m.queue = nil
+		m.mu.Unlock()
+		if len(queue) == 0 {
+			return
+		}
+		for _, fn := range queue {
+			fn()
+		}
+	}
+}

@@ -1,0 +1,171 @@
+package room
+
+import (
+	"encoding/hex"
+	"reflect"
+
+	"tallow/internal/core/chunk"
+	"tallow/internal/core/peer"
+	"tallow/internal/core/transfer"
+	"tallow/internal/core/wire"
+)
+
+var deliveryStates = map[transfer.State]DeliveryState{
+	transfer.Offered:      DeliveryOffered,
+	transfer.Transferring: DeliveryTransferring,
+	transfer.Paused:       DeliveryPaused,
+	transfer.Interrupted:  DeliveryInterrupted,
+	transfer.Verifying:    DeliveryVerifying,
+	transfer.Saving:       DeliverySaving,
+	transfer.Done:         DeliveryDone,
+	transfer.Declined:     DeliveryDeclined,
+	transfer.Cancelled:    DeliveryCancelled,
+	transfer.Failed:       DeliveryFailed,
+}
+
+var kinds = map[wire.FileKind]string{wire.KindFile: "file", wire.KindText: "text", wire.KindDirectory: "directory"}
+
+func bulkItem(e transfer.SendBulk, sent func()) peer.BulkItem {
+	return peer.BulkItem{Head: e.Head, Data: e.Data, Sent: sent}
+}
+
+// publishChanges reports what has changed since the last time.
+func (r *Room) publishChanges() {
+	for _, id := range r.order {
+		m := r.members[id]
+		if now := m.snapshot(r); !reflect.DeepEqual(now, m.shown) {
+			m.shown = now
+			r.event(PeerChanged{now})
+		}
+	}
+	if r.cfg.Now().Sub(r.published) < tickEvery {
+		return // the next tick reports it
+	}
+	r.published = r.cfg.Now()
+	for _, o := range r.outgoing {
+		if o.dirty && !o.ended {
+			o.dirty = false
+			r.event(TransferProgress{r.outgoingSnapshot(o)})
+		}
+	}
+	for _, in := range r.incoming {
+		if in.dirty && !in.ended && in.machine.Accepted() {
+			in.dirty = false
+			r.event(TransferProgress{r.incomingSnapshot(in)})
+		}
+	}
+}
+
+func (r *Room) delivery(p transfer.Progress) Delivery {
+	d := Delivery{Peer: p.Peer.String(), State: deliveryStates[p.State], Total: int64(p.Total), Bytes: int64(p.Stored),
+		Percent: 100, Speed: p.Speed, ETA: -1, Quality: QualityDisconnected, Code: p.Code, Reason: p.Reason}
+	if m := r.members[p.Peer]; m != nil {
+		d.Name = m.name
+		if m.link != nil {
+			d.Quality = m.quality()
+		}
+	}
+	if p.Total > 0 {
+		d.Percent = 100 * float64(p.Stored) / float64(p.Total)
+	} else if !p.State.Final() {
+		d.Percent = 0
+	}
+	switch {
+	case p.State.Final():
+		d.ETA = 0
+	case p.Speed > 0:
+		d.ETA = float64(p.Total-p.Stored) / p.Speed
+	}
+	return d
+}
+
+func files(m *chunk.Manifest, paths []string) []File {
+	list := make([]File, len(m.Files))
+	for i, f := range m.Files {
+		list[i] = File{Index: uint32(i), Kind: kinds[f.Kind], Name: chunk.Base(paths[i]), Path: paths[i], Size: int64(f.Size),
+			Type: f.MediaType, Modified: int64(f.Modified & (1<<63 - 1))}
+	}
+	return list
+}
+
+func offerSnapshot(in *incoming) Offer {
+	m := in.machine.Manifest()
+	return Offer{ID: in.machine.Key().Transfer.String(), From: in.machine.Key().Sender.String(), Files: files(m, in.machine.Paths()), TotalSize: int64(m.Total)}
+}
+
+func (r *Room) outgoingSnapshot(o *outgoing) Transfer {
+	m := o.machine.Manifest()
+	t := Transfer{ID: o.machine.Key().Transfer.String(), TotalSize: int64(m.Total), Finished: o.ended, Files: files(m, o.paths)}
+	for i := range t.Files {
+		f := &t.Files[i]
+		if root, ok := o.machine.FileRoot(f.Index); ok {
+			f.Root = root.String()
+		}
+		f.Code = o.machine.FileFailure(f.Index)
+	}
+	for _, p := range o.machine.Progress() {
+		t.Deliveries = append(t.Deliveries, r.delivery(p))
+	}
+	return t
+}
+
+func (r *Room) incomingSnapshot(in *incoming) Transfer {
+	m := in.machine.Manifest()
+	t := Transfer{ID: in.machine.Key().Transfer.String(), Incoming: true, TotalSize: int64(m.Total), Finished: in.ended, Files: files(m, in.machine.Paths()),
+		Deliveries: []Delivery{r.delivery(in.machine.Progress())}}
+	for i := range t.Files {
+		f := &t.Files[i]
+		stored, root, code := in.machine.File(f.Index)
+		f.Stored, f.Complete, f.Code = int64(stored), in.machine.Complete(f.Index), code
+		if root != nil {
+			f.Root = root.String()
+		}
+	}
+	return t
+}
+
+// outgoingResult is the ledger: how it ended for each recipient and file.
+func (r *Room) outgoingResult(o *outgoing) Result {
+	t := r.outgoingSnapshot(o)
+	result := Result{ID: t.ID, Files: t.Files}
+	for i, p := range o.machine.Progress() {
+		d := t.Deliveries[i]
+		entry := LedgerEntry{Peer: d.Peer, Name: d.Name, State: d.State, Code: d.Code, Reason: d.Reason, Bytes: d.Bytes}
+		receipt := o.machine.Receipt(p.Peer)
+		if receipt != nil {
+			entry.Root, entry.Signature = receipt.Root.String(), hex.EncodeToString(receipt.Signature)
+		}
+		for _, f := range t.Files {
+			line := LedgerFile{Index: f.Index, Path: f.Path, Outcome: "failed", Code: f.Code}
+			switch {
+			case receipt != nil && receipt.Files.Has(f.Index):
+				line.Outcome = "verified"
+			case receipt != nil && !o.machine.Wanted(p.Peer, f.Index):
+				line.Outcome = "not-wanted"
+			case line.Code == "":
+				line.Code = d.Code
+			}
+			entry.Files = append(entry.Files, line)
+		}
+		result.Ledger = append(result.Ledger, entry)
+	}
+	return result
+}
+
+func (r *Room) incomingResult(in *incoming) Result {
+	t := r.incomingSnapshot(in)
+	result := Result{ID: t.ID, Code: in.machine.Progress().Code, Delivery: in.store.delivery}
+	for _, f := range t.Files {
+		if in.machine.Wanted().Has(f.Index) {
+			result.Files = append(result.Files, f)
+		}
+	}
+	stored := in.store.stored()
+	for i := range stored {
+		if !in.machine.Complete(i) {
+			delete(stored, i)
+		}
+	}
+	result.Stored = stored
+	return result
+}
