@@ -1,0 +1,668 @@
+package hub
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"go.uber.org/goleak"
+
+	"tallow/internal/core/wire"
+	"tallow/server/limit"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	roomA  = wire.ID{0xa}
+	roomB  = wire.ID{0xb}
+	alice  = wire.ID{1}
+	bob    = wire.ID{2}
+	carol  = wire.ID{3}
+	secret = wire.Hash{0x5e}
+)
+
+func claimOf(member wire.ID) wire.ID { return wire.ID{0xc1, member[0]} }
+
+func enterAs(room, member wire.ID) wire.Enter {
+	return wire.Enter{Room: room, Member: member, Token: secret, Claim: claimOf(member)}
+}
+
+// run starts a hub behind a real HTTP server. Changes apply before the first connection.
+func run(t *testing.T, changes ...func(*Config, *timing)) (*Hub, string) {
+	t.Helper()
+	cfg := Config{
+		MaxMembers: 3, MaxRooms: 10,
+		Gate:       limit.New(limit.Limits{Total: 100}),
+		ClientAddr: func(r *http.Request) netip.Addr { return netip.MustParseAddrPort(r.RemoteAddr).Addr() },
+		ICEServers: func(room, member wire.ID, now time.Time) wire.ICEServers {
+			return wire.ICEServers{RelayOnly: true, TTL: 60, Servers: []wire.ICEServer{
+				{URLs: []string{"turn:192.0.2.1:3478"}, Username: member.String(), Credential: room.String()},
+			}}
+		},
+		Log: slog.New(slog.DiscardHandler),
+	}
+	timing := timing{farewell: time.Second}
+	for _, change := range changes {
+		change(&cfg, &timing)
+	}
+	h, err := New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.timing.override(timing)
+	s := httptest.NewServer(h)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		h.Close(ctx)
+		s.Close()
+	})
+	return h, s.URL
+}
+
+func (t *timing) override(o timing) {
+	for _, f := range []struct{ to, from *time.Duration }{
+		{&t.enter, &o.enter}, {&t.idle, &o.idle}, {&t.message, &o.message}, {&t.write, &o.write},
+		{&t.farewell, &o.farewell}, {&t.forget, &o.forget},
+	} {
+		if *f.from != 0 {
+			*f.to = *f.from
+		}
+	}
+	if o.messages != 0 {
+		t.messages, t.messageBurst = o.messages, o.messageBurst
+	}
+	if o.bytes != 0 {
+		t.bytes, t.byteBurst = o.bytes, o.byteBurst
+	}
+	if o.queueBytes != 0 {
+		t.queueBytes = o.queueBytes
+	}
+}
+
+type client struct {
+	t  *testing.T
+	ws *websocket.Conn
+	nc net.Conn
+}
+
+func dial(t *testing.T, url string) *client {
+	t.Helper()
+	c := &client{t: t}
+	transport := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		nc, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		c.nc = nc
+		return nc, err
+	}}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	ws, _, err := websocket.Dial(ctx, url, &websocket.DialOptions{
+		Subprotocols: []string{wire.HubSubprotocol}, HTTPClient: &http.Client{Transport: transport},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ws.SetReadLimit(wire.MaxHubMessage)
+	c.ws = ws
+	t.Cleanup(func() { ws.CloseNow() })
+	return c
+}
+
+func (c *client) send(p []byte) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)
+	defer cancel()
+	if err := c.ws.Write(ctx, websocket.MessageBinary, p); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *client) next() []byte {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)
+	defer cancel()
+	_, p, err := c.ws.Read(ctx)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return p
+}
+
+func (c *client) enter(m wire.Enter) wire.Entered {
+	c.t.Helper()
+	c.send(m.Append(nil))
+	e, err := wire.ParseEntered(c.next())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return e
+}
+
+func enter(t *testing.T, url string, room, member wire.ID) *client {
+	t.Helper()
+	c := dial(t, url)
+	c.enter(enterAs(room, member))
+	return c
+}
+
+func (c *client) presence(kind wire.HubType, want wire.ID) {
+	c.t.Helper()
+	if got, err := wire.ParsePresence(c.next(), kind); err != nil || got != want {
+		c.t.Fatalf("presence of %v, %v; want type %#x of %v", got, err, kind, want)
+	}
+}
+
+// closing checks that the last message is a Closing with the code, and that status 1000 follows.
+func (c *client) closing(code wire.ClosingCode) wire.Closing {
+	c.t.Helper()
+	m, err := wire.ParseClosing(c.next())
+	if err != nil || m.Code != code {
+		c.t.Fatalf("closing %+v, %v; want code %d", m, err, code)
+	}
+	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)
+	defer cancel()
+	if _, p, err := c.ws.Read(ctx); websocket.CloseStatus(err) != websocket.StatusNormalClosure {
+		c.t.Fatalf("after Closing: %x, %v", p, err)
+	}
+	return m
+}
+
+func (c *client) tell(to wire.ID, envelope string) {
+	c.t.Helper()
+	c.send(wire.Relay{Member: to, Envelope: []byte(envelope)}.Append(nil, wire.HubSend))
+}
+
+func (c *client) told(from wire.ID, envelope string) {
+	c.t.Helper()
+	m, err := wire.ParseRelay(c.next(), wire.HubDeliver)
+	if err != nil || m.Member != from || string(m.Envelope) != envelope {
+		c.t.Fatalf("got %q from %v, %v; want %q from %v", m.Envelope, m.Member, err, envelope, from)
+	}
+}
+
+// alive checks that the connection serves, and that nothing else was on its way.
+func (c *client) alive() {
+	c.t.Helper()
+	c.send([]byte{byte(wire.HubPing)})
+	if p := c.next(); wire.ParseBare(p, wire.HubPong) != nil {
+		c.t.Fatalf("got %x instead of Pong", p)
+	}
+}
+
+func TestMembersMeet(t *testing.T) {
+	h, url := run(t)
+	a := dial(t, url)
+	e := a.enter(enterAs(roomA, alice))
+	if e.MaxMembers != 3 || len(e.Present) != 0 {
+		t.Fatalf("first member is told %+v", e)
+	}
+	if !e.ICE.RelayOnly || e.ICE.TTL != 60 || len(e.ICE.Servers) != 1 || e.ICE.Servers[0].Username != alice.String() {
+		t.Fatalf("ICE servers %+v", e.ICE)
+	}
+	b := dial(t, url)
+	if e := b.enter(enterAs(roomA, bob)); len(e.Present) != 1 || e.Present[0] != alice {
+		t.Fatalf("second member is told %+v", e)
+	}
+	a.presence(wire.HubPresent, bob)
+	elsewhere := enter(t, url, roomB, carol)
+
+	a.tell(bob, "hello")
+	b.told(alice, "hello")
+	b.tell(alice, strings.Repeat("x", wire.MaxEnvelope))
+	a.told(bob, strings.Repeat("x", wire.MaxEnvelope))
+
+	// Nobody there, and somebody in another room: dropped in silence.
+	a.tell(wire.ID{99}, "anyone?")
+	a.tell(carol, "another room")
+	a.alive()
+	elsewhere.alive()
+
+	a.send([]byte{byte(wire.HubRefresh)})
+	if ice, err := wire.ParseICEServers(a.next()); err != nil || ice.Servers[0].Credential != roomA.String() {
+		t.Fatalf("refreshed %+v, %v", ice, err)
+	}
+	if s := h.Stats(); s.Connections != 3 || s.Rooms != 2 || s.Members != 3 || s.Relayed != 2 || s.Absent != 2 {
+		t.Fatalf("stats %+v", s)
+	}
+
+	b.ws.Close(websocket.StatusNormalClosure, "")
+	a.presence(wire.HubAbsent, bob)
+	a.alive()
+}
+
+func TestRefusals(t *testing.T) {
+	tests := []struct {
+		name  string
+		first []byte
+		code  wire.ClosingCode
+	}{
+		{"wrong token", wire.Enter{Room: roomA, Member: bob, Token: wire.Hash{1}, Claim: claimOf(bob)}.Append(nil), wire.ClosingForbidden},
+		{"wrong claim", wire.Enter{Room: roomA, Member: alice, Token: secret, Claim: wire.ID{1}}.Append(nil), wire.ClosingForbidden},
+		{"not Enter", []byte{byte(wire.HubPing)}, wire.ClosingBadRequest},
+		{"short Enter", enterAs(roomA, bob).Append(nil)[:50], wire.ClosingBadRequest},
+		{"another version", append([]byte{byte(wire.HubEnter), 2}, enterAs(roomA, bob).Append(nil)[2:]...), wire.ClosingUnsupportedVersion},
+		{"empty", []byte{}, wire.ClosingBadRequest},
+		{"oversize", make([]byte, wire.MaxHubMessage+1), wire.ClosingBadRequest},
+		{"huge", make([]byte, 8<<20), wire.ClosingBadRequest},
+	}
+	_, url := run(t)
+	a := enter(t, url, roomA, alice)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := dial(t, url)
+			// What the hub no longer reads may fail to be written.
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			if err := c.ws.Write(ctx, websocket.MessageBinary, tt.first); err != nil && len(tt.first) <= wire.MaxHubMessage {
+				t.Fatal(err)
+			}
+			if m := c.closing(tt.code); len(tt.first) > wire.MaxHubMessage && m.Reason != "message is too long" {
+				t.Fatalf("reason %q", m.Reason)
+			}
+		})
+	}
+	// Who was there has noticed nothing.
+	a.alive()
+}
+
+func TestBadMessages(t *testing.T) {
+	for name, p := range map[string][]byte{
+		"second Enter":   enterAs(roomA, alice).Append(nil),
+		"unknown type":   {0x7f},
+		"empty envelope": append([]byte{byte(wire.HubSend)}, bob[:]...),
+		"ping with body": {byte(wire.HubPing), 0},
+		"server's type":  {byte(wire.HubDeliver)},
+		"oversize":       make([]byte, wire.MaxHubMessage+1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, url := run(t)
+			c := enter(t, url, roomA, alice)
+			c.send(p)
+			c.closing(wire.ClosingBadRequest)
+		})
+	}
+	t.Run("text", func(t *testing.T) {
+		_, url := run(t)
+		c := enter(t, url, roomA, alice)
+		if err := c.ws.Write(t.Context(), websocket.MessageText, []byte{byte(wire.HubPing)}); err != nil {
+			t.Fatal(err)
+		}
+		c.closing(wire.ClosingBadRequest)
+	})
+}
+
+func TestSubprotocolIsNeeded(t *testing.T) {
+	_, url := run(t)
+	ws, _, err := websocket.Dial(t.Context(), url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.CloseNow()
+	(&client{t: t, ws: ws}).closing(wire.ClosingUnsupportedVersion)
+}
+
+func TestOrigins(t *testing.T) {
+	_, url := run(t, func(c *Config, _ *timing) { c.Origins = []string{"https://friend.example", "http://[::1]:8080"} })
+	for origin, welcome := range map[string]bool{
+		url: true, "https://friend.example": true, "http://[::1]:8080": true, "http://1:8080": false, "http://friend.example": false,
+		"https://evil.example": false, "https://friend.example.evil.example": false, "null": false,
+	} {
+		ws, _, err := websocket.Dial(t.Context(), url, &websocket.DialOptions{
+			Subprotocols: []string{wire.HubSubprotocol}, HTTPHeader: http.Header{"Origin": {origin}},
+		})
+		if welcome != (err == nil) {
+			t.Errorf("origin %s: %v", origin, err)
+		}
+		if err == nil {
+			ws.CloseNow()
+		}
+	}
+}
+
+func TestReplaced(t *testing.T) {
+	_, url := run(t)
+	a := enter(t, url, roomA, alice)
+	b := enter(t, url, roomA, bob)
+	a.presence(wire.HubPresent, bob)
+
+	again := enter(t, url, roomA, bob)
+	if m := b.closing(wire.ClosingReplaced); m.RetryAfter != 0 {
+		t.Fatal("a replaced client is asked to come again")
+	}
+	a.presence(wire.HubPresent, bob)
+	a.tell(bob, "still there?")
+	again.told(alice, "still there?")
+	a.alive() // the older connection's end did not make bob absent
+}
+
+func TestClaimIsRememberedWhileAbsent(t *testing.T) {
+	_, url := run(t)
+	a := enter(t, url, roomA, alice)
+	b := enter(t, url, roomA, bob)
+	a.presence(wire.HubPresent, bob)
+	b.ws.Close(websocket.StatusNormalClosure, "")
+	a.presence(wire.HubAbsent, bob)
+
+	thief := dial(t, url)
+	thief.send(wire.Enter{Room: roomA, Member: bob, Token: secret, Claim: wire.ID{0xbd}}.Append(nil))
+	thief.closing(wire.ClosingForbidden)
+	enter(t, url, roomA, bob)
+	a.presence(wire.HubPresent, bob)
+}
+
+func TestKnownMembersAreBounded(t *testing.T) {
+	h, url := run(t)
+	a := enter(t, url, roomA, alice)
+	for i := range 30 {
+		id := wire.ID{100 + byte(i)}
+		c := enter(t, url, roomA, id)
+		a.presence(wire.HubPresent, id)
+		c.ws.Close(websocket.StatusNormalClosure, "")
+		a.presence(wire.HubAbsent, id)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if n := len(h.rooms[roomA].seats); n != 12 {
+		t.Fatalf("%d members are known", n)
+	}
+	if s := h.rooms[roomA].seat(alice); s == nil || s.conn == nil {
+		t.Fatal("the member present was forgotten")
+	}
+}
+
+func TestRoomFull(t *testing.T) {
+	_, url := run(t)
+	a := enter(t, url, roomA, alice)
+	b := enter(t, url, roomA, bob)
+	enter(t, url, roomA, carol)
+	late := dial(t, url)
+	late.send(enterAs(roomA, wire.ID{4}).Append(nil))
+	late.closing(wire.ClosingRoomFull)
+	a.presence(wire.HubPresent, bob)
+	a.presence(wire.HubPresent, carol)
+	// A full room still lets its members come back, and a place that becomes free can be taken.
+	enter(t, url, roomA, bob)
+	b.presence(wire.HubPresent, carol)
+	b.closing(wire.ClosingReplaced)
+	a.presence(wire.HubPresent, bob)
+	a.ws.Close(websocket.StatusNormalClosure, "")
+	eventually(t, func() bool {
+		c := dial(t, url)
+		c.send(enterAs(roomA, wire.ID{4}).Append(nil))
+		return wire.TypeOf(c.next()) == wire.HubEntered
+	})
+}
+
+func eventually(t *testing.T, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("did not happen within 5 s")
+		}
+	}
+}
+
+func TestRoomsAreBoundedAndForgotten(t *testing.T) {
+	h, url := run(t, func(c *Config, _ *timing) { c.MaxRooms = 2 })
+	a := enter(t, url, roomA, alice)
+	enter(t, url, roomB, bob)
+	c := dial(t, url)
+	c.send(enterAs(wire.ID{0xc}, carol).Append(nil))
+	if m := c.closing(wire.ClosingServerFull); m.RetryAfter == 0 {
+		t.Fatal("a full server says not to come again")
+	}
+	// An empty room gives way.
+	a.ws.Close(websocket.StatusNormalClosure, "")
+	eventually(t, func() bool { return h.Stats().Members == 1 })
+	enter(t, url, wire.ID{0xc}, carol)
+	if s := h.Stats(); s.Rooms != 2 {
+		t.Fatalf("stats %+v", s)
+	}
+}
+
+func TestEmptyRoomIsForgotten(t *testing.T) {
+	h, url := run(t, func(_ *Config, o *timing) { o.forget = 300 * time.Millisecond })
+	a := enter(t, url, roomA, alice)
+	a.ws.Close(websocket.StatusNormalClosure, "")
+	eventually(t, func() bool { return h.Stats().Members == 0 })
+	if s := h.Stats(); s.Rooms != 1 {
+		t.Fatalf("a room was forgotten at once: %+v", s)
+	}
+	eventually(t, func() bool { return h.Stats().Rooms == 0 })
+	// With it went its token.
+	dial(t, url).enter(wire.Enter{Room: roomA, Member: bob, Token: wire.Hash{7}, Claim: claimOf(bob)})
+}
+
+func TestConnectionsAreBounded(t *testing.T) {
+	h, url := run(t, func(c *Config, _ *timing) { c.Gate = limit.New(limit.Limits{Total: 3, PerAddress: 2}) })
+	a := enter(t, url, roomA, alice)
+	b := enter(t, url, roomA, bob)
+	if m := dial(t, url).closing(wire.ClosingRateLimited); m.RetryAfter == 0 {
+		t.Fatal("says not to come again")
+	}
+	b.ws.Close(websocket.StatusNormalClosure, "")
+	eventually(t, func() bool { return h.Stats().Connections == 1 })
+	enter(t, url, roomA, bob)
+	a.presence(wire.HubPresent, bob)
+
+	_, url = run(t, func(c *Config, _ *timing) { c.Gate = limit.New(limit.Limits{Total: 1}) })
+	enter(t, url, roomA, alice)
+	dial(t, url).closing(wire.ClosingServerFull)
+}
+
+func TestRateLimits(t *testing.T) {
+	t.Run("messages", func(t *testing.T) {
+		_, url := run(t, func(_ *Config, o *timing) { o.messages, o.messageBurst = 0.001, 6 })
+		c := enter(t, url, roomA, alice)
+		for range 5 {
+			c.alive()
+		}
+		c.send([]byte{byte(wire.HubPing)})
+		if m := c.closing(wire.ClosingRateLimited); m.RetryAfter == 0 {
+			t.Fatal("says not to come again")
+		}
+	})
+	t.Run("bytes", func(t *testing.T) {
+		_, url := run(t, func(_ *Config, o *timing) { o.bytes, o.byteBurst = 0.001, 100_000 })
+		c := enter(t, url, roomA, alice)
+		c.tell(bob, strings.Repeat("x", 60_000))
+		c.alive()
+		c.tell(bob, strings.Repeat("x", 60_000))
+		c.closing(wire.ClosingRateLimited)
+	})
+}
+
+func TestSlowConsumerHarmsNobodyElse(t *testing.T) {
+	h, url := run(t, func(_ *Config, o *timing) {
+		o.farewell = 200 * time.Millisecond
+		o.messages, o.messageBurst = 1e6, 1e6
+		o.bytes, o.byteBurst = 1<<30, 1<<30
+	})
+	a := enter(t, url, roomA, alice)
+	slow := enter(t, url, roomA, bob) // and reads no more
+	c := enter(t, url, roomA, carol)
+	a.presence(wire.HubPresent, bob)
+	a.presence(wire.HubPresent, carol)
+	slow.nc.(*net.TCPConn).SetReadBuffer(4096)
+
+	// More than the socket buffers of both ends and the queue hold together.
+	flood := strings.Repeat("x", 60_000)
+	gone := false
+	for range 1000 {
+		a.tell(bob, flood)
+		if h.Stats().Closings[wire.ClosingRateLimited] > 0 {
+			gone = true
+			break
+		}
+	}
+	if !gone {
+		t.Fatal("a queue without bound: 60 MB wait for a reader that does not read")
+	}
+	a.presence(wire.HubAbsent, bob)
+	a.tell(carol, "hello")
+	c.presence(wire.HubAbsent, bob)
+	c.told(alice, "hello")
+	eventually(t, func() bool { return h.Stats().Connections == 2 })
+}
+
+func TestSilence(t *testing.T) {
+	_, url := run(t, func(_ *Config, o *timing) { o.enter, o.idle = 50*time.Millisecond, 200*time.Millisecond })
+	dial(t, url).closing(wire.ClosingIdle)
+
+	c := enter(t, url, roomA, alice)
+	for range 4 {
+		time.Sleep(80 * time.Millisecond)
+		c.alive()
+	}
+	if m := c.closing(wire.ClosingIdle); m.RetryAfter == 0 {
+		t.Fatal("says not to come again")
+	}
+}
+
+func TestMessageThatNeverEnds(t *testing.T) {
+	_, url := run(t, func(_ *Config, o *timing) { o.message = 100 * time.Millisecond })
+	c := enter(t, url, roomA, alice)
+	w, err := c.ws.Writer(t.Context(), websocket.MessageBinary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(make([]byte, 10_000)); err != nil { // beyond what the client's side holds back
+		t.Fatal(err)
+	}
+	c.closing(wire.ClosingIdle)
+}
+
+func TestClose(t *testing.T) {
+	h, url := run(t)
+	a := enter(t, url, roomA, alice)
+	b := enter(t, url, roomA, bob)
+	a.presence(wire.HubPresent, bob)
+	a.tell(bob, "last words")
+	b.told(alice, "last words")
+
+	var closed bool
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		h.Close(ctx)
+		closed = ctx.Err() == nil
+	}()
+	if m := a.closing(wire.ClosingShuttingDown); m.RetryAfter < 1 || m.RetryAfter > 3 {
+		t.Fatalf("come again after %d s", m.RetryAfter)
+	}
+	// b may have been told first that a is gone.
+	p := b.next()
+	if wire.TypeOf(p) == wire.HubAbsent {
+		p = b.next()
+	}
+	if m, err := wire.ParseClosing(p); err != nil || m.Code != wire.ClosingShuttingDown {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	if _, _, err := b.ws.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusNormalClosure {
+		t.Fatal(err)
+	}
+	<-done
+	if !closed {
+		t.Fatal("connections that answered had to be cut")
+	}
+	if n := h.Stats().Connections; n != 0 {
+		t.Fatalf("%d connections are left", n)
+	}
+	dial(t, url).closing(wire.ClosingShuttingDown)
+}
+
+func TestCloseIsBounded(t *testing.T) {
+	h, url := run(t, func(_ *Config, o *timing) { o.farewell = time.Minute })
+	c := enter(t, url, roomA, alice) // and does not answer the close
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	h.Close(ctx)
+	if d := time.Since(start); d > 5*time.Second {
+		t.Fatalf("took %v", d)
+	}
+	c.closing(wire.ClosingShuttingDown)
+}
+
+// What was written last arrives although the peer was still sending.
+func TestSocketCloseLosesNothing(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	peer, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &socket{Conn: accepted}
+	s.linger.Store(int64(200 * time.Millisecond))
+	if _, err := peer.Write(make([]byte, 100_000)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Write([]byte("bye")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(peer); err != nil || string(b) != "bye" {
+		t.Fatalf("%q, %v", b, err)
+	}
+}
+
+// A request that says nothing about WebSockets is answered, not hung up on.
+func TestPlainRequest(t *testing.T) {
+	h, url := run(t)
+	res, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	io.Copy(io.Discard, res.Body)
+	if res.StatusCode != http.StatusUpgradeRequired || h.Stats().Connections != 0 {
+		t.Fatalf("status %d", res.StatusCode)
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
+func TestNothingIsLoggedAboutMembers(t *testing.T) {
+	var log bytes.Buffer
+	h, url := run(t, func(c *Config, _ *timing) {
+		c.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	})
+	a := enter(t, url, roomA, alice)
+	a.tell(alice, "to myself")
+	a.told(alice, "to myself")
+	a.send([]byte{0x7f})
+	a.closing(wire.ClosingBadRequest)
+	h.Close(t.Context())
+	if log.Len() > 0 {
+		t.Fatalf("logged: %s", log.String())
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	for _, cfg := range []Config{{MaxMembers: 1, MaxRooms: 1}, {MaxMembers: MaxMembersLimit + 1, MaxRooms: 1}, {MaxMembers: 2}} {
+		if _, err := New(t.Context(), cfg); err == nil {
+			t.Errorf("%+v is accepted", cfg)
+		}
+	}
+}

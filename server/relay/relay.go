@@ -1,0 +1,432 @@
+// Package relay is the server's STUN and TURN: it relays for members whose browsers find no direct path, with
+// credentials that expire, and towards public addresses and its own relays only.
+//
+// The protocol is pion/turn's. What is added here is whom to believe (credentials.go), where to send (policy.go), the
+// bounds, and an end that waits.
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/turn/v5"
+
+	"tallow/server/limit"
+)
+
+// Config is what a relay needs.
+type Config struct {
+	Addr        string         // host:port for UDP and TCP alike; port 0 picks one
+	ExternalIPs []netip.Addr   // under which clients and peers reach this host, at most one per family; none: its own
+	Secret      []byte         // from which credentials are made; not empty
+	TTL         time.Duration  // of credentials; at least a second
+	Quota       int            // allocations of one credential's holder at the same time; 0: no bound
+	MaxRelays   int            // allocations in all; 0: no bound
+	Allow       []netip.Prefix // relayed to although they are special (policy.go)
+	Log         *slog.Logger   // gets addresses at debug level only
+}
+
+// Server is a running relay.
+type Server struct {
+	cfg    Config
+	policy *policy
+	turn   *turn.Server
+	port   uint16
+	tcp    *listener
+	counts counts
+
+	mu      sync.Mutex
+	closed  bool
+	relays  map[*relayConn]struct{}
+	holders map[string]int // allocations by holder
+	open    sync.WaitGroup // relays and TCP clients
+}
+
+type counts struct {
+	sent, sentBytes, received, receivedBytes, refused atomic.Uint64
+}
+
+var (
+	errClosed      = errors.New("relay: closed")
+	errQuota       = errors.New("relay: quota of allocations reached")
+	errFamily      = errors.New("relay: no relay address of this family")
+	errTCPRelay    = errors.New("relay: TCP relays (RFC 6062) are not offered")
+	errRefused     = errors.New("relay: destination refused")
+	errNotUDP      = errors.New("relay: not a UDP address")
+	errNoSecret    = errors.New("relay: secret is empty")
+	errTTL         = errors.New("relay: credentials must live for a second at least")
+	errExternalIPs = errors.New("relay: more than one external address of a family")
+)
+
+const (
+	realm = "tallow"
+	// TCP connections to the relay, each of which holds a socket and a buffer.
+	maxTCP, maxTCPPerAddress = 4096, 256
+	// tcpSilence ends a TCP connection: an allocation that nobody refreshes is gone by then.
+	tcpSilence = 11 * time.Minute
+	tcpWrite   = 10 * time.Second
+	// portAttempts to find a port that is free for both UDP and TCP.
+	portAttempts = 16
+)
+
+// Listen starts a relay. The context bounds looking up the host and nothing after.
+func Listen(ctx context.Context, cfg Config) (*Server, error) {
+	if len(cfg.Secret) == 0 {
+		return nil, errNoSecret
+	}
+	if cfg.TTL < time.Second {
+		return nil, errTTL
+	}
+	udp, tcp, err := listen(ctx, cfg.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
+	bound := udp.LocalAddr().(*net.UDPAddr).AddrPort()
+	policy, err := newPolicy(bound.Addr().Unmap(), cfg.ExternalIPs, cfg.Allow)
+	if err != nil {
+		return nil, errors.Join(err, udp.Close(), tcp.Close())
+	}
+	udp.SetReadBuffer(4 << 20) // as much as the kernel grants: one goroutine reads for all
+	s := &Server{
+		cfg: cfg, policy: policy, port: bound.Port(),
+		relays: make(map[*relayConn]struct{}), holders: make(map[string]int),
+	}
+	s.tcp = &listener{
+		Listener: tcp, server: s, conns: make(map[*clientConn]struct{}),
+		gate: limit.New(limit.Limits{Total: maxTCP, PerAddress: maxTCPPerAddress}),
+	}
+	s.turn, err = turn.NewServer(turn.ServerConfig{
+		Realm:         realm,
+		LoggerFactory: loggers{cfg.Log},
+		AuthHandler:   s.authenticate,
+		QuotaHandler:  func(holder, _ string, _ net.Addr) bool { return s.withinQuota(holder) },
+		PacketConnConfigs: []turn.PacketConnConfig{
+			{PacketConn: udp, RelayAddressGenerator: generator{s}, PermissionHandler: s.permit},
+		},
+		ListenerConfigs: []turn.ListenerConfig{
+			{Listener: s.tcp, RelayAddressGenerator: generator{s}, PermissionHandler: s.permit},
+		},
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("relay: %w", err), udp.Close(), tcp.Close())
+	}
+	return s, nil
+}
+
+// listen opens the same port for UDP and TCP.
+func listen(ctx context.Context, addr string) (*net.UDPConn, net.Listener, error) {
+	resolved, err := net.ResolveUDPAddr("udp", addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	// IPv4 and IPv6 sockets apart, but for the unspecified address of both.
+	family := ""
+	if ip, ok := netip.AddrFromSlice(resolved.IP); ok {
+		if family = "6"; ip.Unmap().Is4() {
+			family = "4"
+		}
+	}
+	for attempt := 1; ; attempt++ {
+		udp, err := net.ListenUDP("udp"+family, resolved)
+		if err != nil {
+			return nil, nil, err
+		}
+		at := udp.LocalAddr().(*net.UDPAddr)
+		tcp, err := (&net.ListenConfig{}).Listen(ctx, "tcp"+family, at.String())
+		if err == nil {
+			return udp, tcp, nil
+		}
+		udp.Close()
+		if resolved.Port != 0 || attempt == portAttempts {
+			return nil, nil, err
+		}
+	}
+}
+
+// Addr is where clients reach the relay over UDP and TCP.
+func (s *Server) Addr() netip.AddrPort { return netip.AddrPortFrom(s.policy.primary(), s.port) }
+
+// Close ends all relaying. It returns when what it owns has ended, which takes no one else's help.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	closed := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	var err error
+	if !closed {
+		err = s.turn.Close()
+		// The library closes its allocations when it notices, one after the other; those of TCP clients never.
+		s.mu.Lock()
+		relays := make([]*relayConn, 0, len(s.relays))
+		for c := range s.relays {
+			relays = append(relays, c)
+		}
+		s.mu.Unlock()
+		for _, c := range relays {
+			c.Close()
+		}
+	}
+	s.open.Wait()
+	return err
+}
+
+// Stats are a relay's numbers; those that only grow count from its start.
+type Stats struct {
+	Relays, Holders, TCP    int    // allocations, holders of some, TCP connections
+	Sent, SentBytes         uint64 // datagrams from clients to peers
+	Received, ReceivedBytes uint64 // datagrams from peers to relays, whether or not a client has permitted them
+	Refused                 uint64 // permissions and datagrams refused
+}
+
+// Stats are the relay's numbers.
+func (s *Server) Stats() Stats {
+	st := Stats{
+		Sent: s.counts.sent.Load(), SentBytes: s.counts.sentBytes.Load(),
+		Received: s.counts.received.Load(), ReceivedBytes: s.counts.receivedBytes.Load(),
+		Refused: s.counts.refused.Load(), TCP: s.tcp.open(),
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.Relays, st.Holders = len(s.relays), len(s.holders)
+	return st
+}
+
+// permit is asked for CreatePermission, ChannelBind and Connect, which name an address; ports are checked for each datagram.
+func (s *Server) permit(_ net.Addr, ip net.IP) bool {
+	addr, ok := netip.AddrFromSlice(ip)
+	if ok && s.policy.permits(addr) {
+		return true
+	}
+	s.counts.refused.Add(1)
+	return false
+}
+
+// withinQuota lets the library answer 486; what binds is the count in reserve.
+func (s *Server) withinQuota(holder string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cfg.Quota == 0 || s.holders[holder] < s.cfg.Quota
+}
+
+// reserve counts c and lets others reach it, until release.
+func (s *Server) reserve(c *relayConn) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return errClosed
+	case s.cfg.Quota > 0 && s.holders[c.holder] >= s.cfg.Quota,
+		s.cfg.MaxRelays > 0 && len(s.relays) >= s.cfg.MaxRelays:
+		return errQuota
+	}
+	s.holders[c.holder]++
+	s.relays[c] = struct{}{}
+	s.policy.allocated(c.addr)
+	s.open.Add(1)
+	return nil
+}
+
+func (s *Server) release(c *relayConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.relays, c)
+	s.policy.freed(c.addr)
+	if s.holders[c.holder]--; s.holders[c.holder] == 0 {
+		delete(s.holders, c.holder)
+	}
+}
+
+// generator makes the sockets that relay.
+type generator struct{ *Server }
+
+// Validate implements turn.RelayAddressGenerator.
+func (generator) Validate() error { return nil }
+
+// AllocatePacketConn implements turn.RelayAddressGenerator.
+func (g generator) AllocatePacketConn(conf turn.AllocateListenerConfig) (net.PacketConn, net.Addr, error) {
+	f := g.policy.family(conf.Network == "udp6")
+	if !f.relay.IsValid() {
+		return nil, nil, errFamily
+	}
+	udp, err := net.ListenUDP(conf.Network, net.UDPAddrFromAddrPort(netip.AddrPortFrom(f.bind, uint16(conf.RequestedPort))))
+	if err != nil {
+		return nil, nil, err
+	}
+	port := udp.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	c := &relayConn{UDPConn: udp, server: g.Server, holder: conf.UserID, addr: netip.AddrPortFrom(f.relay, port)}
+	if err := g.reserve(c); err != nil {
+		udp.Close()
+		return nil, nil, err
+	}
+	return c, net.UDPAddrFromAddrPort(c.addr), nil
+}
+
+// AllocateListener implements turn.RelayAddressGenerator. WebRTC has no use for TCP relays.
+func (generator) AllocateListener(turn.AllocateListenerConfig) (net.Listener, net.Addr, error) {
+	return nil, nil, errTCPRelay
+}
+
+// AllocateConn implements turn.RelayAddressGenerator.
+func (generator) AllocateConn(turn.AllocateConnConfig) (net.Conn, error) { return nil, errTCPRelay }
+
+// relayConn is the socket of one allocation. It checks where each datagram goes and whence it comes.
+type relayConn struct {
+	*net.UDPConn
+	server *Server
+	holder string
+	addr   netip.AddrPort // as clients are told
+	once   sync.Once
+}
+
+// WriteTo implements net.PacketConn.
+func (c *relayConn) WriteTo(p []byte, to net.Addr) (int, error) {
+	udp, ok := to.(*net.UDPAddr)
+	if !ok {
+		return 0, errNotUDP
+	}
+	dst, ok := c.server.policy.route(udp.AddrPort())
+	if !ok {
+		c.server.counts.refused.Add(1)
+		return 0, errRefused
+	}
+	n, err := c.WriteToUDPAddrPort(p, dst)
+	if err == nil {
+		c.server.counts.sent.Add(1)
+		c.server.counts.sentBytes.Add(uint64(n))
+	}
+	return n, err
+}
+
+// ReadFrom implements net.PacketConn.
+func (c *relayConn) ReadFrom(p []byte) (int, net.Addr, error) {
+	for {
+		n, from, err := c.ReadFromUDPAddrPort(p)
+		if err != nil {
+			return n, nil, err
+		}
+		src, ok := c.server.policy.origin(from)
+		if !ok {
+			c.server.counts.refused.Add(1)
+			continue
+		}
+		c.server.counts.received.Add(1)
+		c.server.counts.receivedBytes.Add(uint64(n))
+		return n, net.UDPAddrFromAddrPort(src), nil
+	}
+}
+
+// Close implements net.PacketConn.
+func (c *relayConn) Close() (err error) {
+	c.once.Do(func() {
+		c.server.release(c) // before the port is anybody's again
+		err = c.UDPConn.Close()
+		c.server.open.Done()
+	})
+	return err
+}
+
+// listener accepts TCP clients within bounds and, unlike the library, ends them when it closes.
+type listener struct {
+	net.Listener
+	server *Server
+	gate   *limit.Gate
+
+	mu     sync.Mutex
+	closed bool
+	conns  map[*clientConn]struct{}
+}
+
+// Accept implements net.Listener.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		nc, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		addr := nc.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
+		if l.gate.Take(addr) != nil {
+			nc.Close()
+			continue
+		}
+		c := &clientConn{Conn: nc, listener: l, addr: addr}
+		l.mu.Lock()
+		closed := l.closed
+		if !closed {
+			l.conns[c] = struct{}{}
+			l.server.open.Add(1)
+		}
+		l.mu.Unlock()
+		if closed {
+			l.gate.Release(addr)
+			nc.Close()
+			continue
+		}
+		return c, nil
+	}
+}
+
+// Close implements net.Listener.
+func (l *listener) Close() error {
+	err := l.Listener.Close()
+	l.mu.Lock()
+	l.closed = true
+	conns := make([]*clientConn, 0, len(l.conns))
+	for c := range l.conns {
+		conns = append(conns, c)
+	}
+	l.mu.Unlock()
+	for _, c := range conns {
+		c.Close()
+	}
+	return err
+}
+
+func (l *listener) open() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.conns)
+}
+
+// clientConn is a TCP client. One that is silent, or does not take what is relayed to it, is closed.
+type clientConn struct {
+	net.Conn
+	listener *listener
+	addr     netip.Addr
+	once     sync.Once
+}
+
+// Read implements net.Conn.
+func (c *clientConn) Read(p []byte) (int, error) {
+	c.SetReadDeadline(time.Now().Add(tcpSilence))
+	return c.Conn.Read(p)
+}
+
+// Write implements net.Conn.
+func (c *clientConn) Write(p []byte) (int, error) {
+	c.SetWriteDeadline(time.Now().Add(tcpWrite))
+	n, err := c.Conn.Write(p)
+	if err != nil {
+		c.Close() // part of a frame leaves nothing to go on with
+	}
+	return n, err
+}
+
+// Close implements net.Conn.
+func (c *clientConn) Close() (err error) {
+	c.once.Do(func() {
+		err = c.Conn.Close()
+		c.listener.gate.Release(c.addr)
+		c.listener.mu.Lock()
+		delete(c.listener.conns, c)
+		c.listener.mu.Unlock()
+		c.listener.server.open.Done()
+	})
+	return err
+}
