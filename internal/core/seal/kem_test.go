@@ -1,0 +1,153 @@
+package seal
+
+import (
+	"bytes"
+	"crypto/ecdh"
+	"crypto/sha3"
+	"encoding/hex"
+	"errors"
+	"math/big"
+	"slices"
+	"testing"
+
+	"github.com/cloudflare/circl/kem/xwing"
+
+	"tallow/internal/core/wire"
+)
+
+// The vectors of draft-connolly-cfrg-xwing-kem, appendix C: seeds are what SHAKE128 of nothing gives.
+func TestXWingPublished(t *testing.T) {
+	random := sha3.NewSHAKE128()
+	for i, want := range []struct{ public, ciphertext, shared string }{
+		{"e2236b35a8c24b39b10aa1323a96a919a2ced88400633a7b07131713fc14b2b5b19cfc3d",
+			"b83aa828d4d62b9a83ceffe1d3d3bb1ef31264643c070c5798927e41fb07914a",
+			"d2df0522128f09dd8e2c92b1e905c793d8f57a54c3da25861f10bf4ca613e384"},
+		{"", "", "f2e86241c64d60f6649fbc6c5b7d17180b780a3f34355e64a85749949c45f150"},
+		{"", "", "953f7f4e8c5b5049bdc771d1dffada0dd961477d1a2ae0988baa7ea6898d893f"},
+	} {
+		private, packed, err := generateKEM(random)
+		if err != nil {
+			t.Fatal(err)
+		}
+		public, err := parseKEMPublicKey(packed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ciphertext, shared, err := encapsulate(public, random)
+		if err != nil {
+			t.Fatal(err)
+		}
+		opened, err := decapsulate(private, ciphertext)
+		if err != nil || !bytes.Equal(opened, shared) {
+			t.Errorf("%d: decapsulated %x, %v", i, opened, err)
+		}
+		if hex.EncodeToString(shared) != want.shared || !bytes.HasPrefix(packed, unhex(want.public)) ||
+			!bytes.HasPrefix(ciphertext, unhex(want.ciphertext)) {
+			t.Errorf("%d: public key %x…, ciphertext %x…, shared secret %x", i, packed[:16], ciphertext[:16], shared)
+		}
+	}
+}
+
+// RFC 5869, test case 1.
+func TestExtractPublished(t *testing.T) {
+	got := extract(unhex("000102030405060708090a0b0c"), bytes.Repeat([]byte{0x0b}, 22))
+	if hex.EncodeToString(got) != "077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2b3e5" {
+		t.Errorf("%x", got)
+	}
+}
+
+func TestLowOrder(t *testing.T) {
+	scalar, err := ecdh.X25519().NewPrivateKey(draw(deterministic("scalar"), 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	zero := func(u []byte) bool { // what the standard library says of the shared secret
+		public, err := ecdh.X25519().NewPublicKey(u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = scalar.ECDH(public)
+		return err != nil
+	}
+	for _, low := range lowOrderPoints {
+		for _, top := range []byte{0, 0x80} {
+			u := bytes.Clone(low[:])
+			u[31] |= top
+			if !lowOrder(u) || !zero(u) {
+				t.Errorf("%x: refused %v, all zero %v", u, lowOrder(u), zero(u))
+			}
+		}
+	}
+
+	// Every residue of low order has been listed in every encoding below 2^255: those from p on stand for 0 to 18.
+	p := new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 255), big.NewInt(19))
+	for k := range int64(19) {
+		for _, n := range []*big.Int{big.NewInt(k), new(big.Int).Add(p, big.NewInt(k)), new(big.Int).Sub(p, big.NewInt(k+1))} {
+			u := n.FillBytes(make([]byte, 32))
+			slices.Reverse(u)
+			if lowOrder(u) != zero(u) {
+				t.Errorf("%x: refused %v, all zero %v", u, lowOrder(u), zero(u))
+			}
+		}
+	}
+	random := deterministic("points")
+	for range 100 {
+		if u := draw(random, 32); lowOrder(u) {
+			t.Errorf("%x refused", u)
+		}
+	}
+}
+
+func TestKEMRefuses(t *testing.T) {
+	private, public, err := generateKEM(deterministic("kem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := parseKEMPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ciphertext, _, err := encapsulate(parsed, deterministic("encapsulation"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range wire.KEMPublicKeySize + 2 {
+		if n != wire.KEMPublicKeySize {
+			if _, err := parseKEMPublicKey(make([]byte, n)); !errors.Is(err, errKEMLength) {
+				t.Fatalf("public key of %d bytes: %v", n, err)
+			}
+		}
+		if n != wire.KEMCiphertextSize {
+			if _, err := decapsulate(private, make([]byte, n)); !errors.Is(err, errKEMLength) {
+				t.Fatalf("ciphertext of %d bytes: %v", n, err)
+			}
+		}
+	}
+	for _, low := range lowOrderPoints {
+		for _, top := range []byte{0, 0x80} {
+			low[31] = low[31]&0x7f | top
+			if _, err := parseKEMPublicKey(append(public[:kemMLPK:kemMLPK], low[:]...)); !errors.Is(err, errLowOrder) {
+				t.Errorf("public key with %x: %v", low, err)
+			}
+			if _, err := decapsulate(private, append(ciphertext[:kemMLCT:kemMLCT], low[:]...)); !errors.Is(err, errLowOrder) {
+				t.Errorf("ciphertext with %x: %v", low, err)
+			}
+		}
+	}
+	large := bytes.Clone(public)
+	large[0], large[1] = 0xff, 0xff // a coefficient of 4095, where 3328 is the largest
+	if _, err := parseKEMPublicKey(large); !errors.Is(err, errKEMKey) {
+		t.Errorf("coefficient out of range: %v", err)
+	}
+	if xwing.PublicKeySize != wire.KEMPublicKeySize || xwing.CiphertextSize != wire.KEMCiphertextSize {
+		t.Error("circl and wire disagree about sizes")
+	}
+}
+
+func TestWipe(t *testing.T) {
+	a, b := []byte{1, 2}, []byte{3}
+	wipe(a, nil, b)
+	if a[0]|a[1]|b[0] != 0 {
+		t.Error("not overwritten")
+	}
+}

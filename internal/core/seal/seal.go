@@ -1,0 +1,88 @@
+// Package seal is all of Tallow's cryptography: link and room keys, identities and signatures, envelopes, the handshake of
+// a pair, its key schedule, and the safety words. It follows internal/core/PROTOCOL.md sections 2, 3 and 5 to 8.
+//
+// A program makes a Link or parses one, derives RoomKeys from it, and has an Identity per room. Members admit each other
+// with the signed messages of SignJoin, SignRoster and SignRefuse inside room envelopes. Two members then run an
+// Initiator and a Responder against each other and end up with a Session each: the keys for the pair's envelopes, the traffic
+// keys for its data channels, and their renewal.
+//
+// Nothing here does I/O, starts a goroutine or takes a lock; a value belongs to one goroutine at a time, except that
+// Identity, RoomKeys and Verifier, once made and until destroyed, may be used by several. Whatever comes from the
+// network is checked and answered with an error; panics guard only what this program itself must not do.
+//
+// Secrets are overwritten when they have served. In Go that is best effort: the runtime and the libraries below may
+// have left copies on stacks and in registers' spill slots.
+package seal
+
+import (
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+
+	"tallow/internal/core/wire"
+)
+
+// ErrOrder is returned by a step of a handshake or of a rekeying that is not due, or that comes after its end.
+var ErrOrder = errors.New("seal: not the step that is due")
+
+// extract is HKDF-Extract with SHA-256.
+func extract(salt, ikm []byte) []byte {
+	prk, err := hkdf.Extract(sha256.New, ikm, salt)
+	must(err == nil, "HKDF-Extract refused its input")
+	return prk
+}
+
+// expand is the Expand of PROTOCOL.md section 2.
+func expand(prk []byte, label string, context []byte, n int) []byte {
+	out, err := hkdf.Expand(sha256.New, prk, "tallow v1 "+label+"\x00"+string(context), n)
+	must(err == nil, "HKDF-Expand refused its input")
+	return out
+}
+
+// expandInto is expand for an array that is to hold the result and nothing else.
+func expandInto(out []byte, prk []byte, label string, context []byte) {
+	b := expand(prk, label, context, len(out))
+	copy(out, b)
+	wipe(b)
+}
+
+// labelled is H(label ‖ parts).
+func labelled(label string, parts ...[]byte) (sum wire.Hash) {
+	h := sha256.New()
+	io.WriteString(h, label)
+	for _, p := range parts {
+		h.Write(p)
+	}
+	h.Sum(sum[:0])
+	return sum
+}
+
+// transcript is the TH of PROTOCOL.md section 7.
+func transcript(messages ...[]byte) []byte {
+	h := sha256.New()
+	var length [4]byte
+	for _, m := range messages {
+		binary.BigEndian.PutUint32(length[:], uint32(len(m)))
+		h.Write(length[:])
+		h.Write(m)
+	}
+	return h.Sum(nil)
+}
+
+// wipe overwrites secrets. It is not inlined, so that no compiler finds the stores to be dead.
+//
+//go:noinline
+func wipe(secrets ...[]byte) {
+	for _, s := range secrets {
+		clear(s)
+	}
+}
+
+// must guards this program's own invariants, never remote input.
+func must(ok bool, why string) {
+	if !ok {
+		panic("seal: " + why)
+	}
+}
