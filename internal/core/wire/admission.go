@@ -138,8 +138,8 @@ func ParseKnock(p []byte) (m Knock, err error) {
 
 // signature reads a signature and returns what of the message p precedes it.
 func (d *decoder) signature(p []byte) (signed, signature []byte) {
-	signed = p[:len(p)-len(d.p)]
-	return signed, d.bytes(SignatureSize)
+	n := len(p) - len(d.p)
+	return p[:n:n], d.bytes(SignatureSize)
 }
 
 func appendFixed(b, v []byte, size int) []byte {

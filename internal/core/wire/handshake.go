@@ -123,6 +123,6 @@ func ParseConfirm(p []byte) (m Confirm, signed, maced []byte, err error) {
 
 // mac reads a MAC and returns what of the message p precedes it.
 func (d *decoder) mac(p []byte) (maced, mac []byte) {
-	maced = p[:len(p)-len(d.p)]
-	return maced, d.bytes(MACSize)
+	n := len(p) - len(d.p)
+	return p[:n:n], d.bytes(MACSize)
 }

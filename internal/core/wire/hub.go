@@ -145,7 +145,7 @@ func (m ICEServers) append(b []byte) []byte {
 func (d *decoder) iceServers() (m ICEServers) {
 	m.RelayOnly = d.oneOf(d.u8(), 0, 1) == 1
 	m.TTL = d.u32()
-	for range d.count(int(d.u8()), 0, maxICEServers, 8) {
+	for range d.count(int(d.u8()), 0, maxICEServers, 7) {
 		var s ICEServer
 		for range d.count(int(d.u8()), 1, maxICEURLs, 2) {
 			s.URLs = append(s.URLs, d.text16(maxICEField))

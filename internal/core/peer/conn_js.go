@@ -1,0 +1,243 @@
+package peer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"syscall/js"
+	"time"
+	"unsafe"
+
+	"github.com/pion/webrtc/v4"
+
+	"tallow/internal/core/host"
+	"tallow/internal/core/wire"
+)
+
+var _ Conn = (*conn)(nil)
+
+//go:wasmimport tallow peer_add_candidate
+func peerAddCandidate(handle host.Handle, p unsafe.Pointer, n uint32, op uint32)
+
+//go:wasmimport tallow peer_stats
+func peerStats(handle host.Handle, op uint32)
+
+//go:wasmimport tallow peer_read_stats
+func peerReadStats(handle host.Handle, p unsafe.Pointer) int32
+
+var (
+	errCandidate = errors.New("the browser refused it")
+	errStats     = errors.New("peer: the browser gave no statistics")
+)
+
+// platform is what a connection in the browser has besides. pion's own handlers for these events lose fields of candidates
+// and report states out of order.
+type platform struct {
+	handle      host.Handle
+	onCandidate js.Func
+	onState     js.Func
+	onChannel   js.Func
+}
+
+// NewConn makes a connection. It gathers nothing before Offer or Answer. host.Boot must have been called.
+func NewConn(cfg ConnConfig) (Conn, error) {
+	pc, err := webrtc.NewPeerConnection(configuration(cfg.ICE, cfg.RelayOnly))
+	if err != nil {
+		return nil, err
+	}
+	c := newConn(cfg, pc)
+	for id := range c.channels {
+		dc, err := pc.CreateDataChannel(label(wire.Channel(id)), channelInit(wire.Channel(id)))
+		if err != nil {
+			c.shutChannels()
+			return nil, errors.Join(err, pc.Close())
+		}
+		c.channels[id] = newChannel(dc.JSValue(), wire.Channel(id), cfg.Pool)
+	}
+	raw := pc.JSValue()
+	c.platform = platform{
+		handle:      host.Attach(raw),
+		onCandidate: js.FuncOf(c.candidateEvent),
+		onState:     js.FuncOf(c.stateEvent),
+		onChannel: js.FuncOf(func(_ js.Value, args []js.Value) any {
+			args[0].Get("channel").Call("close")
+			return nil
+		}),
+	}
+	raw.Set("onicecandidate", c.onCandidate)
+	raw.Set("onconnectionstatechange", c.onState)
+	raw.Set("ondatachannel", c.onChannel)
+	return c, nil
+}
+
+func (c *conn) candidateEvent(_ js.Value, args []js.Value) any {
+	if c.cfg.Candidate == nil {
+		return nil
+	}
+	event := args[0].Get("candidate")
+	if event.IsNull() { // the end of all gathering; an empty candidate ends that of one description and says no more
+		c.cfg.Candidate(wire.Candidate{})
+		return nil
+	}
+	raw := event.Call("toJSON")
+	text := func(field string) string {
+		if v := raw.Get(field); v.Type() == js.TypeString {
+			return v.String()
+		}
+		return ""
+	}
+	candidate := wire.Candidate{Candidate: text("candidate"), SDPMid: text("sdpMid"), UsernameFragment: text("usernameFragment")}
+	if v := raw.Get("sdpMLineIndex"); v.Type() == js.TypeNumber {
+		candidate.SDPMLineIndex = uint16(v.Int())
+	}
+	if candidate.Candidate != "" {
+		c.cfg.Candidate(candidate)
+	}
+	return nil
+}
+
+func (c *conn) stateEvent(js.Value, []js.Value) any {
+	if c.cfg.State == nil {
+		return nil
+	}
+	switch c.pc.JSValue().Get("connectionState").String() {
+	case "new":
+		c.cfg.State(ConnNew)
+	case "connecting":
+		c.cfg.State(ConnConnecting)
+	case "connected":
+		c.cfg.State(ConnConnected)
+	case "disconnected":
+		c.cfg.State(ConnDisconnected)
+	case "failed":
+		c.cfg.State(ConnFailed)
+	case "closed":
+		c.cfg.State(ConnClosed)
+	}
+	return nil
+}
+
+// candidateInit is RTCIceCandidateInit. pion's has no room for an absent sdpMLineIndex beside an end of candidates.
+type candidateInit struct {
+	Candidate        string  `json:"candidate"`
+	SDPMid           string  `json:"sdpMid,omitempty"`
+	SDPMLineIndex    *uint16 `json:"sdpMLineIndex,omitempty"`
+	UsernameFragment string  `json:"usernameFragment,omitempty"`
+}
+
+func (c *conn) addCandidate(candidate wire.Candidate) error {
+	init := candidateInit{Candidate: candidate.Candidate, SDPMid: candidate.SDPMid, UsernameFragment: candidate.UsernameFragment}
+	if candidate.Candidate != "" {
+		init.SDPMLineIndex = &candidate.SDPMLineIndex
+	}
+	text, err := json.Marshal(init)
+	if err != nil {
+		return err
+	}
+	status, _ := host.Call(func(op uint32) { peerAddCandidate(c.handle, unsafe.Pointer(&text[0]), uint32(len(text)), op) })
+	if status != 0 {
+		return errCandidate
+	}
+	return nil
+}
+
+// configure calls the browser: pion's SetConfiguration refuses turn: addresses that it has validated wrongly.
+func (c *conn) configure(ice wire.ICEServers) (err error) {
+	servers := make([]any, 0, len(ice.Servers))
+	for _, s := range ice.Servers {
+		urls := make([]any, 0, len(s.URLs))
+		for _, u := range s.URLs {
+			urls = append(urls, u)
+		}
+		server := map[string]any{"urls": urls}
+		if s.Credential != "" {
+			server["username"], server["credential"] = s.Username, s.Credential
+		}
+		servers = append(servers, server)
+	}
+	policy := "all"
+	if c.cfg.RelayOnly || ice.RelayOnly {
+		policy = "relay"
+	}
+	defer func() {
+		if thrown := recover(); thrown != nil {
+			err = fmt.Errorf("browser: %v", thrown)
+		}
+	}()
+	c.pc.JSValue().Call("setConfiguration", map[string]any{"iceServers": servers, "iceTransportPolicy": policy})
+	return nil
+}
+
+// rawStats is how web/host-channels.js writes them.
+type rawStats struct {
+	rtt, bytesSent, bytesReceived, packetsSent, packetsReceived, localType, remoteType, protocol uint64 // bits of float64
+}
+
+var (
+	candidateTypes = []string{"", "host", "srflx", "prflx", "relay"}
+	protocols      = []string{"", "udp", "tcp", "tls"}
+)
+
+// Stats implements Conn.
+func (c *conn) Stats(ctx context.Context) (ConnStats, error) {
+	ready := make(chan int32, 1)
+	op, stop := host.Listen(func(status int32, _ float64) {
+		select {
+		case ready <- status:
+		default:
+		}
+	})
+	defer stop()
+	select {
+	case <-c.closed:
+		return ConnStats{}, ErrClosed
+	default:
+	}
+	peerStats(c.handle, op)
+	select {
+	case status := <-ready:
+		if status != 0 {
+			return ConnStats{}, errStats
+		}
+	case <-c.closed:
+		return ConnStats{}, ErrClosed
+	case <-ctx.Done():
+		return ConnStats{}, ctx.Err()
+	}
+	raw := new(rawStats)
+	if peerReadStats(c.handle, unsafe.Pointer(raw)) < 0 {
+		return ConnStats{}, ErrClosed
+	}
+	number := math.Float64frombits
+	return ConnStats{
+		RTT:       time.Duration(number(raw.rtt) * float64(time.Second)),
+		BytesSent: uint64(number(raw.bytesSent)), BytesReceived: uint64(number(raw.bytesReceived)),
+		PacketsSent: uint64(number(raw.packetsSent)), PacketsReceived: uint64(number(raw.packetsReceived)),
+		LocalType: candidateTypes[int(number(raw.localType))], RemoteType: candidateTypes[int(number(raw.remoteType))],
+		Protocol: protocols[int(number(raw.protocol))],
+	}, nil
+}
+
+func (c *conn) shutChannels() {
+	for _, ch := range c.channels {
+		if ch != nil {
+			_ = ch.Close()
+		}
+	}
+}
+
+// shut ends everything. Nothing of the connection runs afterwards: the browser calls no handler that has been taken away.
+func (c *conn) shut() {
+	c.shutChannels()
+	raw := c.pc.JSValue()
+	for _, handler := range []string{"onicecandidate", "onconnectionstatechange", "ondatachannel"} {
+		raw.Set(handler, js.Null())
+	}
+	_ = c.pc.Close()
+	c.onCandidate.Release()
+	c.onState.Release()
+	c.onChannel.Release()
+	c.handle.Release()
+}

@@ -1,0 +1,149 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"syscall/js"
+	"testing"
+	"time"
+
+	"tallow/internal/core/host"
+	"tallow/internal/core/wire"
+)
+
+// The page of e2e/gotest.mjs gives the host.
+var page = js.Global().Get("tallowTest")
+
+func TestMain(m *testing.M) {
+	host.Boot(page.Get("host"))
+	os.Exit(m.Run())
+}
+
+// slowsRemote says whether a reader that does not read makes the remote's writes block.
+const slowsRemote = false
+
+// lab is the browser.
+type lab struct{ name string }
+
+func labs(*testing.T) []*lab { return []*lab{{"browser"}} }
+
+func (*lab) conn(cfg ConnConfig) (Conn, error) { return NewConn(cfg) }
+
+func sendRaw(t *testing.T, c *dataChannel, message []byte) {
+	t.Helper()
+	data := js.Global().Get("Uint8Array").New(len(message))
+	js.CopyBytesToJS(data, message)
+	raw(t, c).Call("send", data)
+}
+
+func sendText(t *testing.T, c *dataChannel, text string) {
+	t.Helper()
+	raw(t, c).Call("send", text)
+}
+
+func raw(t *testing.T, c *dataChannel) js.Value {
+	t.Helper()
+	if c.dc.IsUndefined() {
+		t.Fatal("no channel")
+	}
+	return c.dc
+}
+
+func expectRefused(t *testing.T, c *conn) {
+	t.Helper()
+	extra := c.pc.JSValue().Call("createDataChannel", "extra")
+	closed := make(chan struct{})
+	onClose := js.FuncOf(func(js.Value, []js.Value) any {
+		close(closed)
+		return nil
+	})
+	defer onClose.Release()
+	extra.Set("onclose", onClose)
+	wait(t, "refusal", closed)
+}
+
+func leakCheck(t *testing.T) func() {
+	kept, routines := page.Get("host").Get("kept").Int(), runtime.NumGoroutine()
+	return func() {
+		if n := page.Get("host").Get("kept").Int(); n != kept {
+			t.Errorf("the host keeps %d objects, %d before", n, kept)
+		}
+		deadline := time.Now().Add(10 * time.Second)
+		for runtime.NumGoroutine() > routines {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), routines)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+}
+
+// TestConnOverrun: a browser cannot slow a remote down, so one that ignores credit loses its channel; what fits is kept.
+func TestConnOverrun(t *testing.T) {
+	a, b := connect(t, labs(t)[0])
+	from, to := a.Channel(wire.Bulk), b.Channel(wire.Bulk)
+	const size = 1 << 20
+	ctx := testContext(t)
+	written := make(chan error, 1)
+	go func() {
+		for i := range uint64(64) {
+			if err := from.WriteRecord(ctx, testRecord(size, i)); err != nil {
+				written <- err
+				return
+			}
+		}
+		written <- nil
+	}()
+	wait(t, "done", to.Done())
+	if err := <-written; !errors.Is(err, ErrClosed) {
+		t.Errorf("write: %v", err)
+	}
+	n := uint64(0)
+	for {
+		err := readRecord(ctx, to, size, n)
+		if errors.Is(err, ErrOverrun) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		n++
+	}
+	if n < 31 || n > 32 {
+		t.Errorf("%d records of 1 MiB were kept", n)
+	}
+}
+
+// TestConnOverrunSmall: a small message counts more than its bytes. Far smaller ones, unread by the hundred thousand, make
+// Chromium's own SCTP give up first.
+func TestConnOverrunSmall(t *testing.T) {
+	a, b := connect(t, labs(t)[0])
+	ctx, cancel := context.WithCancel(testContext(t))
+	defer cancel()
+	from, to := a.Channel(wire.Control), b.Channel(wire.Control)
+	const size = 1000
+	record := testRecord(size, 0)
+	go func() {
+		for from.WriteRecord(ctx, record) == nil {
+			// Until the remote closes the channel.
+		}
+	}()
+	wait(t, "done", to.Done())
+	n := 0
+	for {
+		record, err := to.ReadRecord(ctx)
+		if err != nil {
+			if !errors.Is(err, ErrOverrun) {
+				t.Fatal(err)
+			}
+			break
+		}
+		record.Release()
+		n++
+	}
+	if want := maxUnread / (size + 256); n != want {
+		t.Errorf("%d records were kept, want %d", n, want)
+	}
+}

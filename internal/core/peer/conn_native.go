@@ -1,0 +1,196 @@
+//go:build !js
+
+package peer
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pion/interceptor"
+	"github.com/pion/webrtc/v4"
+
+	"tallow/internal/core/wire"
+)
+
+var _ Conn = (*conn)(nil)
+
+// platform is what a native connection has besides.
+type platform struct {
+	loops *loops
+
+	noticeMu   sync.Mutex
+	candidates []wire.Candidate // gathered and not told yet
+	notice     chan struct{}    // one token: there is something to tell
+}
+
+// NewConn makes a connection. It gathers nothing before Offer or Answer.
+func NewConn(cfg ConnConfig) (Conn, error) { return NewConnWith(cfg, webrtc.SettingEngine{}) }
+
+// NewConnWith makes a connection over what the settings say, such as the virtual network of a test.
+func NewConnWith(cfg ConnConfig, settings webrtc.SettingEngine) (Conn, error) {
+	settings.DetachDataChannels()
+	api := webrtc.NewAPI(webrtc.WithSettingEngine(settings),
+		webrtc.WithMediaEngine(&webrtc.MediaEngine{}), webrtc.WithInterceptorRegistry(&interceptor.Registry{}))
+	pc, err := api.NewPeerConnection(configuration(cfg.ICE, cfg.RelayOnly))
+	if err != nil {
+		return nil, err
+	}
+	c := newConn(cfg, pc)
+	c.platform = platform{loops: new(loops), notice: make(chan struct{}, 1)}
+	for id := range c.channels {
+		if c.channels[id], err = newChannel(pc, wire.Channel(id), cfg.Pool, c.loops); err != nil {
+			_ = pc.GracefulClose()
+			return nil, err
+		}
+	}
+	pc.OnDataChannel(func(dc *webrtc.DataChannel) { _ = dc.Close() })
+	pc.OnConnectionStateChange(func(webrtc.PeerConnectionState) { signal(c.notice) })
+	pc.OnICECandidate(func(candidate *webrtc.ICECandidate) {
+		c.noticeMu.Lock()
+		c.candidates = append(c.candidates, localCandidate(candidate))
+		c.noticeMu.Unlock()
+		signal(c.notice)
+	})
+	c.loops.run(c.tell)
+	return c, nil
+}
+
+// tell calls the callbacks: pion calls its own from goroutines of their own, in no order.
+func (c *conn) tell() {
+	last := ConnNew
+	for {
+		select {
+		case <-c.notice:
+		case <-c.closed:
+			return
+		}
+		c.noticeMu.Lock()
+		candidates := c.candidates
+		c.candidates = nil
+		c.noticeMu.Unlock()
+		for _, candidate := range candidates {
+			if c.cfg.Candidate != nil {
+				c.cfg.Candidate(candidate)
+			}
+		}
+		if state := connState(c.pc.ConnectionState()); state != last {
+			last = state
+			if c.cfg.State != nil {
+				c.cfg.State(state)
+			}
+		}
+	}
+}
+
+func localCandidate(candidate *webrtc.ICECandidate) wire.Candidate {
+	if candidate == nil {
+		return wire.Candidate{}
+	}
+	init := candidate.ToJSON()
+	out := wire.Candidate{Candidate: init.Candidate, SDPMid: *init.SDPMid, SDPMLineIndex: *init.SDPMLineIndex}
+	// pion fills in no usernameFragment, but the candidate has it among its extensions: name, value, name, value.
+	fields := strings.Fields(init.Candidate)
+	for i, field := range fields[:max(len(fields)-1, 0)] {
+		if field == "ufrag" {
+			out.UsernameFragment = fields[i+1]
+		}
+	}
+	return out
+}
+
+func connState(s webrtc.PeerConnectionState) ConnState {
+	switch s {
+	case webrtc.PeerConnectionStateConnecting:
+		return ConnConnecting
+	case webrtc.PeerConnectionStateConnected:
+		return ConnConnected
+	case webrtc.PeerConnectionStateDisconnected:
+		return ConnDisconnected
+	case webrtc.PeerConnectionStateFailed:
+		return ConnFailed
+	case webrtc.PeerConnectionStateClosed:
+		return ConnClosed
+	}
+	return ConnNew
+}
+
+func (c *conn) addCandidate(candidate wire.Candidate) error {
+	return c.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: candidate.Candidate})
+}
+
+func (c *conn) configure(ice wire.ICEServers) error {
+	return c.pc.SetConfiguration(configuration(ice, c.cfg.RelayOnly))
+}
+
+// Stats implements Conn.
+func (c *conn) Stats(ctx context.Context) (stats ConnStats, err error) {
+	result := make(chan ConnStats, 1)
+	err = c.exclusively(ctx, "stats", func() error { // pion's statistics do not stand a Close beside them
+		s, err := c.stats()
+		result <- s
+		return err
+	})
+	if err != nil {
+		return ConnStats{}, err
+	}
+	return <-result, nil
+}
+
+func (c *conn) stats() (s ConnStats, err error) {
+	transport := c.pc.SCTP().Transport().ICETransport()
+	pair, found := transport.GetSelectedCandidatePairStats()
+	if !found {
+		return s, nil
+	}
+	selected, err := transport.GetSelectedCandidatePair()
+	if err != nil || selected == nil {
+		return s, err
+	}
+	s = ConnStats{
+		RTT:       time.Duration(pair.CurrentRoundTripTime * float64(time.Second)),
+		BytesSent: pair.BytesSent, BytesReceived: pair.BytesReceived,
+		PacketsSent: uint64(pair.PacketsSent), PacketsReceived: uint64(pair.PacketsReceived),
+		LocalType: selected.Local.Typ.String(), RemoteType: selected.Remote.Typ.String(), Protocol: selected.Local.Protocol.String(),
+	}
+	if selected.Local.Typ == webrtc.ICECandidateTypeRelay {
+		local, _ := c.pc.GetStats()[pair.LocalCandidateID].(webrtc.ICECandidateStats)
+		s.Protocol = local.RelayProtocol
+	}
+	return s, nil
+}
+
+// shut ends everything, and waits for it.
+func (c *conn) shut() {
+	for _, ch := range c.channels {
+		ch.end(ErrClosed)
+		ch.discard()
+	}
+	_ = c.pc.GracefulClose() // what it reports is that the remote was faster
+	c.loops.wait()
+}
+
+// loops counts goroutines, and starts none any more once they are waited for.
+type loops struct {
+	mu     sync.Mutex
+	ended  bool
+	active sync.WaitGroup
+}
+
+func (l *loops) run(fn func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return false
+	}
+	l.active.Go(fn)
+	return true
+}
+
+func (l *loops) wait() {
+	l.mu.Lock()
+	l.ended = true
+	l.mu.Unlock()
+	l.active.Wait()
+}

@@ -1,0 +1,111 @@
+//go:build !js
+
+package peer
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/pion/ice/v4"
+	"github.com/pion/logging"
+	"github.com/pion/transport/v5/vnet"
+	"github.com/pion/webrtc/v4"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// slowsRemote says whether a reader that does not read makes the remote's writes block.
+const slowsRemote = true
+
+// lab is a virtual network with a loss rate in percent.
+type lab struct {
+	name   string
+	loss   int
+	t      *testing.T
+	router *vnet.Router
+}
+
+func labs(t *testing.T) []*lab {
+	var all []*lab
+	for _, loss := range []int{0, 1} {
+		router, err := vnet.NewRouter(&vnet.RouterConfig{CIDR: "10.1.0.0/16", LoggerFactory: logging.NewDefaultLoggerFactory()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := router.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = router.Stop() })
+		all = append(all, &lab{name: fmt.Sprintf("loss=%d", loss), loss: loss, t: t, router: router})
+	}
+	return all
+}
+
+func (l *lab) conn(cfg ConnConfig) (Conn, error) {
+	network, err := vnet.NewNet(&vnet.NetConfig{})
+	if err != nil {
+		return nil, err
+	}
+	var nic vnet.NIC = network
+	if l.loss > 0 {
+		if nic, err = vnet.NewLossFilter(network, l.loss, vnet.WithLossSeed(1)); err != nil {
+			return nil, err
+		}
+	}
+	if err := l.router.AddNet(nic); err != nil {
+		return nil, err
+	}
+	var settings webrtc.SettingEngine
+	settings.SetNet(network)
+	settings.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
+	return NewConnWith(cfg, settings)
+}
+
+func sendRaw(t *testing.T, c *dataChannel, message []byte) {
+	t.Helper()
+	if err := c.dc.Send(message); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func sendText(t *testing.T, c *dataChannel, text string) {
+	t.Helper()
+	if err := c.dc.SendText(text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func expectRefused(t *testing.T, c *conn) {
+	t.Helper()
+	extra, err := c.pc.CreateDataChannel("extra", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := make(chan error, 1)
+	extra.OnOpen(func() {
+		raw, err := extra.Detach()
+		if err != nil {
+			refused <- err
+			return
+		}
+		_, err = raw.Read(make([]byte, 100))
+		refused <- err
+	})
+	select {
+	case err := <-refused:
+		if !errors.Is(err, io.EOF) {
+			t.Errorf("read: %v", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("not closed")
+	}
+}
+
+func leakCheck(t *testing.T) func() {
+	before := goleak.IgnoreCurrent()
+	return func() { goleak.VerifyNone(t, before) }
+}

@@ -1,0 +1,218 @@
+package peer
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/pion/webrtc/v4"
+
+	"tallow/internal/core/wire"
+)
+
+// conn implements Conn over pion's PeerConnection, which natively is pion's own and in the browser wraps the browser's.
+// What pion's browser build lacks or does lossily is in conn_js.go.
+type conn struct {
+	cfg      ConnConfig
+	pc       *webrtc.PeerConnection
+	channels [2]*dataChannel
+
+	turn   chan struct{} // whoever put the token in may negotiate; Close keeps it
+	early  earlyCandidates
+	closed chan struct{} // Close has begun
+	gone   chan struct{} // Close is done
+	once   sync.Once
+
+	platform
+}
+
+func newConn(cfg ConnConfig, pc *webrtc.PeerConnection) *conn {
+	return &conn{cfg: cfg, pc: pc, turn: make(chan struct{}, 1), closed: make(chan struct{}), gone: make(chan struct{})}
+}
+
+// exclusively runs fn when nothing else negotiates. fn runs to its end even if ctx ends before.
+func (c *conn) exclusively(ctx context.Context, operation string, fn func() error) error {
+	select {
+	case <-c.closed:
+		return ErrClosed
+	default:
+	}
+	select {
+	case c.turn <- struct{}{}:
+	case <-c.closed:
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	result := make(chan error, 1)
+	go func() {
+		err := fn()
+		<-c.turn
+		result <- err
+	}()
+	select {
+	case err := <-result:
+		if err != nil {
+			return fmt.Errorf("peer: %s: %w", operation, err)
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Offer implements Conn.
+func (c *conn) Offer(ctx context.Context, restart bool) (string, error) {
+	var offer webrtc.SessionDescription
+	err := c.exclusively(ctx, "offer", func() (err error) {
+		if offer, err = c.pc.CreateOffer(&webrtc.OfferOptions{ICERestart: restart}); err != nil {
+			return err
+		}
+		return c.pc.SetLocalDescription(offer)
+	})
+	if err != nil {
+		return "", err
+	}
+	return offer.SDP, nil
+}
+
+// Answer implements Conn.
+func (c *conn) Answer(ctx context.Context, offer string) (string, error) {
+	var answer webrtc.SessionDescription
+	err := c.exclusively(ctx, "answer", func() (err error) {
+		if err := c.setRemote(webrtc.SDPTypeOffer, offer); err != nil {
+			return err
+		}
+		if answer, err = c.pc.CreateAnswer(nil); err != nil {
+			return err
+		}
+		return c.pc.SetLocalDescription(answer)
+	})
+	if err != nil {
+		return "", err
+	}
+	return answer.SDP, nil
+}
+
+// SetAnswer implements Conn.
+func (c *conn) SetAnswer(ctx context.Context, sdp string) error {
+	return c.exclusively(ctx, "apply answer", func() error { return c.setRemote(webrtc.SDPTypeAnswer, sdp) })
+}
+
+// setRemote applies a description, and the candidates that waited for it: one that the platform refuses costs no other.
+func (c *conn) setRemote(t webrtc.SDPType, sdp string) error {
+	if err := c.pc.SetRemoteDescription(webrtc.SessionDescription{Type: t, SDP: sdp}); err != nil {
+		return err
+	}
+	for _, candidate := range c.early.describe(sdp) {
+		_ = c.addCandidate(candidate)
+	}
+	return nil
+}
+
+// AddCandidate implements Conn.
+func (c *conn) AddCandidate(ctx context.Context, candidate wire.Candidate) error {
+	return c.exclusively(ctx, "add candidate", func() error {
+		if now, err := c.early.offer(candidate); !now || err != nil {
+			return err
+		}
+		return c.addCandidate(candidate)
+	})
+}
+
+// SetICEServers implements Conn.
+func (c *conn) SetICEServers(ice wire.ICEServers) error {
+	return c.exclusively(context.Background(), "set ICE servers", func() error { return c.configure(ice) })
+}
+
+// Channel implements Conn.
+func (c *conn) Channel(ch wire.Channel) Channel { return c.channels[ch] }
+
+// Close implements Conn.
+func (c *conn) Close() error {
+	c.once.Do(func() {
+		close(c.closed)
+		c.turn <- struct{}{}
+		c.shut()
+		close(c.gone)
+	})
+	<-c.gone
+	return nil
+}
+
+// configuration lets the operator's demand for relays count as much as the caller's.
+func configuration(ice wire.ICEServers, relayOnly bool) webrtc.Configuration {
+	var cfg webrtc.Configuration
+	for _, s := range ice.Servers {
+		server := webrtc.ICEServer{URLs: s.URLs, Username: s.Username}
+		if s.Credential != "" {
+			server.Credential = s.Credential
+		}
+		cfg.ICEServers = append(cfg.ICEServers, server)
+	}
+	if relayOnly || ice.RelayOnly {
+		cfg.ICETransportPolicy = webrtc.ICETransportPolicyRelay
+	}
+	return cfg
+}
+
+func label(id wire.Channel) string {
+	if id == wire.Bulk {
+		return "bulk"
+	}
+	return "control"
+}
+
+func channelInit(id wire.Channel) *webrtc.DataChannelInit {
+	yes, n := true, uint16(id)
+	return &webrtc.DataChannelInit{Ordered: &yes, Negotiated: &yes, ID: &n}
+}
+
+// earlyCandidates keeps the candidates of a remote description that has not come yet. A candidate of an older one is
+// taken for such, as nothing tells them apart; the next description drops it.
+type earlyCandidates struct {
+	fragments []string // ICE user name fragments of the remote description
+	waiting   []wire.Candidate
+}
+
+// offer reports whether the candidate can be added now; if not, it keeps it.
+func (e *earlyCandidates) offer(c wire.Candidate) (now bool, err error) {
+	if e.fits(c) {
+		return true, nil
+	}
+	if len(e.waiting) == MaxEarlyCandidates {
+		return false, ErrTooManyCandidates
+	}
+	e.waiting = append(e.waiting, c)
+	return false, nil
+}
+
+// describe notes the remote description and returns the candidates that waited for it.
+func (e *earlyCandidates) describe(sdp string) (ready []wire.Candidate) {
+	e.fragments = nil
+	for line := range strings.Lines(sdp) {
+		if f, ok := strings.CutPrefix(strings.TrimSpace(line), "a=ice-ufrag:"); ok {
+			e.fragments = append(e.fragments, f)
+		}
+	}
+	for _, c := range e.waiting {
+		if e.fits(c) {
+			ready = append(ready, c)
+		}
+	}
+	e.waiting = nil
+	return ready
+}
+
+func (e *earlyCandidates) fits(c wire.Candidate) bool {
+	if c.UsernameFragment == "" {
+		return e.fragments != nil
+	}
+	for _, f := range e.fragments {
+		if f == c.UsernameFragment {
+			return true
+		}
+	}
+	return false
+}

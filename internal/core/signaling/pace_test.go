@@ -1,0 +1,89 @@
+package signaling
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"tallow/internal/core/wire"
+)
+
+func TestBackoff(t *testing.T) {
+	var b backoff
+	for i, want := range []time.Duration{1500, 4500, 13500, 15000, 15000} {
+		if got := b.next(1 - 1e-12); got.Round(time.Millisecond) != want*time.Millisecond {
+			t.Errorf("longest wait %d: %v, want %v ms", i, got, int(want))
+		}
+	}
+	b.reset()
+	for range 3 {
+		if got := b.next(0); got != 500*time.Millisecond {
+			t.Errorf("shortest wait: %v", got)
+		}
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	var sum time.Duration
+	for range 1000 {
+		d := b.next(random.Float64())
+		if d < firstBackoff || d > mostBackoff {
+			t.Fatalf("wait of %v", d)
+		}
+		sum += d
+	}
+	if mean := sum / 1000; mean < 5*time.Second || mean > 12*time.Second {
+		t.Errorf("mean wait %v", mean)
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	for _, c := range []struct {
+		seconds uint32
+		random  float64
+		want    time.Duration
+	}{{4, 0, 4 * time.Second}, {4, 0.5, 4500 * time.Millisecond}, {1 << 31, 0, 10 * time.Minute}, {0, 0.9, 0}} {
+		if got := retryAfter(wire.Closing{RetryAfter: c.seconds}, c.random); got != c.want {
+			t.Errorf("%d s, %v: %v, want %v", c.seconds, c.random, got, c.want)
+		}
+	}
+}
+
+func TestHeartbeat(t *testing.T) {
+	start := time.Unix(1000, 0)
+	at := func(s float64) time.Time { return start.Add(time.Duration(s * float64(time.Second))) }
+	type step struct {
+		at    float64
+		heard uint64
+		nudge bool
+		want  string  // "", "ping" or "gone"
+		next  float64 // 0: not looked at
+	}
+	for name, steps := range map[string][]step{
+		"answered": {
+			{0.1, 1, false, "", 20}, {20, 1, false, "ping", 30}, {20.1, 2, false, "", 40}, {40, 2, false, "ping", 50}, {49.9, 3, false, "", 60}},
+		"other messages answer too": {{0.1, 1, false, "", 20}, {20, 9, false, "ping", 30}, {29, 10, false, "", 40}},
+		"never entered":             {{5, 0, false, "", 10}, {10, 0, false, "gone", 0}},
+		"silent":                    {{0.1, 1, false, "", 20}, {20, 1, false, "ping", 30}, {29.9, 1, false, "", 30}, {30.5, 1, false, "gone", 0}},
+		// The page was frozen: what came meanwhile is read first.
+		"late, alive": {{0.1, 1, false, "", 20}, {20, 1, false, "ping", 30}, {90, 1, false, "", 91}, {90.1, 2, false, "ping", 100.1}, {90.2, 3, false, "", 110.1}},
+		"late, gone":  {{0.1, 1, false, "", 20}, {20, 1, false, "ping", 30}, {90, 1, false, "", 91}, {90.5, 1, false, "", 91}, {91, 1, false, "gone", 0}},
+		// A timer that fires late, but whose ping was answered, is no reason to doubt.
+		"throttled": {{0.1, 1, false, "", 20}, {60, 1, false, "ping", 70}, {60.1, 2, false, "", 80}, {120, 2, false, "ping", 130}},
+		"nudged":    {{0.1, 1, false, "", 20}, {3, 1, true, "ping", 7}, {4, 2, false, "", 23}},
+		"nudged, gone": {
+			{0.1, 1, false, "", 20}, {3, 1, true, "ping", 7}, {5, 1, true, "", 7}, {7, 1, false, "gone", 0}},
+		"nudged while waiting": {{0.1, 1, false, "", 20}, {20, 1, false, "ping", 30}, {21, 1, true, "", 25}, {25, 1, false, "gone", 0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var h heartbeat
+			h.ask(start, 0, answerWithin)
+			for _, s := range steps {
+				nudged := s.nudge && h.nudge(at(s.at), s.heard)
+				ping, gone, next := h.step(at(s.at), s.heard)
+				got := map[[2]bool]string{{true, false}: "ping", {false, true}: "gone"}[[2]bool{ping || nudged, gone}]
+				if got != s.want || s.next != 0 && !next.Equal(at(s.next)) {
+					t.Fatalf("at %v s: %q, next %v; want %q, %v", s.at, got, next.Sub(start), s.want, s.next)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,5 @@
+//go:build !linux && !darwin
+
+package diskstore
+
+func free(string) (int64, error) { return -1, nil }
