@@ -58,6 +58,12 @@ export function createHost(go, parts) {
 
   const host = {
     attach: context.attach,
+    /** Takes over an object that Go hands out. @param {number} handle */
+    take(handle) {
+      const object = objects.get(handle);
+      objects.delete(handle);
+      return object;
+    },
     /** How many objects it keeps: a test holds that none is left behind. */
     get kept() {
       return objects.size;

@@ -1,0 +1,94 @@
+# Tallow. `make run` builds everything and serves the page; `make test` runs every check.
+
+GO       ?= go
+WASM     := bin/tallow.wasm
+SERVER   := bin/tallow-server
+ADDR     ?= 127.0.0.1:8080
+SUDO     := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+JS       := GOOS=js GOARCH=wasm
+# What compiles for the browser.
+CLIENT   := ./internal/... ./wasm
+FUZZTIME ?= 10s
+GO_SOURCES  := $(shell find internal wasm -name '*.go' -not -name '*_test.go') go.mod go.sum $(shell find internal -name '*.txt')
+WEB_SOURCES := $(wildcard web/*.html web/*.js web/*.css web/*.svg web/*.webmanifest web/*.d.ts web/*.png) wasm_exec.js
+SERVER_SOURCES := $(shell find server web internal/core/wire -name '*.go' -not -name '*_test.go') go.mod go.sum
+
+.PHONY: all build run test check fmt vet staticcheck unit unit-js e2e deps soak fuzz bench-throughput bench-load clean
+
+all: build
+
+build: $(SERVER)
+
+run: build
+	$(SERVER) -addr $(ADDR)
+
+# The support file must be that of the toolchain which compiles the WebAssembly.
+wasm_exec.js: $(shell $(GO) env GOROOT)/lib/wasm/wasm_exec.js
+	cp $< $@
+
+# -trimpath and an empty build id make two builds of the same sources the same bytes.
+$(WASM): $(GO_SOURCES)
+	@mkdir -p bin
+	$(JS) $(GO) build -trimpath -ldflags='-s -w -buildid=' -o $@ ./wasm
+
+web/dist/build.json: $(WASM) $(WEB_SOURCES) web/pack/main.go
+	$(GO) run ./web/pack -wasm $(WASM)
+
+$(SERVER): web/dist/build.json $(SERVER_SOURCES)
+	$(GO) build -trimpath -ldflags='-s -w' -o $@ ./server
+
+# The order is from quick to slow.
+test: deps check unit unit-js e2e
+
+check: fmt vet staticcheck
+
+fmt:
+	@files=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); if [ -n "$$files" ]; then echo "gofmt:"; echo "$$files"; exit 1; fi
+
+vet:
+	$(GO) vet ./...
+	$(JS) $(GO) vet $(CLIENT)
+
+staticcheck:
+	$(GO) tool staticcheck ./...
+	$(JS) $(GO) tool staticcheck $(CLIENT)
+
+unit: $(SERVER)
+	$(GO) test -race -timeout 10m ./...
+
+# The core and the bridge in a real browser.
+unit-js: deps
+	$(JS) $(GO) test -exec="node $(CURDIR)/e2e/gotest.mjs" -timeout 10m $(CLIENT)
+
+e2e: deps $(SERVER)
+	cd e2e && node --test --test-concurrency=1 --test-reporter=spec '*.test.mjs'
+
+# Browsers and the driver for them: installed where they are missing.
+deps: e2e/node_modules/.package-lock.json
+	@missing=; for p in chromium firefox-esr; do command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+	for p in ip:iproute2 tc:iproute2 node:nodejs npm:npm; do command -v $${p%%:*} >/dev/null || missing="$$missing $${p#*:}"; done; \
+	if [ -n "$$missing" ]; then $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq $$missing; fi
+
+e2e/node_modules/.package-lock.json: e2e/package-lock.json
+	@command -v npm >/dev/null || { $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq nodejs npm; }
+	cd e2e && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# Long forms: big files. Hours are not needed, but minutes are.
+soak: deps $(SERVER)
+	cd e2e && node --test --test-concurrency=1 --test-reporter=spec --test-timeout=3600000 '*.soak.mjs'
+
+# Every fuzz target of the tree for FUZZTIME each.
+fuzz:
+	@set -e; for package in $$($(GO) list ./...); do \
+	for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	echo "$$package $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$package; done; done
+
+bench-throughput: deps $(SERVER)
+	node bench/throughput/bench.mjs
+
+bench-load: deps $(SERVER)
+	node bench/load/bench.mjs
+
+clean:
+	rm -rf bin $(filter-out web/dist/.gitkeep,$(wildcard web/dist/*))

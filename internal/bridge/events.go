@@ -1,0 +1,138 @@
+package bridge
+
+import (
+	"tallow/internal/core/fault"
+	"tallow/internal/core/room"
+)
+
+// head is what every event begins with.
+type head struct {
+	Type string `json:"type"`
+	Room int    `json:"room"`
+}
+
+type stateEvent struct {
+	head
+	State room.State `json:"state"`
+	Code  fault.Code `json:"code,omitempty"`
+}
+
+type peerEvent struct {
+	head
+	Peer room.Peer `json:"peer"`
+}
+
+type joinEvent struct {
+	head
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+type offerEvent struct {
+	head
+	Offer room.Offer `json:"offer"`
+}
+
+type withdrawnEvent struct {
+	head
+	ID   string     `json:"id"`
+	Code fault.Code `json:"code,omitempty"`
+}
+
+type problemEvent struct {
+	head
+	Code fault.Code `json:"code"`
+	Peer string     `json:"peer,omitempty"`
+}
+
+type goneEvent struct {
+	head
+	Code fault.Code `json:"code,omitempty"`
+}
+
+// features is what the browser has, as open answers it.
+type features struct {
+	Crypto      string `json:"crypto"`
+	Storage     string `json:"storage"`
+	MemoryLimit int64  `json:"memoryLimit,omitempty"` // bytes; 0: none
+}
+
+// transferEvent is a transfer's snapshot. Files come once; after that only those that changed.
+type transferEvent struct {
+	head
+	transferSnapshot
+	Result   *room.Result `json:"result,omitempty"`
+	Delivery string       `json:"delivery,omitempty"` // what was received, in storage
+}
+
+type transferSnapshot struct {
+	ID         string          `json:"id"`
+	Files      []room.File     `json:"files,omitempty"`
+	Changed    []room.File     `json:"changed,omitempty"`
+	Deliveries []room.Delivery `json:"deliveries"`
+}
+
+// translator turns a room's events into what JavaScript gets. There, a transfer's id is that of its sender and its own, which together
+// are unique. The translator remembers the files of running transfers, so that a hundred thousand of them do not cross with
+// every tick.
+type translator struct {
+	number int
+	self   string // our id; set before the first transfer of ours
+	files  map[string][]room.File
+}
+
+func newTranslator(number int) *translator {
+	return &translator{number: number, files: map[string][]room.File{}}
+}
+
+// translate returns the event as JSON wants it.
+func (t *translator) translate(e room.Event) any {
+	h := func(kind string) head { return head{kind, t.number} }
+	switch e := e.(type) {
+	case room.RoomChanged:
+		return stateEvent{h("state"), e.State, e.Code}
+	case room.PeerJoined:
+		return peerEvent{h("peerjoin"), e.Peer}
+	case room.PeerChanged:
+		return peerEvent{h("peerchange"), e.Peer}
+	case room.PeerLeft:
+		return peerEvent{h("peerleave"), e.Peer}
+	case room.JoinRequested:
+		return joinEvent{h("joinrequest"), e.ID, e.Name}
+	case room.OfferReceived:
+		e.Offer.ID = e.Offer.From + e.Offer.ID
+		return offerEvent{h("offer"), e.Offer}
+	case room.OfferWithdrawn:
+		return withdrawnEvent{h("offerwithdrawn"), e.From + e.ID, e.Code}
+	case room.TransferProgress:
+		return transferEvent{head: h("progress"), transferSnapshot: t.snapshot(e.Transfer)}
+	case room.TransferFinished:
+		s := t.snapshot(e.Transfer)
+		delete(t.files, s.ID)
+		s.Files, s.Changed = e.Transfer.Files, nil
+		return transferEvent{h("finished"), s, &e.Result, e.Result.Delivery}
+	case room.Problem:
+		return problemEvent{h("problem"), e.Code, e.Peer}
+	default:
+		return problemEvent{h("problem"), fault.Internal, ""}
+	}
+}
+
+func (t *translator) snapshot(tr room.Transfer) transferSnapshot {
+	s := transferSnapshot{ID: t.self + tr.ID, Deliveries: tr.Deliveries}
+	if tr.Incoming {
+		s.ID = tr.Deliveries[0].Peer + tr.ID
+	}
+	before, known := t.files[s.ID]
+	if !known || len(before) != len(tr.Files) {
+		s.Files = tr.Files
+	} else {
+		for i, f := range tr.Files {
+			if f != before[i] {
+				s.Changed = append(s.Changed, f)
+			}
+		}
+	}
+	t.files[s.ID] = tr.Files
+	return s
+}

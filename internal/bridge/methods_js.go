@@ -1,0 +1,454 @@
+package bridge
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"tallow/internal/bridge/bytes"
+	"tallow/internal/core/fault"
+	"tallow/internal/core/host"
+	"tallow/internal/core/peer"
+	"tallow/internal/core/room"
+	"tallow/internal/core/transfer"
+	"tallow/internal/core/wire"
+)
+
+// methods are what web/boot.js can call. JavaScript has checked the arguments, so those that do not decode are a bug.
+var methods = map[string]func(*instance, []byte) (any, error){
+	"open":           decoded((*instance).open),
+	"close":          decoded((*instance).close),
+	"parseLink":      decoded((*instance).parseLink),
+	"createRoom":     decoded((*instance).createRoom),
+	"joinRoom":       decoded((*instance).joinRoom),
+	"leave":          decoded((*instance).leave),
+	"members":        decoded((*instance).membersOf),
+	"lock":           decoded((*instance).lock),
+	"approve":        decoded((*instance).approve),
+	"remove":         decoded((*instance).remove),
+	"markVerified":   decoded((*instance).markVerified),
+	"send":           decoded((*instance).sendFiles),
+	"accept":         decoded((*instance).accept),
+	"decline":        decoded((*instance).decline),
+	"cancel":         decoded((*instance).cancel),
+	"cancelDelivery": decoded((*instance).cancelDelivery),
+	"retry":          decoded((*instance).retry),
+	"setPaused":      decoded((*instance).setPaused),
+	"setLimit":       decoded((*instance).setLimit),
+	"file":           decoded((*instance).file),
+	"discard":        decoded((*instance).discard),
+}
+
+func decoded[A any](method func(*instance, A) (any, error)) func(*instance, []byte) (any, error) {
+	return func(i *instance, text []byte) (any, error) {
+		var args A
+		if err := json.Unmarshal(text, &args); err != nil {
+			return nil, fault.New(fault.Internal, err)
+		}
+		return method(i, args)
+	}
+}
+
+type none struct{}
+
+// leftover is how long ago a page must have ended before what it received is deleted. Downloads that it began copy from there, and need
+// less.
+const leftover = time.Hour
+
+func (i *instance) open(none) (any, error) {
+	engine, accelerated := bytes.NewEngine()
+	// Each instance has a storage of its own: what one receives is of no use to another.
+	name := strings.ToLower(rand.Text())
+	storage, err := bytes.OpenStorage(i.ctx, name)
+	if err != nil {
+		return nil, fault.New(fault.StorageFailed, err)
+	}
+	i.engine, i.storage = engine, storage
+	go storage.Sweep(i.ctx, leftover) // if it fails, the next page tries again
+	f := features{Crypto: "wasm", Storage: "opfs"}
+	if accelerated {
+		f.Crypto = "webcrypto"
+	}
+	if storage.Refusal() != "" {
+		f.Storage, f.MemoryLimit = "memory", bytes.MemoryLimit
+	}
+	return struct {
+		Version  string   `json:"version"`
+		Features features `json:"features"`
+	}{i.version, f}, nil
+}
+
+func (i *instance) close(none) (any, error) {
+	i.mu.Lock()
+	members := slices.Collect(maps.Values(i.rooms))
+	i.mu.Unlock()
+	for _, m := range members {
+		m.leave()
+	}
+	if i.storage == nil {
+		return nil, nil
+	}
+	return nil, i.storage.Close()
+}
+
+func (i *instance) parseLink(args struct{ Link string }) (any, error) {
+	link, err := parseLink(args.Link)
+	if err != nil {
+		return nil, err
+	}
+	keys := link.Keys()
+	defer keys.Destroy()
+	return struct {
+		Room string `json:"room"`
+	}{keys.ID.String()}, nil
+}
+
+type enterArgs struct {
+	Room       int
+	Link       string
+	Name       string
+	ServerURL  string
+	IceServers []struct {
+		URLs                 []string
+		Username, Credential string
+	}
+	RelayOnly     bool
+	MaxRecipients int
+	Admission     room.Admission
+	// Of an identity that was kept:
+	Seed    *bytes32
+	Members []bytes32 // the last roster of an own room
+}
+
+func (i *instance) createRoom(args enterArgs) (any, error) {
+	return i.enterRoom(args, room.Create)
+}
+
+func (i *instance) joinRoom(args enterArgs) (any, error) {
+	link, err := parseLink(args.Link)
+	if err != nil {
+		return nil, err
+	}
+	return i.enterRoom(args, func(ctx context.Context, cfg room.Config) (*room.Room, error) {
+		if len(args.Members) > 0 {
+			cfg.Saved = &room.Saved{Secret: link.Secret}
+			for _, m := range args.Members {
+				cfg.Saved.Members = append(cfg.Saved.Members, wire.Hash(m))
+			}
+		}
+		return room.Join(ctx, link, cfg)
+	})
+}
+
+func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Config) (*room.Room, error)) (any, error) {
+	ctx, cancel := context.WithCancel(i.ctx)
+	m := &member{number: args.Room, cancel: cancel, entered: make(chan struct{})}
+	m.leave = sync.OnceFunc(func() { i.end(m) })
+	t := newTranslator(args.Room)
+	cfg := room.Config{
+		Name:          args.Name,
+		ServerURL:     args.ServerURL,
+		Seed:          (*[32]byte)(args.Seed),
+		RelayOnly:     args.RelayOnly,
+		MaxRecipients: args.MaxRecipients,
+		Admission:     args.Admission,
+		Engine:        i.engine,
+		Storage:       i.storage,
+		NewConn:       peer.NewConn,
+		Events: func(e room.Event) {
+			if f, ok := e.(room.TransferFinished); ok && f.Result.Delivery != "" {
+				i.mu.Lock()
+				i.received[f.Result.Delivery] = f.Result.Stored
+				i.mu.Unlock()
+			}
+			i.send(t.translate(e))
+			if c, ok := e.(room.RoomChanged); ok && c.State == room.StateClosed {
+				go m.leave()
+			}
+		},
+	}
+	for _, s := range args.IceServers {
+		cfg.ICE = append(cfg.ICE, wire.ICEServer{URLs: s.URLs, Username: s.Username, Credential: s.Credential})
+	}
+	i.mu.Lock()
+	i.rooms[args.Room] = m
+	i.mu.Unlock()
+	r, err := enter(ctx, cfg)
+	m.room = r
+	close(m.entered)
+	if err != nil {
+		go m.leave()
+		return nil, err
+	}
+	self := r.Self()
+	t.self = self.ID
+	link := r.Link()
+	keys := link.Keys()
+	defer keys.Destroy()
+	return struct {
+		Room     string    `json:"room"`
+		Fragment string    `json:"fragment"`
+		Self     room.Peer `json:"self"`
+		Seed     bytes32   `json:"seed"`
+	}{keys.ID.String(), link.Fragment(), self, r.Seed()}, nil
+}
+
+// end leaves m's room, whether it has been entered or not, and tells the page when nothing of it runs any more.
+func (i *instance) end(m *member) {
+	m.cancel()
+	<-m.entered
+	if m.room != nil {
+		m.room.Leave(i.ctx) // closes everything even where it cannot say goodbye
+	}
+	i.mu.Lock()
+	delete(i.rooms, m.number)
+	release := m.atLeave
+	i.mu.Unlock()
+	for _, f := range release {
+		f()
+	}
+	i.send(goneEvent{head: head{"gone", m.number}})
+}
+
+// in returns the room of a number, once it has been entered.
+func (i *instance) in(number int) (*room.Room, error) {
+	i.mu.Lock()
+	m := i.rooms[number]
+	i.mu.Unlock()
+	if m == nil {
+		return nil, fault.New(fault.RoomClosed, nil)
+	}
+	<-m.entered
+	if m.room == nil {
+		return nil, fault.New(fault.RoomClosed, nil)
+	}
+	return m.room, nil
+}
+
+// do runs f on a room, for methods without a value.
+func (i *instance) do(number int, f func(*room.Room) error) (any, error) {
+	r, err := i.in(number)
+	if err != nil {
+		return nil, err
+	}
+	return nil, f(r)
+}
+
+func (i *instance) leave(args struct{ Room int }) (any, error) {
+	i.mu.Lock()
+	m := i.rooms[args.Room]
+	i.mu.Unlock()
+	if m != nil {
+		m.leave()
+	}
+	return nil, nil
+}
+
+// membersOf answers with the roster of an own room, for the page to keep.
+func (i *instance) membersOf(args struct{ Room int }) (any, error) {
+	r, err := i.in(args.Room)
+	if err != nil {
+		return nil, err
+	}
+	members := []bytes32{}
+	for _, m := range r.Saved().Members {
+		members = append(members, bytes32(m))
+	}
+	return members, nil
+}
+
+func (i *instance) lock(args struct {
+	Room   int
+	Locked bool
+}) (any, error) {
+	return i.do(args.Room, func(r *room.Room) error { return r.Lock(args.Locked) })
+}
+
+func (i *instance) approve(args struct {
+	Room  int
+	Peer  id
+	Admit bool
+}) (any, error) {
+	return i.do(args.Room, func(r *room.Room) error { return r.Approve(wire.ID(args.Peer), args.Admit) })
+}
+
+func (i *instance) remove(args struct {
+	Room int
+	Peer id
+}) (any, error) {
+	return i.do(args.Room, func(r *room.Room) error { return r.Remove(wire.ID(args.Peer)) })
+}
+
+func (i *instance) markVerified(args struct {
+	Room     int
+	Peer     id
+	Verified bool
+}) (any, error) {
+	return i.do(args.Room, func(r *room.Room) error { return r.MarkVerified(wire.ID(args.Peer), args.Verified) })
+}
+
+type outFile struct {
+	Kind         string
+	Path         string
+	Type         string
+	LastModified float64
+	Text         string
+	Handle       uint32
+}
+
+// sendFiles offers files. From here on the handles are ours; they are released with the room, since a delivery can be retried until then.
+func (i *instance) sendFiles(args struct {
+	Room  int
+	To    []id
+	Limit float64
+	Files []outFile
+}) (any, error) {
+	release := func() {
+		for _, f := range args.Files {
+			host.Handle(f.Handle).Release() // 0 is none
+		}
+	}
+	r, err := i.in(args.Room)
+	if err != nil {
+		release()
+		return nil, err
+	}
+	options := room.SendOptions{LimitPerRecipient: int64(math.Ceil(args.Limit))}
+	for _, to := range args.To {
+		options.To = append(options.To, wire.ID(to))
+	}
+	files := make([]room.OutFile, len(args.Files))
+	for n, f := range args.Files {
+		out := room.OutFile{Path: f.Path, Type: f.Type, Modified: int64(f.LastModified)}
+		if f.Kind == "text" {
+			out.Kind, out.Text = wire.KindText, f.Text
+		} else {
+			out.Source = bytes.NewSource(host.Handle(f.Handle))
+		}
+		files[n] = out
+	}
+	t, err := r.Send(files, options)
+	if err != nil {
+		release()
+		return nil, err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if m := i.rooms[args.Room]; m != nil {
+		m.atLeave = append(m.atLeave, release)
+	} else {
+		release()
+	}
+	return transferSnapshot{ID: r.Self().ID + t.ID, Files: t.Files, Deliveries: t.Deliveries}, nil
+}
+
+// transferArgs name a transfer.
+type transferArgs struct {
+	Room int
+	ID   bytes32 // sender and transfer
+}
+
+func (i *instance) accept(args struct {
+	transferArgs
+	Files []uint32
+}) (any, error) {
+	var snapshot transferSnapshot
+	_, err := i.doTransfer(args.transferArgs, func(r *room.Room, key transfer.Key) error {
+		t, err := r.Accept(key, args.Files)
+		snapshot = transferSnapshot{ID: key.Sender.String() + t.ID, Files: t.Files, Deliveries: t.Deliveries}
+		return err
+	})
+	return snapshot, err
+}
+
+func (i *instance) doTransfer(args transferArgs, f func(*room.Room, transfer.Key) error) (any, error) {
+	return i.do(args.Room, func(r *room.Room) error {
+		return f(r, transfer.Key{Sender: wire.ID(args.ID[:16]), Transfer: wire.ID(args.ID[16:])})
+	})
+}
+
+func (i *instance) decline(args struct {
+	transferArgs
+	Reason string
+}) (any, error) {
+	return i.doTransfer(args.transferArgs, func(r *room.Room, key transfer.Key) error { return r.Decline(key, args.Reason) })
+}
+
+func (i *instance) cancel(args transferArgs) (any, error) {
+	return i.doTransfer(args, func(r *room.Room, key transfer.Key) error { return r.Cancel(key) })
+}
+
+func (i *instance) cancelDelivery(args struct {
+	transferArgs
+	Peer id
+}) (any, error) {
+	return i.doTransfer(args.transferArgs, func(r *room.Room, key transfer.Key) error { return r.CancelDelivery(key, wire.ID(args.Peer)) })
+}
+
+func (i *instance) retry(args struct {
+	transferArgs
+	Peer id
+}) (any, error) {
+	return i.doTransfer(args.transferArgs, func(r *room.Room, key transfer.Key) error { return r.Retry(key, wire.ID(args.Peer)) })
+}
+
+func (i *instance) setPaused(args struct {
+	transferArgs
+	Paused bool
+}) (any, error) {
+	return i.doTransfer(args.transferArgs, func(r *room.Room, key transfer.Key) error { return r.SetPaused(key, args.Paused) })
+}
+
+func (i *instance) setLimit(args struct {
+	transferArgs
+	Limit float64
+}) (any, error) {
+	return i.doTransfer(args.transferArgs, func(r *room.Room, key transfer.Key) error { return r.SetLimit(key, int64(math.Ceil(args.Limit))) })
+}
+
+// file hands a received file to the page: web/boot.js takes the object of the handle.
+func (i *instance) file(args struct {
+	Delivery string
+	Index    uint32
+}) (any, error) {
+	i.mu.Lock()
+	stored, ok := i.received[args.Delivery][args.Index]
+	i.mu.Unlock()
+	if !ok {
+		return nil, fault.Newf(fault.StorageFailed, "the received copy is gone")
+	}
+	file, ok := stored.(*bytes.File)
+	if !ok {
+		return nil, fault.Newf(fault.Internal, "a stored %T", stored)
+	}
+	handle, err := file.Object(i.ctx)
+	if err != nil {
+		return nil, fault.New(fault.StorageFailed, err)
+	}
+	return struct {
+		Handle host.Handle `json:"handle"`
+	}{handle}, nil
+}
+
+func (i *instance) discard(args struct{ Delivery string }) (any, error) {
+	i.mu.Lock()
+	files, ok := i.received[args.Delivery]
+	delete(i.received, args.Delivery)
+	i.mu.Unlock()
+	if !ok {
+		return nil, nil
+	}
+	for _, f := range files {
+		f.Close()
+	}
+	if err := i.storage.Remove(i.ctx, args.Delivery); err != nil {
+		return nil, fault.New(fault.StorageFailed, err)
+	}
+	return nil, nil
+}

@@ -1,0 +1,425 @@
+// @ts-check
+// The page: enters the room that the address names, or makes one, and connects the parts of the page with it. It uses nothing of
+// Tallow but the public API (tallow.d.ts).
+
+import { Compose } from "./compose.js";
+import { People, toWhom } from "./people.js";
+import { svg } from "./qr.js";
+import { byId, complaint, copy, el, say } from "./view.js";
+
+/**
+ * @typedef {import("./tallow.js").Room} Room
+ * @typedef {import("./tallow.js").Tallow} Tallow
+ * @typedef {import("./tallow.js").ErrorCode} ErrorCode
+ */
+
+// What a tab remembers for its reload. A link is a secret: it is held here only until the room is entered; from then on the tab knows
+// only its hash, and the room is kept by tallow.remembered(), under its own rules.
+const LINK = "tallow.link";
+const ROOM = "tallow.room";
+// What the person chose, for all tabs.
+const NAME = "tallow.name";
+const RELAY_ONLY = "tallow.relayOnly";
+const APPROVAL = "tallow.approval";
+
+/** Storage that a browser may refuse: then the page forgets, and works. */
+const tab = store(() => sessionStorage);
+const person = store(() => localStorage);
+
+takeLinkFromAddress();
+
+const alerts = byId("alerts", HTMLElement);
+const sendButton = byId("send-button", HTMLButtonElement);
+const compose = new Compose(showSendable);
+const people = new People(showSendable, complain);
+/** @type {Promise<[typeof import("./tallow.js"), import("./transfers.js").Transfers]> | undefined} */
+let modules;
+/** @type {Tallow | undefined} */
+let tallow;
+/** @type {Room | undefined} */
+let room;
+/** The name drawn for this page, where the browser keeps none. @type {string | undefined} */
+let drawnName;
+/** The latest attempt to enter; an older one that ends is ignored. */
+let attempt = 0;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let again;
+
+showOwnName();
+showSendable();
+connectControls();
+showBuild();
+enter();
+
+/** The secret leaves the address bar and the history before anything else happens. */
+function takeLinkFromAddress() {
+  if (!location.hash) return false;
+  tab.set(LINK, location.href);
+  tab.set(ROOM, undefined);
+  history.replaceState(null, "", location.pathname + location.search);
+  return true;
+}
+
+async function enter() {
+  const mine = ++attempt;
+  clearTimeout(again);
+  try {
+    modules ??= loadModules();
+    const [api, transfers] = await modules;
+    if (!tallow) {
+      tallow = await api.load();
+      showFeatures(tallow);
+    }
+    const link = await linkToEnter(tallow);
+    if (mine !== attempt) return;
+    const options = { name: ownName(), relayOnly: person.get(RELAY_ONLY) === "yes" };
+    const entered = link
+      ? await tallow.joinRoom(link, { ...options, onpending: () => mine === attempt && banner("pending", "Waiting to be let in: the person who made this room is being asked.") })
+      : await tallow.createRoom({ ...options, admission: person.get(APPROVAL) === "yes" ? "approval" : "auto" });
+    if (mine !== attempt) {
+      entered.leave();
+      return;
+    }
+    tab.set(ROOM, await hash(entered.link));
+    tab.set(LINK, undefined);
+    hideProblem();
+    showRoom(entered);
+    transfers.show(entered, tallow.features.memoryLimit);
+  } catch (error) {
+    if (mine === attempt) showProblem(error);
+  } finally {
+    if (mine === attempt) banner("pending", "");
+  }
+}
+
+/** The rest of the code: what the page needs only once there is a room. */
+async function loadModules() {
+  try {
+    const [api, { Transfers }] = await Promise.all([import("./tallow.js"), import("./transfers.js")]);
+    return /** @type {[typeof api, import("./transfers.js").Transfers]} */ ([api, new Transfers(complain)]);
+  } catch (error) {
+    // A browser never loads a module again that failed once: only a reload helps.
+    modules = undefined;
+    throw new PageError("load-failed");
+  }
+}
+
+/** What only the page can find out. */
+class PageError extends Error {
+  /** @param {"load-failed" | "room-lost"} code */
+  constructor(code) {
+    super(
+      code === "load-failed"
+        ? "The page could not be loaded completely. Check your connection, then try again."
+        : "This tab was in a room that this browser no longer keeps, or that is open in another tab. Open its link again.",
+    );
+    this.code = code;
+  }
+}
+
+/** The link of the room that this tab belongs to, if any. @param {Tallow} instance */
+async function linkToEnter(instance) {
+  const given = tab.get(LINK);
+  if (given) return given;
+  const known = tab.get(ROOM);
+  if (!known) return undefined;
+  // After a reload the page before this one may need a moment to let go of the room.
+  for (let tries = 0; tries < 10; tries++) {
+    for (const { link } of await instance.remembered()) if ((await hash(link)) === known) return link;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+  throw new PageError("room-lost");
+}
+
+/** Names a link without revealing it. @param {string} link */
+async function hash(link) {
+  const secret = new TextEncoder().encode(new URL(link).hash);
+  // Without WebCrypto (an insecure page) a tab cannot be told from another: it comes back to the room that the browser kept.
+  if (!crypto.subtle) return "the only one";
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", secret));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** @param {Room} entered */
+function showRoom(entered) {
+  room = entered;
+  people.show(entered);
+  const link = byId("link", HTMLInputElement);
+  link.value = entered.link;
+  const qr = byId("qr", HTMLElement);
+  try {
+    qr.replaceChildren(svg(entered.link));
+  } catch {
+    qr.replaceChildren(); // too long for one
+    qr.classList.add("impossible");
+  }
+  byId("copy-link", HTMLButtonElement).disabled = false;
+  byId("share-link", HTMLButtonElement).hidden = !navigator.share;
+  byId("owner-controls", HTMLElement).hidden = !entered.self.owner;
+  showOwnName();
+  entered.addEventListener("statechange", ({ detail }) => room === entered && showState(detail));
+  entered.addEventListener("error", ({ detail }) => {
+    const name = entered.peers.find((peer) => peer.id === detail.peer)?.name;
+    complain(detail, name);
+  });
+  showState({ state: entered.state, code: undefined });
+}
+
+function forgetRoom() {
+  room = undefined;
+  people.show(undefined);
+  byId("link", HTMLInputElement).value = "";
+  byId("qr", HTMLElement).replaceChildren();
+  byId("copy-link", HTMLButtonElement).disabled = true;
+  byId("share-link", HTMLButtonElement).hidden = true;
+  byId("owner-controls", HTMLElement).hidden = true;
+  showLock(false);
+  banner("state", "");
+}
+
+/** @param {{ state: import("./tallow.js").RoomState, code: ErrorCode | undefined }} detail */
+async function showState({ state, code }) {
+  banner("state", state === "disconnected" ? "The server is away. Transfers go on; it is tried again until it is back." : "");
+  if (state !== "closed") return;
+  forgetRoom();
+  const [{ TallowError }] = /** @type {Awaited<NonNullable<typeof modules>>} */ (await modules);
+  showProblem(new TallowError(code ?? "room-closed"));
+}
+
+// What to call a problem that keeps us out, and what happens next.
+
+/** @type {Record<string, string>} */
+const TITLES = {
+  "bad-link": "This link does not work",
+  "link-version": "This link does not fit this page",
+  "owner-away": "Nobody is there to let you in",
+  "room-full": "This room is full",
+  "room-locked": "This room is locked",
+  "join-denied": "You were not let in",
+  removed: "You were removed from this room",
+  replaced: "Open somewhere else",
+  "server-unreachable": "No connection to the server",
+  "server-refused": "The server refused",
+  "server-full": "The server is busy",
+  "rate-limited": "Too many attempts",
+  "unsupported-browser": "This browser cannot do it",
+  "insecure-origin": "This page is not secure",
+  "room-closed": "The room is closed",
+  "load-failed": "Not loaded completely",
+  "room-lost": "That room is not here any more",
+};
+/** What passes by itself, and the pause before the next attempt in seconds. @type {Record<string, number>} */
+const PASSING = { "owner-away": 5, "server-unreachable": 3, "server-full": 15 };
+/** What trying again does not change. */
+const FINAL = new Set(["bad-link", "link-version", "join-denied", "removed", "room-closed", "room-lost"]);
+/** What another room does not change. */
+const HOPELESS = new Set(["unsupported-browser", "load-failed", "server-unreachable", "server-full", "rate-limited"]);
+
+/** @param {unknown} error */
+function showProblem(error) {
+  const code = error instanceof Error && "code" in error ? String(error.code) : "internal";
+  const wait = PASSING[code];
+  if (FINAL.has(code)) {
+    tab.set(LINK, undefined);
+    tab.set(ROOM, undefined);
+  }
+  say(byId("problem-title", HTMLElement), TITLES[code] ?? "That did not work");
+  say(byId("problem-text", HTMLElement), complaint(error));
+  say(byId("problem-next", HTMLElement), wait ? "Trying again by itself." : "");
+  byId("problem-retry", HTMLButtonElement).hidden = FINAL.has(code);
+  byId("problem-new", HTMLButtonElement).hidden = HOPELESS.has(code);
+  const section = byId("problem", HTMLElement);
+  section.dataset.code = code;
+  const shown = !section.hidden;
+  section.hidden = false;
+  document.body.classList.add("out");
+  if (!shown) byId("problem-title", HTMLElement).focus();
+  if (wait) again = setTimeout(enter, wait * 1000);
+}
+
+function hideProblem() {
+  byId("problem", HTMLElement).hidden = true;
+  document.body.classList.remove("out");
+}
+
+/** Shows, changes or (with "") takes away a line about the state of things. @param {string} key @param {string} text */
+function banner(key, text) {
+  const banners = byId("banners", HTMLElement);
+  let line = banners.querySelector(`[data-key="${key}"]`);
+  if (!text) return line?.remove();
+  if (!line) banners.append((line = el("p", { "data-key": key })));
+  say(line, text);
+}
+
+/** Shows an error that does not end anything. @param {unknown} error @param {string} [about] whom it concerns */
+function complain(error, about) {
+  const text = `${about ? `${about}: ` : ""}${complaint(error)}`;
+  for (const old of alerts.children) if (old.firstChild?.textContent === text) old.remove();
+  if (alerts.children.length >= 3) alerts.firstChild?.remove();
+  const line = el("p", {}, el("span", {}, text));
+  line.append(el("button", { type: "button", class: "small quiet", onclick: () => line.remove() }, "Dismiss"));
+  alerts.append(line);
+  if (!(error instanceof Error && "code" in error)) console.error(error);
+}
+
+function showSendable() {
+  const what = compose.summary;
+  const whom = toWhom(people.picked, people.open);
+  sendButton.disabled = !room || !what || people.picked.length === 0;
+  say(byId("send-summary", HTMLElement), what ? [what, whom || "nobody is here yet"].join(" · ") : whom ? `Choose what to send ${whom}.` : "");
+}
+
+async function send() {
+  if (!room || !modules) return;
+  const [, transfers] = await modules;
+  try {
+    transfers.sent(room.send(compose.items, { to: people.picked }));
+    compose.clear();
+  } catch (error) {
+    complain(error);
+  }
+}
+
+function connectControls() {
+  window.addEventListener("hashchange", () => {
+    if (takeLinkFromAddress()) location.reload(); // another link, opened in this tab
+  });
+  window.addEventListener("online", () => {
+    if (!room && !byId("problem", HTMLElement).hidden) enter();
+  });
+  sendButton.addEventListener("click", send);
+  byId("problem-retry", HTMLButtonElement).addEventListener("click", () => {
+    if (!modules) return location.reload();
+    say(byId("problem-next", HTMLElement), "Trying again…");
+    enter();
+  });
+  byId("problem-new", HTMLButtonElement).addEventListener("click", openNewRoom);
+
+  const link = byId("link", HTMLInputElement);
+  link.addEventListener("focus", () => link.select());
+  const copyButton = byId("copy-link", HTMLButtonElement);
+  copyButton.addEventListener("click", () => copy(link.value, copyButton));
+  byId("share-link", HTMLButtonElement).addEventListener("click", () => {
+    navigator.share({ title: "Tallow", text: "Join me on Tallow", url: link.value }).catch(() => {}); // the person changed their mind
+  });
+  const lock = byId("lock", HTMLButtonElement);
+  lock.addEventListener("click", async () => {
+    const locked = lock.getAttribute("aria-pressed") !== "true";
+    try {
+      await room?.lock(locked);
+      showLock(locked);
+    } catch (error) {
+      complain(error);
+    }
+  });
+  connectSettings();
+}
+
+/** @param {boolean} locked */
+function showLock(locked) {
+  const lock = byId("lock", HTMLButtonElement);
+  lock.setAttribute("aria-pressed", String(locked));
+  say(byId("lock-hint", HTMLElement), locked ? "Nobody new comes in." : "Locked, it lets nobody new in.");
+}
+
+function connectSettings() {
+  const dialog = byId("settings", HTMLDialogElement);
+  const name = byId("name", HTMLInputElement);
+  const relayOnly = byId("relay-only", HTMLInputElement);
+  const approval = byId("approval", HTMLInputElement);
+  byId("open-settings", HTMLButtonElement).addEventListener("click", () => {
+    name.value = ownName();
+    relayOnly.checked = person.get(RELAY_ONLY) === "yes";
+    approval.checked = person.get(APPROVAL) === "yes";
+    dialog.returnValue = "";
+    dialog.showModal();
+  });
+  dialog.addEventListener("close", async () => {
+    if (dialog.returnValue !== "save" && dialog.returnValue !== "new") return;
+    const before = [ownName(), person.get(RELAY_ONLY)].join();
+    person.set(NAME, fitting(name.value) || ownName());
+    person.set(RELAY_ONLY, relayOnly.checked ? "yes" : undefined);
+    person.set(APPROVAL, approval.checked ? "yes" : undefined);
+    showOwnName();
+    if (dialog.returnValue === "new") await openNewRoom();
+    else if (room && before !== [ownName(), person.get(RELAY_ONLY)].join()) location.reload(); // others learn a name as one enters
+  });
+}
+
+async function openNewRoom() {
+  attempt++;
+  const old = room;
+  tab.set(LINK, undefined);
+  tab.set(ROOM, undefined);
+  forgetRoom();
+  hideProblem();
+  await old?.leave();
+  await enter();
+}
+
+/** @param {Tallow} instance */
+function showFeatures({ features }) {
+  const limits = [];
+  if (features.crypto === "wasm") limits.push("this page was not loaded securely (https), so encryption is slower here");
+  if (features.storage === "memory") limits.push(`this browser offers no disk space here, so up to ${Math.round(features.memoryLimit / 1e6)} MB can be received at a time`);
+  const text = limits.join("; ");
+  banner("features", text && `${text[0].toUpperCase()}${text.slice(1)}. Everything is still end-to-end encrypted.`);
+}
+
+async function showBuild() {
+  try {
+    const build = await (await fetch("version")).json();
+    if (typeof build.wasmSHA256 !== "string") return;
+    byId("build", HTMLElement).replaceChildren("code hash ", el("code", { title: build.wasmSHA256 }, build.wasmSHA256.slice(0, 16)));
+  } catch {
+    // Only the footer is shorter.
+  }
+}
+
+// The person
+
+function showOwnName() {
+  say(byId("own-name", HTMLElement), room?.self.name || ownName());
+}
+
+/** The name that the others see; a friendly one is drawn the first time. */
+function ownName() {
+  const kept = person.get(NAME);
+  if (kept) return kept;
+  const moods = "Brave Bright Calm Clever Cosy Curious Eager Gentle Happy Honest Kind Lively Lucky Merry Mellow Nimble Patient Quick Quiet Sunny Warm Wise".split(" ");
+  const animals = "Badger Beaver Bison Crane Dolphin Falcon Finch Fox Gecko Hare Hedgehog Heron Ibex Koala Lynx Marten Newt Otter Owl Panda Puffin Raven Robin Seal Swan Tapir Wombat Wren".split(" ");
+  const draw = (/** @type {string[]} */ words) => words[crypto.getRandomValues(new Uint32Array(1))[0] % words.length];
+  const name = `${draw(moods)} ${draw(animals)}`;
+  person.set(NAME, name);
+  return person.get(NAME) ?? (drawnName ??= name);
+}
+
+/** As much of a name as the API takes: 64 bytes. @param {string} name */
+function fitting(name) {
+  const characters = [...name.trim()];
+  while (new TextEncoder().encode(characters.join("")).length > 64) characters.pop();
+  return characters.join("").trim();
+}
+
+/** @param {() => Storage} open */
+function store(open) {
+  return {
+    /** @param {string} key */
+    get(key) {
+      try {
+        return open().getItem(key) ?? undefined;
+      } catch {
+        return undefined;
+      }
+    },
+    /** @param {string} key @param {string | undefined} value undefined removes it */
+    set(key, value) {
+      try {
+        if (value === undefined) open().removeItem(key);
+        else open().setItem(key, value);
+      } catch {
+        // Refused or full: forgotten at the next load.
+      }
+    },
+  };
+}

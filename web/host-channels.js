@@ -1,0 +1,195 @@
+// @ts-check
+// The host's part for peer connections: data channels whose messages go from and into Go's memory, and what pion's browser
+// build does not reach. Go's half: internal/core/peer/channel_js.go and conn_js.go.
+
+// Events of a channel, as in channel_js.go.
+const eventOpen = 1;
+const eventMessages = 2;
+const eventLow = 3;
+const eventClosed = 4;
+const eventText = 5;
+const eventOverrun = 6;
+
+// What may wait of a channel until Go reads it (maxUnread in channel_js.go). A browser cannot slow the remote down.
+const maxUnread = 32 << 20;
+// What a message counts besides its bytes, so that the bound holds for small ones as well.
+const messageCost = 256;
+
+// Takes the place of a message that has been read, whose memory may go.
+const read = new ArrayBuffer(0);
+
+// In the order of candidateTypes and protocols in conn_js.go.
+const candidateTypes = ["", "host", "srflx", "prflx", "relay"];
+const protocols = ["", "udp", "tcp", "tls"];
+
+/**
+ * @typedef {object} Watched
+ * @property {RTCDataChannel} channel
+ * @property {ArrayBuffer[]} waiting messages that Go has not read
+ * @property {number} head the index of the oldest
+ * @property {number} unread what they count
+ * @property {boolean} told Go knows that messages wait, and has not found none since
+ */
+
+/** @param {import("./host.js").HostContext} host */
+export default function channels(host) {
+  /** @type {Map<number, Watched>} */
+  const watched = new Map();
+  /** @type {WeakMap<RTCPeerConnection, Float64Array>} */
+  const statistics = new WeakMap();
+
+  /** @param {RTCDataChannel} channel */
+  function unwatch(channel) {
+    channel.onopen = channel.onmessage = channel.onbufferedamountlow = channel.onclose = null;
+  }
+
+  return {
+    /** @param {number} handle @param {number} target @param {number} low */
+    channel_watch(handle, target, low) {
+      /** @type {RTCDataChannel} */
+      const channel = host.object(handle);
+      /** @type {Watched} */
+      const state = { channel, waiting: [], head: 0, unread: 0, told: false };
+      watched.set(handle, state);
+      channel.binaryType = "arraybuffer";
+      channel.bufferedAmountLowThreshold = low;
+      /** @param {number} event */
+      const refuse = (event) => {
+        unwatch(channel);
+        channel.close();
+        host.complete(target, event);
+      };
+      channel.onmessage = ({ data }) => {
+        if (typeof data === "string") return refuse(eventText);
+        state.unread += data.byteLength + messageCost;
+        if (state.unread > maxUnread) return refuse(eventOverrun);
+        state.waiting.push(data);
+        if (!state.told) {
+          state.told = true;
+          host.complete(target, eventMessages);
+        }
+      };
+      channel.onopen = () => host.complete(target, eventOpen);
+      channel.onbufferedamountlow = () => host.complete(target, eventLow);
+      channel.onclose = () => host.complete(target, eventClosed);
+    },
+
+    /** 0, or -1 when the channel does not take it. @param {number} handle @param {number} ptr @param {number} length */
+    channel_send(handle, ptr, length) {
+      try {
+        watched.get(handle).channel.send(host.bytes(ptr, length));
+        return 0;
+      } catch {
+        return -1;
+      }
+    },
+
+    /** @param {number} handle */
+    channel_buffered: (handle) => watched.get(handle)?.channel.bufferedAmount ?? 0,
+
+    /** The length of the oldest waiting message, whose first 4 bytes go to head; -1: none waits. @param {number} handle @param {number} head */
+    channel_peek(handle, head) {
+      const state = watched.get(handle);
+      if (!state || state.head === state.waiting.length) {
+        if (state) state.told = false;
+        return -1;
+      }
+      const message = state.waiting[state.head];
+      host.bytes(head, 4).set(new Uint8Array(message, 0, Math.min(4, message.byteLength)));
+      return message.byteLength;
+    },
+
+    /**
+     * The length of the oldest waiting message, which goes to ptr and waits no longer; -1: none waits; -2: it is longer than size.
+     * @param {number} handle @param {number} ptr @param {number} size
+     */
+    channel_receive(handle, ptr, size) {
+      const state = watched.get(handle);
+      if (!state || state.head === state.waiting.length) return -1;
+      const message = state.waiting[state.head];
+      if (message.byteLength > size) return -2;
+      host.bytes(ptr, message.byteLength).set(new Uint8Array(message));
+      state.unread -= message.byteLength + messageCost;
+      state.waiting[state.head++] = read;
+      if (state.head * 2 >= state.waiting.length) {
+        state.waiting.splice(0, state.head);
+        state.head = 0;
+      }
+      return message.byteLength;
+    },
+
+    /** Closes the channel, and goes on reporting. @param {number} handle */
+    channel_hang_up: (handle) => watched.get(handle)?.channel.close(),
+
+    /** Closes the channel and forgets it. @param {number} handle */
+    channel_drop(handle) {
+      const state = watched.get(handle);
+      if (!state) return;
+      watched.delete(handle);
+      unwatch(state.channel);
+      state.channel.close();
+    },
+
+    /** Completes op with 0 or -1. @param {number} handle @param {number} ptr @param {number} length of the JSON of an RTCIceCandidateInit @param {number} op */
+    peer_add_candidate(handle, ptr, length, op) {
+      const init = JSON.parse(host.text(ptr, length));
+      host.object(handle).addIceCandidate(init).then(
+        () => host.complete(op, 0),
+        () => host.complete(op, -1),
+      );
+    },
+
+    /** Gathers statistics for peer_read_stats and completes op with 0 or -1. @param {number} handle @param {number} op */
+    peer_stats(handle, op) {
+      /** @type {RTCPeerConnection} */
+      const connection = host.object(handle);
+      connection.getStats().then(
+        (report) => {
+          statistics.set(connection, summarize(report));
+          host.complete(op, 0);
+        },
+        () => host.complete(op, -1),
+      );
+    },
+
+    /** Writes the last statistics (rawStats in conn_js.go). 0, or -1: there are none. @param {number} handle @param {number} out */
+    peer_read_stats(handle, out) {
+      const values = statistics.get(host.object(handle));
+      if (!values) return -1;
+      host.bytes(out, values.byteLength).set(new Uint8Array(values.buffer));
+      return 0;
+    },
+  };
+}
+
+/** @param {RTCStatsReport} report */
+function summarize(report) {
+  const values = new Float64Array(8);
+  /** @type {any} */
+  let transport;
+  /** @type {any} */
+  let pair;
+  for (const entry of report.values()) {
+    if (entry.type === "transport") transport = entry;
+    // Firefox has no transport that names the pair, but marks it.
+    if (entry.type === "candidate-pair" && entry.selected) pair = entry;
+  }
+  pair = report.get(transport?.selectedCandidatePairId) ?? pair;
+  if (!pair) return values;
+  const counters = transport?.bytesSent === undefined ? pair : transport;
+  const local = report.get(pair.localCandidateId);
+  const remote = report.get(pair.remoteCandidateId);
+  /** @param {string[]} names @param {string | undefined} name */
+  const index = (names, name) => Math.max(0, names.indexOf(name ?? ""));
+  values.set([
+    pair.currentRoundTripTime ?? 0,
+    counters.bytesSent ?? 0,
+    counters.bytesReceived ?? 0,
+    counters.packetsSent ?? 0,
+    counters.packetsReceived ?? 0,
+    index(candidateTypes, local?.candidateType),
+    index(candidateTypes, remote?.candidateType),
+    index(protocols, local?.relayProtocol ?? local?.protocol),
+  ]);
+  return values;
+}

@@ -1,0 +1,384 @@
+// @ts-check
+// The host's files: what a person chose, read into Go's memory, and storage for what is received: the origin private file system, written by a
+// worker (storage-worker.js), or memory where that is missing. Go's half: internal/bridge/bytes/source_js.go and storage_js.go.
+
+/** The statuses of internal/bridge/bytes/error_js.go. Each but ok comes with the handle of a text. */
+const ok = 0;
+const failed = -1;
+const statuses = new Map([
+  ["NotFoundError", -2],
+  ["NotReadableError", -3],
+  ["QuotaExceededError", -4],
+  ["NoModificationAllowedError", -5],
+  ["InvalidStateError", -6],
+]);
+
+/** What the transferable buffers of one storage may hold while none is in use. */
+const poolBytes = 8 << 20;
+const smallestBuffer = 64 << 10;
+/** How long the worker may take to open, in ms: another tab may be deleting leftovers, or be frozen while it does. */
+const startTimeout = 15_000;
+/** The unit in which memory storage grows. */
+const blockBytes = 1 << 20;
+
+/**
+ * Where stored files are. Ids are chosen by Go; files lie under "delivery/name".
+ * @typedef {object} Backend
+ * @property {string} refusal why the files are in memory only; "" when they are on disk
+ * @property {(id: number, path: string, size: number) => Promise<unknown>} create
+ * @property {(id: number, path: string) => Promise<number>} open the size
+ * @property {(id: number, at: number, ptr: number, length: number) => Promise<unknown>} write
+ * @property {(id: number, at: number, ptr: number, length: number) => Promise<number>} read the number of bytes, less than length at the end
+ * @property {(id: number) => Promise<unknown>} commit
+ * @property {(id: number) => Promise<unknown>} close
+ * @property {(id: number) => Promise<Blob>} file of a committed one
+ * @property {(delivery: string) => Promise<unknown>} remove
+ * @property {() => Promise<string>} list lines of "delivery/name size"
+ * @property {() => Promise<number>} free -1: unknown
+ * @property {(ms: number) => Promise<number>} sweep
+ * @property {() => Promise<unknown>} end
+ */
+
+/**
+ * @param {import("./host.js").HostContext} host
+ * @param {{ workerURL?: string }} [options] where storage-worker.js is, if not beside this module; of the page's origin
+ */
+export default function filesPart(host, { workerURL } = {}) {
+  const encoder = new TextEncoder();
+  const attachText = (/** @type {unknown} */ text) => host.attach(encoder.encode(String(text)));
+
+  /** @param {number} op @param {() => Promise<unknown>} run */
+  const finish = (op, run) => {
+    // Also what run throws at once, and a handle without an object, complete the operation.
+    new Promise((resolve) => resolve(run())).then(
+      (value) => host.complete(op, ok, typeof value === "number" ? value : 0),
+      (error) => host.complete(op, statuses.get(error?.name) ?? failed, attachText(error)),
+    );
+  };
+  /** @param {number} handle @returns {Backend} */
+  const storage = (handle) => host.object(handle);
+
+  return {
+    // Texts that Go fetches: errors and lists.
+    /** @param {number} handle */
+    text_length: (handle) => host.object(handle).length,
+    /** @param {number} handle @param {number} ptr */
+    text_copy(handle, ptr) {
+      const text = host.object(handle);
+      host.bytes(ptr, text.length).set(text);
+    },
+
+    /** @param {number} handle */
+    file_size: (handle) => host.object(handle).size,
+    /** @param {number} op @param {number} handle @param {number} at @param {number} ptr @param {number} length */
+    file_read(op, handle, at, ptr, length) {
+      finish(op, () => readBlob(host, host.object(handle), at, ptr, length));
+    },
+
+    /** Completes with a handle. @param {number} op @param {number} name @param {number} length @param {number} memoryLimit */
+    storage_open(op, name, length, memoryLimit) {
+      const directory = host.text(name, length);
+      finish(op, async () => {
+        try {
+          return host.attach(await openDisk(host, directory, workerURL ?? new URL("./storage-worker.js", import.meta.url).href));
+        } catch (error) {
+          if (/** @type {any} */ (error)?.name === "NoModificationAllowedError") throw error; // it is there, and another's
+          return host.attach(openMemory(host, memoryLimit, String(error)));
+        }
+      });
+    },
+    /** @param {number} handle */
+    storage_refusal: (handle) => (storage(handle).refusal === "" ? 0 : attachText(storage(handle).refusal)),
+    /** @param {number} op @param {number} handle @param {number} id @param {number} path @param {number} length @param {number} size */
+    storage_create(op, handle, id, path, length, size) {
+      const text = host.text(path, length);
+      finish(op, () => storage(handle).create(id, text, size));
+    },
+    /** @param {number} op @param {number} handle @param {number} id @param {number} path @param {number} length */
+    storage_reopen(op, handle, id, path, length) {
+      const text = host.text(path, length);
+      finish(op, () => storage(handle).open(id, text));
+    },
+    /** @param {number} op @param {number} handle @param {number} id @param {number} at @param {number} ptr @param {number} length */
+    storage_write(op, handle, id, at, ptr, length) {
+      finish(op, () => storage(handle).write(id, at, ptr, length));
+    },
+    /** @param {number} op @param {number} handle @param {number} id @param {number} at @param {number} ptr @param {number} length */
+    storage_read(op, handle, id, at, ptr, length) {
+      finish(op, () => storage(handle).read(id, at, ptr, length));
+    },
+    /** @param {number} op @param {number} handle @param {number} id */
+    storage_commit(op, handle, id) {
+      finish(op, () => storage(handle).commit(id));
+    },
+    /** @param {number} op @param {number} handle @param {number} id */
+    storage_close(op, handle, id) {
+      finish(op, () => storage(handle).close(id));
+    },
+    /** Completes with the handle of a File. @param {number} op @param {number} handle @param {number} id */
+    storage_file(op, handle, id) {
+      finish(op, async () => host.attach(await storage(handle).file(id)));
+    },
+    /** @param {number} op @param {number} handle @param {number} delivery @param {number} length */
+    storage_remove(op, handle, delivery, length) {
+      const text = host.text(delivery, length);
+      finish(op, () => storage(handle).remove(text));
+    },
+    /** Completes with the handle of a text. @param {number} op @param {number} handle */
+    storage_list(op, handle) {
+      finish(op, async () => attachText(await storage(handle).list()));
+    },
+    /** @param {number} op @param {number} handle */
+    storage_free(op, handle) {
+      finish(op, () => storage(handle).free());
+    },
+    /** @param {number} op @param {number} handle @param {number} ms */
+    storage_sweep(op, handle, ms) {
+      finish(op, () => storage(handle).sweep(ms));
+    },
+    /** @param {number} op @param {number} handle */
+    storage_end(op, handle) {
+      finish(op, () => storage(handle).end());
+    },
+  };
+}
+
+/** @param {import("./host.js").HostContext} host @param {Blob} blob @param {number} at @param {number} ptr @param {number} length */
+async function readBlob(host, blob, at, ptr, length) {
+  const data = await blob.slice(at, at + length).arrayBuffer();
+  host.bytes(ptr, data.byteLength).set(new Uint8Array(data));
+  return data.byteLength;
+}
+
+/** The page's policy may demand that URLs of scripts pass through a named place: this is it. */
+const trusted = (() => {
+  try {
+    return /** @type {any} */ (globalThis).trustedTypes?.createPolicy("tallow-worker", { createScriptURL: (/** @type {string} */ url) => url });
+  } catch {
+    return undefined; // the name is not allowed here: then a plain URL has to do
+  }
+})();
+
+/**
+ * @param {import("./host.js").HostContext} host @param {string} directory @param {string} workerURL
+ * @returns {Promise<Backend>}
+ */
+async function openDisk(host, directory, workerURL) {
+  if (typeof navigator.storage?.getDirectory !== "function") throw new Error("no private file system");
+  const worker = new Worker(trusted?.createScriptURL(workerURL) ?? workerURL);
+  /** @type {Map<number, { resolve: (value: any) => void, reject: (error: any) => void, ptr: number }>} */
+  const pending = new Map();
+  let last = 0;
+  /** @type {Error | undefined} */
+  let broken;
+  /** @type {ArrayBuffer[]} buffers that the worker has sent back: a fresh one per chunk would cost more than the copy */
+  let pool = [];
+  let pooled = 0;
+  /** @type {Map<number, Promise<Blob>>} of committed files */
+  const blobs = new Map();
+
+  /** @param {string} reason */
+  const breakDown = (reason) => {
+    broken ??= new Error(reason);
+    worker.terminate();
+    for (const { reject } of pending.values()) reject(broken);
+    pending.clear();
+  };
+  worker.onerror = (event) => {
+    event.preventDefault();
+    breakDown(`the storage worker failed: ${event.message ?? "it could not be loaded"}`);
+  };
+  worker.onmessageerror = () => breakDown("the storage worker sent something unreadable");
+  worker.onmessage = ({ data: { seq, value, error, buffer } }) => {
+    const waiting = pending.get(seq);
+    pending.delete(seq);
+    if (error) waiting?.reject(Object.assign(new Error(error.message), { name: error.name }));
+    else {
+      if (waiting?.ptr) host.bytes(waiting.ptr, value).set(new Uint8Array(buffer, 0, value)); // a read, of value bytes
+      waiting?.resolve(value);
+    }
+    if (buffer && pooled + buffer.byteLength <= poolBytes) {
+      pool.push(buffer);
+      pooled += buffer.byteLength;
+    }
+  };
+  /** @param {string} kind @param {object} [fields] @param {Transferable[]} [transfer] @param {number} [ptr] @returns {Promise<any>} */
+  const call = (kind, fields = {}, transfer = [], ptr = 0) =>
+    new Promise((resolve, reject) => {
+      if (broken) return reject(broken);
+      const seq = ++last;
+      pending.set(seq, { resolve, reject, ptr });
+      worker.postMessage({ seq, kind, ...fields }, transfer);
+    });
+  /** @param {number} length */
+  const take = (length) => {
+    const buffer = pool.pop();
+    if (buffer) pooled -= buffer.byteLength;
+    if (buffer && buffer.byteLength >= length) return buffer;
+    return new ArrayBuffer(Math.max(smallestBuffer, 2 ** Math.ceil(Math.log2(length))));
+  };
+
+  const late = setTimeout(() => breakDown("the storage worker does not answer"), startTimeout);
+  try {
+    await call("start", { directory });
+  } catch (error) {
+    worker.terminate();
+    throw error;
+  } finally {
+    clearTimeout(late);
+  }
+  /** @param {number} id */
+  const file = (id) => {
+    let blob = blobs.get(id);
+    if (!blob) {
+      blobs.set(id, (blob = call("file", { id })));
+      blob.catch(() => blobs.delete(id));
+    }
+    return blob;
+  };
+  /** @type {Set<number>} */
+  const committed = new Set();
+  return {
+    refusal: "",
+    create: (id, path, size) => call("create", { id, path, size }),
+    open: (id, path) => call("open", { id, path }),
+    write(id, at, ptr, length) {
+      const buffer = take(length);
+      new Uint8Array(buffer, 0, length).set(host.bytes(ptr, length));
+      return call("write", { id, at, length, buffer }, [buffer]);
+    },
+    async read(id, at, ptr, length) {
+      if (committed.has(id)) return readBlob(host, await file(id), at, ptr, length);
+      const buffer = take(length);
+      return call("read", { id, at, length, buffer }, [buffer], ptr);
+    },
+    async commit(id) {
+      await call("commit", { id });
+      committed.add(id);
+    },
+    close(id) {
+      blobs.delete(id);
+      committed.delete(id);
+      return call("close", { id });
+    },
+    file,
+    remove: (delivery) => call("remove", { delivery }),
+    list: () => call("list"),
+    async free() {
+      const { quota, usage } = await navigator.storage.estimate();
+      return quota === undefined || usage === undefined ? -1 : Math.max(0, quota - usage);
+    },
+    sweep: (ms) => call("sweep", { ms }),
+    async end() {
+      await call("end").finally(() => breakDown("the storage is closed"));
+    },
+  };
+}
+
+/**
+ * @param {import("./host.js").HostContext} host @param {number} limit bytes @param {string} refusal
+ * @returns {Backend}
+ */
+function openMemory(host, limit, refusal) {
+  /** @typedef {{ path: string, size: number, blocks: Uint8Array[], blob?: File }} Stored */
+  /** @type {Map<string, Stored>} */
+  const byPath = new Map();
+  /** @type {Map<number, Stored>} */
+  const byId = new Map();
+  let used = 0;
+  /** @param {string} name @param {string} message */
+  const refuse = (name, message) => Object.assign(new Error(message), { name });
+  /** @param {number} id */
+  const get = (id) => {
+    const file = byId.get(id);
+    if (!file) throw refuse("InvalidStateError", "the file is closed");
+    return file;
+  };
+  /** @param {Stored} file */
+  const drop = (file) => {
+    byPath.delete(file.path);
+    used -= file.size;
+    for (const [id, other] of byId) if (other === file) byId.delete(id);
+  };
+  /** @param {string} path */
+  const claim = (path) => {
+    const file = byPath.get(path);
+    for (const other of byId.values()) if (other === file) throw refuse("Error", "the file is in use");
+    return file;
+  };
+  return {
+    refusal,
+    async create(id, path, size) {
+      const old = claim(path);
+      if (used - (old?.size ?? 0) + size > limit) {
+        throw refuse("QuotaExceededError", `this browser keeps files in memory only (${refusal}), at most ${limit >> 20} MiB`);
+      }
+      if (old) drop(old);
+      const file = { path, size, blocks: [] };
+      used += size;
+      byPath.set(path, file);
+      byId.set(id, file);
+    },
+    async open(id, path) {
+      const file = claim(path);
+      if (!file) throw refuse("NotFoundError", "no such file");
+      byId.set(id, file);
+      return file.size;
+    },
+    async write(id, at, ptr, length) {
+      const file = get(id);
+      if (file.blob) throw refuse("Error", "the file is committed");
+      const data = host.bytes(ptr, length);
+      for (let done = 0; done < length; ) {
+        const [block, offset] = [Math.floor((at + done) / blockBytes), (at + done) % blockBytes];
+        const n = Math.min(length - done, blockBytes - offset);
+        const size = Math.min(blockBytes, file.size - block * blockBytes);
+        (file.blocks[block] ??= new Uint8Array(size)).set(data.subarray(done, done + n), offset);
+        done += n;
+      }
+    },
+    async read(id, at, ptr, length) {
+      const file = get(id);
+      const n = Math.max(0, Math.min(length, file.size - at));
+      if (file.blob) return readBlob(host, file.blob, at, ptr, n);
+      const target = host.bytes(ptr, n);
+      for (let done = 0; done < n; ) {
+        const [block, offset] = [Math.floor((at + done) / blockBytes), (at + done) % blockBytes];
+        const part = Math.min(n - done, blockBytes - offset);
+        const from = file.blocks[block];
+        if (from) target.set(from.subarray(offset, offset + part), done);
+        else target.fill(0, done, done + part);
+        done += part;
+      }
+      return n;
+    },
+    async commit(id) {
+      const file = get(id);
+      if (file.blob) return;
+      const blocks = Array.from({ length: Math.ceil(file.size / blockBytes) }, (_, i) => {
+        return file.blocks[i] ?? new Uint8Array(Math.min(blockBytes, file.size - i * blockBytes));
+      });
+      // The browser may move it to a disk of its own; here the memory is free again, though it goes on counting.
+      file.blob = new File(/** @type {BlobPart[]} */ (blocks), file.path.slice(file.path.indexOf("/") + 1));
+      file.blocks = [];
+    },
+    async close(id) {
+      byId.delete(id);
+    },
+    async file(id) {
+      const { blob } = get(id);
+      if (!blob) throw refuse("Error", "the file is not committed");
+      return blob;
+    },
+    async remove(delivery) {
+      for (const file of [...byPath.values()]) if (file.path.startsWith(`${delivery}/`)) drop(file);
+    },
+    list: async () => [...byPath.values()].map(({ path, size }) => `${path} ${size}\n`).join(""),
+    free: async () => limit - used,
+    sweep: async () => 0,
+    async end() {
+      byPath.clear();
+      byId.clear();
+    },
+  };
+}

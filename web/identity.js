@@ -1,0 +1,185 @@
+// @ts-check
+// Who we are in which room, kept in IndexedDB so that a reload enters as the same member: the link's fragment and the seed of the signing
+// keys, per room, until it is left, and for 7 days at most. A Web Lock per identity lets one page use it at a time; without
+// IndexedDB or Web Locks nothing is kept.
+
+const maxAge = 7 * 24 * 60 * 60 * 1000;
+const lockPrefix = "tallow identity ";
+
+/**
+ * @typedef {object} Identity
+ * @property {string} member the member id, the key
+ * @property {string} room the room id
+ * @property {string} seed hexadecimal
+ * @property {string} fragment of the link
+ * @property {string} pageURL
+ * @property {string} name
+ * @property {boolean} owner
+ * @property {string[]} members of an own room: the roster, so that whoever was in it still is
+ * @property {number} entered ms since 1970
+ */
+
+/** @returns {boolean} */
+const supported = () => typeof indexedDB !== "undefined" && typeof navigator !== "undefined" && navigator.locks !== undefined;
+
+/**
+ * @template T
+ * @param {IDBRequest<T>} request
+ * @returns {Promise<T>}
+ */
+function result(request) {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+}
+
+/**
+ * Runs work in a transaction. The database is opened for it and closed again, so that an idle page blocks nobody's upgrade.
+ * @template T
+ * @param {IDBTransactionMode} mode
+ * @param {(store: IDBObjectStore) => Promise<T>} work
+ * @returns {Promise<T>}
+ */
+async function withStore(mode, work) {
+  const opening = indexedDB.open("tallow", 1);
+  opening.onupgradeneeded = () => opening.result.createObjectStore("identities", { keyPath: "member" });
+  const database = await result(opening);
+  try {
+    const transaction = database.transaction("identities", mode);
+    const done = new Promise((resolve, reject) => {
+      transaction.oncomplete = resolve;
+      transaction.onabort = () => reject(transaction.error);
+    });
+    const value = await work(transaction.objectStore("identities"));
+    await done;
+    return value;
+  } finally {
+    database.close();
+  }
+}
+
+/**
+ * The identities that are young enough, newest first. The others are deleted.
+ * @returns {Promise<Identity[]>}
+ */
+async function all() {
+  return withStore("readwrite", async (store) => {
+    /** @type {Identity[]} */
+    const identities = await result(store.getAll());
+    const oldest = Date.now() - maxAge;
+    for (const identity of identities) if (identity.entered < oldest) store.delete(identity.member);
+    return identities.filter((identity) => identity.entered >= oldest).sort((a, b) => b.entered - a.entered);
+  });
+}
+
+/**
+ * Takes the lock of a member's identity, without waiting.
+ * @param {string} member
+ * @returns {Promise<(() => void) | undefined>} releases it; undefined when another page has it
+ */
+function acquire(member) {
+  return new Promise((resolve, reject) => {
+    navigator.locks
+      .request(lockPrefix + member, { ifAvailable: true }, (lock) => {
+        if (lock === null) return resolve(undefined);
+        return new Promise((release) => resolve(() => release(undefined)));
+      })
+      .catch(reject);
+  });
+}
+
+/**
+ * An identity that this page holds: release() lets other pages have it, forget() deletes it as well.
+ * @typedef {{ update: (change: Partial<Identity>) => Promise<void>, release: () => void, forget: () => Promise<void> }} Held
+ */
+
+/**
+ * @param {string} member
+ * @param {() => void} release
+ * @returns {Held}
+ */
+function hold(member, release) {
+  return {
+    async update(change) {
+      await withStore("readwrite", async (store) => {
+        const identity = await result(store.get(member));
+        if (identity) store.put({ ...identity, ...change });
+      });
+    },
+    release,
+    async forget() {
+      try {
+        await withStore("readwrite", (store) => result(store.delete(member)));
+      } catch {
+        // It ages out.
+      }
+      release();
+    },
+  };
+}
+
+/**
+ * The identity that this browser has in a room and no other page uses now.
+ * @param {string} room
+ * @returns {Promise<{ identity: Identity, held: Held } | undefined>}
+ */
+export async function recall(room) {
+  if (!supported()) return undefined;
+  try {
+    for (const identity of await all()) {
+      if (identity.room !== room) continue;
+      const release = await acquire(identity.member);
+      if (release) return { identity, held: hold(identity.member, release) };
+    }
+  } catch {
+    // Storage may be denied (private windows, blocked cookies): then nothing is remembered.
+  }
+  return undefined;
+}
+
+/**
+ * Keeps a new identity.
+ * @param {Identity} identity
+ * @returns {Promise<Held | undefined>}
+ */
+export async function keep(identity) {
+  if (!supported()) return undefined;
+  try {
+    const release = await acquire(identity.member);
+    if (!release) return undefined;
+    try {
+      await withStore("readwrite", (store) => result(store.put(identity)));
+    } catch (error) {
+      release();
+      throw error;
+    }
+    return hold(identity.member, release);
+  } catch {
+    return undefined; // as in recall
+  }
+}
+
+/**
+ * The identities that no page uses now.
+ * @returns {Promise<Identity[]>}
+ */
+export async function idle() {
+  if (!supported()) return [];
+  try {
+    const identities = await all();
+    const { held = [] } = await navigator.locks.query();
+    const taken = new Set(held.map((lock) => lock.name));
+    return identities.filter((identity) => !taken.has(lockPrefix + identity.member));
+  } catch {
+    return [];
+  }
+}
+
+/**
+ * Forgets the identities in a room that no page uses now.
+ * @param {string} room
+ */
+export async function forget(room) {
+  for (let found = await recall(room); found; found = await recall(room)) await found.held.forget();
+}

@@ -1,0 +1,464 @@
+// The JavaScript API of Tallow (tallow.js). What is here exists; a test compares the two.
+//
+// Snapshots (everything readonly that is not a class with methods) never change: a newer one comes with the next event.
+// Events are dispatched in order, in a later task, never during a call. Wrong arguments are TallowError("invalid-argument"), thrown
+// at once, or as a rejection where a promise is returned. Ids are hexadecimal. Sizes are bytes, speeds bytes per second.
+
+/** What went wrong. Codes are stable; branch on them and never on messages. */
+export type ErrorCode =
+  | "bad-link" // the link is damaged or truncated
+  | "link-version" // the link is for another version of Tallow
+  | "owner-away" // nobody who can admit answered
+  | "room-full" // the room, or the server's share of it, is full
+  | "room-locked" // the owner lets nobody new in
+  | "join-denied" // the owner said no
+  | "removed" // the owner removed this member
+  | "replaced" // the same member entered from elsewhere
+  | "server-unreachable" // no connection to the signaling server
+  | "server-refused" // the signaling server refused
+  | "server-full" // the signaling server has no room
+  | "rate-limited" // too much in too short a time
+  | "unsupported-version" // the other end speaks another protocol version
+  | "unsupported-browser" // the browser lacks something that cannot be replaced
+  | "insecure-origin" // the page is not served securely, and that is needed here
+  | "invalid-argument" // the caller passed something wrong
+  | "room-closed" // the room was left or closed
+  | "not-owner" // only the owner can do that
+  | "unknown-peer" // no such member
+  | "unknown-transfer" // no such offer or transfer
+  | "no-recipients" // nobody to send to
+  | "too-many-recipients" // more than the room allows
+  | "too-large" // beyond a stated limit
+  | "declined" // the recipient said no
+  | "cancelled" // ended by this end
+  | "cancelled-by-peer" // ended by the other end
+  | "peer-gone" // the other member left or was lost
+  | "connection-failed" // no path to the other member
+  | "handshake-failed" // the other member could not prove who it is
+  | "rekey-timeout" // the other member did not answer a key change
+  | "file-changed" // a file is not what it was when it was offered
+  | "file-unreadable" // a file cannot be read
+  | "disk-full" // the recipient has no room
+  | "storage-failed" // the recipient cannot write
+  | "integrity" // received data is not what was announced
+  | "protocol-violation" // the other end broke the protocol
+  | "internal"; // a bug in Tallow
+
+/** What to tell a person, by code: what happened and what to do. English. */
+export const messages: Readonly<Record<ErrorCode, string>>;
+
+/** Every error of this API. */
+export class TallowError extends Error {
+  constructor(code: ErrorCode, cause?: unknown, peer?: string);
+  readonly name: "TallowError";
+  readonly code: ErrorCode;
+  /** `messages[code]` */
+  readonly message: string;
+  /** What lies behind it, for logs: an Error, a string, or undefined. */
+  readonly cause: unknown;
+  /** In `error` events: the member that it concerns, if any. */
+  readonly peer: string | undefined;
+}
+
+/**
+ * Starts an instance of Tallow. Several on one page are independent of each other. It leaves no globals behind.
+ * Rejects with `unsupported-browser` where WebAssembly or WebRTC is missing, and with `server-unreachable` when the assets
+ * cannot be loaded.
+ */
+export function load(options?: LoadOptions): Promise<Tallow>;
+
+/** Where the assets are; each defaults to the folder of tallow.js. */
+export interface LoadOptions {
+  wasmURL?: string | URL;
+  /**
+   * The storage worker. Browsers start workers of the page's own origin only: a page that imports tallow.js from another
+   * origin serves a copy of storage-worker.js itself and names it here. Without it received data is held in memory.
+   */
+  workerURL?: string | URL;
+}
+
+/** A running instance. */
+export class Tallow {
+  private constructor();
+  readonly version: string;
+  readonly features: Features;
+  /** Makes a room. Resolves once the server has let it in. */
+  createRoom(options?: RoomOptions & OwnerOptions): Promise<Room>;
+  /**
+   * Enters the room of a link (a whole URL, or its fragment). Resolves once the owner has let us in. Rejects with `bad-link`,
+   * `link-version`, `owner-away`, `room-full`, `room-locked`, `join-denied`, `removed`, `server-unreachable`,
+   * `server-refused`, `server-full`, `rate-limited`, or the reason of the signal.
+   *
+   * When this browser was in that room before and did not leave it, it enters as the same member, and the owner as the owner.
+   */
+  joinRoom(link: string | URL, options?: RoomOptions & JoinOptions): Promise<Room>;
+  /** The rooms that this browser was in, did not leave, and has not open now: to be entered again with joinRoom(link). */
+  remembered(): Promise<RememberedRoom[]>;
+  /** Forgets a remembered room, and with it who we were there. */
+  forget(link: string): Promise<void>;
+  /** Leaves every room and ends the instance. Safe to call again. */
+  close(): Promise<void>;
+}
+
+/** What this browser has. */
+export interface Features {
+  /** "wasm" is slower; it serves where the page was not loaded securely. */
+  readonly crypto: "webcrypto" | "wasm";
+  /** "opfs": on disk, by the origin private file system. "memory": up to `memoryLimit`, lost with the page. */
+  readonly storage: "opfs" | "memory";
+  /** The most that can be received at a time when storage is "memory"; Infinity otherwise. */
+  readonly memoryLimit: number;
+}
+
+export interface RoomOptions {
+  /** Shown to the others; at most 64 bytes of UTF-8. */
+  name?: string;
+  /** The signaling endpoint, ws: or wss:. By default `/ws` of the server that tallow.js came from. */
+  serverURL?: string | URL;
+  /** The page that the link opens. By default this page. */
+  pageURL?: string | URL;
+  /** Used instead of what the server offers. */
+  iceServers?: RTCIceServer[];
+  /** Connect through relays only, so that members do not learn each other's addresses. */
+  relayOnly?: boolean;
+  /** Whether to keep who we are in this room until we leave it, at most 7 days, so that a reload continues it. Default true. */
+  remember?: boolean;
+  /** Aborts the entering; has no effect on the room afterwards. */
+  signal?: AbortSignal;
+}
+
+export interface OwnerOptions {
+  /** How many others may be in the room: 1 to 63. Default 10. The server may allow fewer. */
+  maxRecipients?: number;
+  /** "auto": whoever holds the link. "approval": `joinrequest` asks. Default "auto". */
+  admission?: "auto" | "approval";
+}
+
+export interface JoinOptions {
+  /** Called, in a later task, when the owner is being asked: joinRoom resolves or rejects with the answer. */
+  onpending?: () => void;
+}
+
+export interface RememberedRoom {
+  /** `pageURL` and fragment. */
+  readonly link: string;
+  readonly owner: boolean;
+  /** Our name there. */
+  readonly name: string;
+  /** When it was entered first, ms since 1970. */
+  readonly entered: number;
+}
+
+/**
+ * - connecting: entering. - pending: the owner is being asked. - open. - disconnected: links and transfers go on, but the server
+ * is away and nobody new comes; it is tried again. - closed: left, removed, or replaced.
+ */
+export type RoomState = "connecting" | "pending" | "open" | "disconnected" | "closed";
+
+export interface RoomEventMap {
+  /** A member appeared, in whatever state. */
+  peerjoin: CustomEvent<Peer>;
+  /** A member is no longer in the room. */
+  peerleave: CustomEvent<Peer>;
+  /** Something about a member changed. */
+  peerchange: CustomEvent<Peer>;
+  /** A member wants to send. */
+  offer: CustomEvent<Offer>;
+  /** An offer that was not answered is gone; `code` says why. */
+  offerwithdrawn: CustomEvent<{ readonly id: string; readonly code: ErrorCode | undefined }>;
+  statechange: CustomEvent<{ readonly state: RoomState; readonly code: ErrorCode | undefined }>;
+  /** Somebody asks to be let in: answer with approve(id) or approve(id, false). */
+  joinrequest: CustomEvent<{ readonly id: string; readonly name: string }>;
+  /** What belongs to no call and no transfer. */
+  error: CustomEvent<TallowError>;
+}
+
+export class Room extends EventTarget {
+  private constructor();
+  /** Whoever holds it can ask to join. */
+  readonly link: string;
+  readonly self: Self;
+  /** The others. */
+  readonly peers: readonly Peer[];
+  /** The offers that are not answered yet. */
+  readonly offers: readonly Offer[];
+  /** The transfers of this page, oldest first; ended ones stay. */
+  readonly transfers: readonly (OutgoingTransfer | IncomingTransfer)[];
+  readonly state: RoomState;
+
+  /**
+   * Offers files to members. Sizes are taken now: a file that changes later fails with `file-changed`. Throws
+   * `invalid-argument`, `no-recipients` (nobody is there), `unknown-peer`, `too-large`, or `room-closed`.
+   */
+  send(items: Sendable | Iterable<Sendable>, options?: SendOptions): OutgoingTransfer;
+  /** Owner: lets nobody new in, or lets them in again. */
+  lock(locked?: boolean): Promise<void>;
+  /** Owner: answers a `joinrequest`. */
+  approve(id: string, admit?: boolean): Promise<void>;
+  /** Owner: removes a member, for good. */
+  remove(id: string): Promise<void>;
+  /** Ends all transfers and leaves. Safe to call again. */
+  leave(): Promise<void>;
+
+  addEventListener<K extends keyof RoomEventMap>(type: K, listener: (event: RoomEventMap[K]) => void, options?: boolean | AddEventListenerOptions): void;
+  addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
+  removeEventListener<K extends keyof RoomEventMap>(type: K, listener: (event: RoomEventMap[K]) => void, options?: boolean | EventListenerOptions): void;
+  removeEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | EventListenerOptions): void;
+}
+
+/** This member. */
+export interface Self {
+  readonly id: string;
+  readonly name: string;
+  readonly owner: boolean;
+}
+
+export type PeerState = "connecting" | "open" | "closing" | "closed" | "failed";
+/** By round-trip time: below 100, 200, 300 ms, and above. */
+export type Quality = "excellent" | "good" | "fair" | "poor" | "disconnected";
+
+/** A snapshot of another member. */
+export class Peer {
+  private constructor();
+  readonly id: string;
+  readonly name: string;
+  readonly owner: boolean;
+  readonly state: PeerState;
+  readonly quality: Quality;
+  /** Round-trip time in ms; 0: unknown. */
+  readonly rtt: number;
+  /** How the data travels; "" until connected. */
+  readonly route: "" | "direct" | "relay";
+  /** Four words, once open; empty before. Both sides see the same unless somebody sits between them. */
+  readonly safetyWords: readonly string[];
+  /** The person has compared the words. It sticks to that member's keys. */
+  readonly verified: boolean;
+  /** Why it failed. */
+  readonly code: ErrorCode | undefined;
+  markVerified(verified?: boolean): Promise<void>;
+}
+
+/**
+ * What can be sent. A string is a text message (at most 1 MiB). `path` is relative, with "/" (folders travel as the paths of their files). A Blob
+ * without a path is sent as "data".
+ */
+export type Sendable = File | Blob | string | { path: string; file: File | Blob };
+
+export interface SendOptions {
+  /** Who is to get it. Default: every member whose state is "open". */
+  to?: Iterable<string | Peer>;
+  bandwidthLimitPerRecipient?: number;
+  /** Cancels the transfer. */
+  signal?: AbortSignal;
+}
+
+/** One file of an offer or a transfer. Names come from a stranger: safe as file names, but show them as text only. */
+export interface FileInfo {
+  readonly index: number;
+  readonly kind: "file" | "text" | "directory";
+  /** The last element of `path`. */
+  readonly name: string;
+  readonly path: string;
+  readonly size: number;
+  /** Media type; may be empty. */
+  readonly type: string;
+  /** ms since 1970; 0: unknown. */
+  readonly lastModified: number;
+  /** Incoming: how much is on disk. */
+  readonly stored: number;
+  /** Incoming: verified, on disk. */
+  readonly complete: boolean;
+  /** The end-to-end hash (PROTOCOL.md section 10; not what sha256sum prints); "" until known. */
+  readonly root: string;
+  /** Why it failed. */
+  readonly code: ErrorCode | undefined;
+}
+
+/** Files that another member wants to send. */
+export class Offer {
+  private constructor();
+  /** Of the transfer. */
+  readonly id: string;
+  /** The sender, as it was when it offered. */
+  readonly from: Peer;
+  readonly files: readonly FileInfo[];
+  readonly totalSize: number;
+  /** Throws `invalid-argument` when it was answered already, `unknown-transfer` when it is gone. */
+  accept(options?: AcceptOptions): IncomingTransfer;
+  /** `reason` is shown to the sender; at most 200 bytes of UTF-8. */
+  decline(reason?: string): Promise<void>;
+}
+
+export interface AcceptOptions {
+  /** Which ones, by index. Default: all. */
+  files?: Iterable<number | FileInfo>;
+  /** Cancels the transfer. */
+  signal?: AbortSignal;
+}
+
+/**
+ * - offered: waiting for the answer. - transferring, paused. - interrupted: the link is lost; goes on when it is back.
+ * - verifying: everything has arrived; the whole is being checked. - saving: being made durable. - done: verified on the recipient's disk.
+ * - declined, cancelled, failed.
+ */
+export type DeliveryState =
+  | "offered" | "transferring" | "paused" | "interrupted" | "verifying" | "saving"
+  | "done" | "declined" | "cancelled" | "failed";
+
+/** A transfer to or from one member. */
+export interface Delivery {
+  /** The other member's id and name. */
+  readonly peer: string;
+  readonly name: string;
+  readonly state: DeliveryState;
+  /** What the recipient wants. */
+  readonly total: number;
+  /** Of that, on the recipient's disk. */
+  readonly bytes: number;
+  /** 0 to 100. */
+  readonly percent: number;
+  readonly speed: number;
+  /** Seconds; -1: unknown. */
+  readonly eta: number;
+  readonly quality: Quality;
+  /** Why it failed. */
+  readonly code: ErrorCode | undefined;
+  /** The recipient's own words when it declined, or "". Show it as text only. */
+  readonly reason: string;
+}
+
+/** Sums over the deliveries, and the deliveries. */
+export interface TransferStats {
+  readonly state: DeliveryState;
+  readonly total: number;
+  readonly bytes: number;
+  readonly percent: number;
+  readonly speed: number;
+  /** Of the slowest; -1: unknown. */
+  readonly eta: number;
+  /** Outgoing: one per recipient. Incoming: one, from the sender. */
+  readonly recipients: readonly Delivery[];
+}
+
+export interface TransferEventMap {
+  /** At most about ten a second, and once at the end. */
+  progress: CustomEvent<TransferStats>;
+}
+
+/** What both kinds of transfer share. */
+export abstract class Transfer<Result = OutgoingResult | IncomingResult> extends EventTarget {
+  protected constructor();
+  readonly files: readonly FileInfo[];
+  /**
+   * That of the recipient; with several, of those that are still running the furthest (in the order transferring, verifying, saving,
+   * interrupted, paused, offered), and at the end the best (done, declined, cancelled, failed).
+   */
+  readonly state: DeliveryState;
+  /**
+   * Resolves or rejects once, when it is over: see OutgoingResult and IncomingResult. Nobody needs to wait for it: a rejection that nobody
+   * observes is no unhandledrejection.
+   */
+  readonly finished: Promise<Result>;
+  /** pause, resume and cancel do nothing once it is over. */
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  stats(): TransferStats;
+
+  addEventListener<K extends keyof TransferEventMap>(type: K, listener: (event: TransferEventMap[K]) => void, options?: boolean | AddEventListenerOptions): void;
+  addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
+  removeEventListener<K extends keyof TransferEventMap>(type: K, listener: (event: TransferEventMap[K]) => void, options?: boolean | EventListenerOptions): void;
+  removeEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | EventListenerOptions): void;
+}
+
+export class OutgoingTransfer extends Transfer<OutgoingResult> {
+  private constructor();
+  /** "" until the offer is on its way, a moment after send(). */
+  readonly id: string;
+  readonly recipients: readonly Delivery[];
+  /** Cancels for one recipient, or for all. */
+  cancel(peer?: string | Peer): Promise<void>;
+  /** Offers it again to a recipient for whom it failed, was declined or was cancelled. */
+  retry(peer: string | Peer): Promise<void>;
+  /** Limits each recipient from now on, in bytes per second; 0: no limit. */
+  setBandwidthLimit(perRecipient: number): Promise<void>;
+}
+
+export class IncomingTransfer extends Transfer<IncomingResult> {
+  private constructor();
+  /** That of the offer. */
+  readonly id: string;
+  /** The sender, as it was when it offered. */
+  readonly from: Peer;
+  cancel(): Promise<void>;
+  /** Once it is over: deletes the received copy. File objects got from it, and downloads still being written, break. */
+  discard(): Promise<void>;
+}
+
+/**
+ * How a send ended. It resolves however few succeeded; it rejects only when the offer could not be made at all, or with
+ * `room-closed` when the room closed under it.
+ */
+export interface OutgoingResult {
+  readonly totalRecipients: number;
+  readonly successfulRecipients: readonly RecipientOutcome[];
+  /** A decline counts as failed, with the code `declined`. */
+  readonly failedRecipients: readonly RecipientOutcome[];
+  readonly files: readonly FileInfo[];
+  readonly ledger: readonly LedgerEntry[];
+}
+
+export interface RecipientOutcome {
+  readonly id: string;
+  readonly name: string;
+  readonly code: ErrorCode | undefined;
+  readonly reason: string;
+}
+
+/** How the delivery to one recipient ended. */
+export interface LedgerEntry {
+  readonly peer: string;
+  readonly name: string;
+  readonly state: DeliveryState;
+  readonly code: ErrorCode | undefined;
+  readonly reason: string;
+  readonly bytes: number;
+  readonly files: readonly LedgerFile[];
+  /** Of the delivery. */
+  readonly root: string;
+  /** The recipient's signed receipt; "" without one. */
+  readonly signature: string;
+}
+
+export interface LedgerFile {
+  readonly index: number;
+  readonly path: string;
+  readonly outcome: "verified" | "not-wanted" | "failed";
+  readonly code: ErrorCode | undefined;
+}
+
+/** How a receive ended. It rejects with a TallowError when it failed as a whole. */
+export interface IncomingResult {
+  /** Those that arrived, verified. */
+  readonly files: readonly ReceivedFile[];
+  /** Those that were wanted and did not. */
+  readonly failed: readonly FileInfo[];
+}
+
+/** A received file. It lies in the browser's own storage until save(), discard() or a later cleaning up. */
+export class ReceivedFile {
+  private constructor();
+  readonly index: number;
+  readonly kind: "file" | "text" | "directory";
+  readonly name: string;
+  readonly path: string;
+  readonly size: number;
+  readonly type: string;
+  readonly lastModified: number;
+  readonly root: string;
+  /** The bytes, on disk where the browser has the means (`Features.storage`). Rejects for a directory. */
+  file(): Promise<File>;
+  /** Hands it to the browser's downloads, under its name (a text as .txt). Resolves when handed over. Rejects for a directory. */
+  save(): Promise<void>;
+  /** The text of a text. Rejects for anything else. */
+  text(): Promise<string>;
+}

@@ -1,0 +1,893 @@
+// @ts-check
+// The JavaScript API: see tallow.d.ts. The classes here are thin. They check arguments, keep snapshots, and turn the core's events into
+// theirs; everything else is Go (internal/core), reached through boot.js.
+
+import { boot } from "./boot.js";
+import { TallowError, check, messages } from "./errors.js";
+import * as identity from "./identity.js";
+
+export { TallowError, messages };
+
+/** @typedef {import("./tallow.js").RoomOptions & import("./tallow.js").OwnerOptions & import("./tallow.js").JoinOptions} EnterOptions */
+
+// The state of each object, out of the reach and sight of the page; and the proof that a constructor was called from here.
+const own = Symbol("own");
+
+/** @param {unknown} token */
+function internal(token) {
+  if (token !== own) throw new TypeError("Illegal constructor");
+}
+
+/**
+ * Gives a class getters for what is in its snapshot.
+ * @param {Function} type
+ * @param {string[]} names
+ */
+function snapshot(type, names) {
+  for (const name of names) {
+    Object.defineProperty(type.prototype, name, {
+      get() {
+        return this[own].data[name];
+      },
+      enumerable: true,
+      configurable: true,
+    });
+  }
+}
+
+const utf8 = new TextEncoder();
+const maxName = 64;
+const maxReason = 200;
+const maxText = 1 << 20;
+const maxPath = 4096;
+const maxType = 255;
+const maxFiles = 100_000;
+
+/** @param {import("./tallow.js").LoadOptions} [options] */
+export async function load(options = {}) {
+  const wasmURL = url(options.wasmURL ?? new URL("./tallow.wasm", import.meta.url), "wasmURL", ["http:", "https:"]);
+  const workerURL = url(options.workerURL ?? new URL("./storage-worker.js", import.meta.url), "workerURL", ["http:", "https:"]);
+  if (typeof WebAssembly === "undefined" || typeof RTCPeerConnection === "undefined") throw new TallowError("unsupported-browser");
+  /** @type {any} */
+  const state = { rooms: new Map(), lastRoom: 0, closing: undefined };
+  state.core = await boot(
+    { wasmURL, workerURL },
+    (event) => state.rooms.get(event.room)?.[own].apply(event),
+    () => {
+      for (const room of [...state.rooms.values()]) {
+        room[own].apply({ type: "state", state: "closed", code: "internal" });
+        room[own].apply({ type: "gone", code: "internal" });
+      }
+    },
+  );
+  const { version, features } = await state.core.call("open");
+  state.data = { version, features: Object.freeze({ ...features, memoryLimit: features.memoryLimit ?? Infinity }) };
+  return new Tallow(own, state);
+}
+
+export class Tallow {
+  /** @param {symbol} token @param {any} state */
+  constructor(token, state) {
+    internal(token);
+    this[own] = state;
+  }
+
+  /** @param {EnterOptions} [options] */
+  async createRoom(options = {}) {
+    return enter(this[own], undefined, options);
+  }
+
+  /** @param {string | URL} link @param {EnterOptions} [options] */
+  async joinRoom(link, options = {}) {
+    check(typeof link === "string" || link instanceof URL, "link is a string or URL");
+    return enter(this[own], String(link), options);
+  }
+
+  async remembered() {
+    const identities = await identity.idle();
+    return identities.map(({ fragment, pageURL, owner, name, entered }) =>
+      Object.freeze({ link: `${pageURL}#${fragment}`, owner, name, entered }),
+    );
+  }
+
+  /** @param {string} link */
+  async forget(link) {
+    check(typeof link === "string" || /** @type {unknown} */ (link) instanceof URL, "link is a string");
+    const { room } = await this[own].core.call("parseLink", { link: String(link) });
+    await identity.forget(room);
+  }
+
+  async close() {
+    const state = this[own];
+    state.closing ??= (async () => {
+      await Promise.all([...state.rooms.values()].map((room) => room.leave()));
+      await state.core.call("close");
+      state.core.stop();
+    })();
+    await state.closing;
+  }
+}
+snapshot(Tallow, ["version", "features"]);
+
+/**
+ * What both ways into a room share.
+ * @param {any} tallow
+ * @param {string | undefined} link
+ * @param {EnterOptions} options
+ */
+async function enter(tallow, link, options) {
+  if (tallow.closing) throw new TallowError("room-closed");
+  check(typeof options === "object" && options !== null, "options is an object");
+  const { name = "", relayOnly = false, remember = true, maxRecipients = 10, admission = "auto", signal, onpending } = options;
+  check(typeof name === "string" && utf8.encode(name).length <= maxName, `name is a string of at most ${maxName} bytes`);
+  check(Number.isInteger(maxRecipients) && maxRecipients >= 1 && maxRecipients <= 63, "maxRecipients is 1 to 63");
+  check(admission === "auto" || admission === "approval", 'admission is "auto" or "approval"');
+  check(onpending === undefined || typeof onpending === "function", "onpending is a function");
+  checkSignal(signal);
+  const serverURL = url(options.serverURL ?? defaultServer(), "serverURL", ["ws:", "wss:"]);
+  const pageURL = url(options.pageURL ?? globalThis.location?.href, "pageURL", ["http:", "https:", "file:"]);
+  const iceServers = Array.from(options.iceServers ?? [], iceServer);
+  throwIfAborted(signal);
+
+  // Who we are in that room, if we were there before.
+  const parsed = link === undefined ? undefined : await tallow.core.call("parseLink", { link });
+  const known = parsed && remember ? await identity.recall(parsed.room) : undefined;
+  let held = known?.held;
+  const number = ++tallow.lastRoom;
+  const room = new Room(own, tallow, number);
+  room[own].onpending = onpending;
+  tallow.rooms.set(number, room);
+  let abort = () => {};
+  try {
+    throwIfAborted(signal);
+    const aborted = new Promise((_, reject) => {
+      abort = () => reject(reason(signal));
+      signal?.addEventListener("abort", abort, { once: true });
+    });
+    const entered = await Promise.race([
+      aborted,
+      tallow.core.call(link === undefined ? "createRoom" : "joinRoom", {
+        room: number, link, name, serverURL, iceServers, relayOnly: Boolean(relayOnly), maxRecipients, admission, seed: known?.identity.seed, members: known?.identity.members,
+      }),
+    ]);
+    const { fragment, self, seed } = entered;
+    if (remember && !held) {
+      held = await identity.keep({ member: self.id, room: entered.room, seed, fragment, pageURL, name, owner: self.owner, members: [], entered: Date.now() });
+    }
+    signal?.removeEventListener("abort", abort);
+    room[own].entered(`${pageURL}#${fragment}`, self, held);
+    return room;
+  } catch (error) {
+    signal?.removeEventListener("abort", abort);
+    tallow.rooms.delete(number);
+    tallow.core.call("leave", { room: number }).catch(() => {});
+    if (error instanceof TallowError && (error.code === "removed" || error.code === "join-denied")) await held?.forget();
+    else held?.release();
+    throw error;
+  }
+}
+
+export class Room extends EventTarget {
+  /** @param {symbol} token @param {any} tallow @param {number} number */
+  constructor(token, tallow, number) {
+    super();
+    internal(token);
+    this[own] = new RoomState(this, tallow, number);
+  }
+
+  get peers() {
+    return Object.freeze([...this[own].peers.values()]);
+  }
+  get offers() {
+    return Object.freeze([...this[own].offers.values()]);
+  }
+  get transfers() {
+    return Object.freeze([...this[own].transfers]);
+  }
+
+  /** @param {any} items @param {import("./tallow.js").SendOptions} [options] */
+  send(items, options = {}) {
+    const state = this[own];
+    check(typeof options === "object" && options !== null, "options is an object");
+    const { to, bandwidthLimitPerRecipient = 0, signal } = options;
+    checkLimit(bandwidthLimitPerRecipient);
+    checkSignal(signal);
+    throwIfAborted(signal);
+    const files = (isSendable(items) ? [items] : iterable(items, "files")).map(sendable);
+    check(files.length > 0, "there is nothing to send");
+    if (files.length > maxFiles) throw new TallowError("too-large", `more than ${maxFiles} files`);
+    state.checkOpen();
+    /** @type {any[]} */
+    let recipients;
+    if (to === undefined) {
+      recipients = [...state.peers.values()].filter((peer) => peer.state === "open");
+    } else {
+      check(typeof to !== "string", "to is a list");
+      const ids = new Set(iterable(to, "to").map(peerID));
+      recipients = [...ids].map((id) => {
+        const peer = state.peers.get(id);
+        if (!peer) throw new TallowError("unknown-peer", id);
+        return peer;
+      });
+    }
+    if (recipients.length === 0) throw new TallowError("no-recipients");
+    return new OutgoingTransfer(own, state, files, recipients, bandwidthLimitPerRecipient, signal);
+  }
+
+  async lock(locked = true) {
+    await this[own].call("lock", { locked: Boolean(locked) });
+  }
+  /** @param {string} id */
+  async approve(id, admit = true) {
+    await this[own].call("approve", { peer: peerID(id), admit: Boolean(admit) });
+  }
+  /** @param {string | Peer} id */
+  async remove(id) {
+    await this[own].call("remove", { peer: peerID(id) });
+  }
+  async leave() {
+    await this[own].leave();
+  }
+}
+snapshot(Room, ["link", "self", "state"]);
+
+/** What a room knows. It applies the core's events, in order. */
+class RoomState {
+  /** @param {Room} room @param {any} tallow @param {number} number */
+  constructor(room, tallow, number) {
+    this.room = room;
+    this.tallow = tallow;
+    this.number = number;
+    /** @type {any} */
+    this.data = { link: "", self: undefined, state: "connecting" };
+    /** @type {Map<string, any>} */
+    this.peers = new Map();
+    /** @type {Map<string, any>} */
+    this.offers = new Map();
+    /** @type {any[]} */
+    this.transfers = [];
+    /** Transfers that are not over, by id. @type {Map<string, any>} */
+    this.running = new Map();
+    /** Events of transfers that are being sent and whose id is on its way here. @type {any[]} */
+    this.early = [];
+    this.sending = 0;
+    /** @type {identity.Held | undefined} */
+    this.held = undefined;
+    /** @type {(() => void) | undefined} */
+    this.onpending = undefined;
+    /** @type {Promise<void> | undefined} */
+    this.leaving = undefined;
+  }
+
+  /** @param {string} link @param {any} self @param {identity.Held | undefined} held */
+  entered(link, self, held) {
+    this.data.link = link;
+    this.data.self = Object.freeze({ id: self.id, name: self.name, owner: self.owner });
+    this.held = held;
+    if (this.data.state === "closed") this.letGo();
+    else this.keepMembers();
+  }
+
+  /** Owner: keeps who is in the room, so that they still are after a reload. */
+  keepMembers() {
+    if (!this.held || !this.data.self?.owner || this.leaving) return;
+    const held = this.held;
+    this.call("members").then(
+      (members) => held.update({ members }).catch(() => {}), // without it they join again
+      () => {},
+    );
+  }
+
+  /** @param {string} method @param {object} [args] */
+  call(method, args) {
+    if (this.data.state === "closed") return Promise.reject(new TallowError("room-closed"));
+    return this.tallow.core.call(method, { room: this.number, ...args });
+  }
+
+  checkOpen() {
+    if (this.data.state === "closed" || this.leaving) throw new TallowError("room-closed");
+  }
+
+  leave() {
+    this.leaving ??= (async () => {
+      try {
+        await this.tallow.core.call("leave", { room: this.number });
+      } catch (error) {
+        if (!(error instanceof TallowError) || error.code !== "room-closed") throw error;
+      }
+      await this.held?.forget();
+    })();
+    return this.leaving;
+  }
+
+  letGo() {
+    if (this.data.code === "removed") void this.held?.forget();
+    else this.held?.release();
+  }
+
+  /** @param {string} type @param {unknown} detail */
+  dispatch(type, detail) {
+    this.room.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+
+  /** @param {any} event */
+  apply(event) {
+    switch (event.type) {
+      case "state": {
+        const { state, code } = event;
+        this.data.state = state;
+        this.data.code = code;
+        if (state === "pending") this.onpending?.();
+        if (state === "closed") {
+          for (const offer of this.offers.values()) offer[own].gone = true;
+          this.offers.clear();
+          if (!this.leaving) this.letGo();
+        }
+        return this.dispatch("statechange", Object.freeze({ state, code }));
+      }
+      case "gone": // the room has ended, and nothing of it runs any more
+        for (const transfer of [...this.running.values(), ...this.transfers]) {
+          transfer[own].fail(new TallowError(event.code ?? "room-closed"));
+        }
+        this.tallow.rooms.delete(this.number);
+        return;
+      case "peerjoin":
+      case "peerchange":
+      case "peerleave": {
+        const peer = new Peer(own, this, event.peer);
+        if (event.type === "peerleave") this.peers.delete(event.peer.id);
+        else this.peers.set(event.peer.id, peer);
+        if (event.type !== "peerchange") this.keepMembers();
+        return this.dispatch(event.type, peer);
+      }
+      case "joinrequest":
+        return this.dispatch("joinrequest", Object.freeze({ id: event.id, name: event.name }));
+      case "offer": {
+        const offer = new Offer(own, this, event.offer);
+        this.offers.set(event.offer.id, offer);
+        return this.dispatch("offer", offer);
+      }
+      case "offerwithdrawn": {
+        const { id, code } = event;
+        const offer = this.offers.get(id);
+        if (!offer) return; // answered meanwhile
+        offer[own].gone = true;
+        this.offers.delete(id);
+        return this.dispatch("offerwithdrawn", Object.freeze({ id, code }));
+      }
+      case "progress":
+      case "finished": {
+        const transfer = this.running.get(event.id);
+        if (transfer) transfer[own].apply(event);
+        else if (this.sending > 0) this.early.push(event);
+        return;
+      }
+      case "problem":
+        return this.dispatch("error", new TallowError(event.code, undefined, event.peer || undefined));
+    }
+  }
+}
+
+export class Peer {
+  /** @param {symbol} token @param {RoomState} room @param {any} data */
+  constructor(token, room, data) {
+    internal(token);
+    this[own] = { room, data: { ...data, safetyWords: Object.freeze(data.safetyWords ?? []) } };
+  }
+
+  async markVerified(verified = true) {
+    const { room, data } = this[own];
+    await room.call("markVerified", { peer: data.id, verified: Boolean(verified) });
+  }
+}
+snapshot(Peer, ["id", "name", "owner", "state", "quality", "rtt", "route", "safetyWords", "verified", "code"]);
+
+export class Offer {
+  /** @param {symbol} token @param {RoomState} room @param {any} data */
+  constructor(token, room, data) {
+    internal(token);
+    const from = room.peers.get(data.from) ?? new Peer(own, room, { id: data.from, name: "", owner: false, state: "closed", quality: "disconnected", rtt: 0, route: "", verified: false });
+    this[own] = { room, data: { ...data, from, files: frozen(data.files) }, answered: false, gone: false };
+  }
+
+  /** @param {import("./tallow.js").AcceptOptions} [options] */
+  accept(options = {}) {
+    const { room, data } = this[own];
+    check(typeof options === "object" && options !== null, "options is an object");
+    const { files, signal } = options;
+    checkSignal(signal);
+    throwIfAborted(signal);
+    /** @type {number[] | undefined} */
+    let wanted;
+    if (files !== undefined) {
+      wanted = [...new Set(iterable(files, "files").map((file) => (typeof file === "number" ? file : file?.index)))];
+      check(wanted.every((index) => Number.isInteger(index) && index >= 0 && index < data.files.length), "files are indices of the offer's files");
+      check(wanted.length > 0, "nothing is accepted; use decline()");
+    }
+    answer(this);
+    return new IncomingTransfer(own, room, this, wanted, signal);
+  }
+
+  async decline(reason = "") {
+    const { room, data } = this[own];
+    check(typeof reason === "string" && utf8.encode(reason).length <= maxReason, `reason is a string of at most ${maxReason} bytes`);
+    answer(this);
+    await room.call("decline", { id: data.id, reason });
+  }
+}
+snapshot(Offer, ["id", "from", "files", "totalSize"]);
+
+/** @param {Offer} offer */
+function answer(offer) {
+  const state = offer[own];
+  state.room.checkOpen();
+  if (state.gone) throw new TallowError("unknown-transfer");
+  check(!state.answered, "the offer was answered already");
+  state.answered = true;
+  state.room.offers.delete(state.data.id);
+}
+
+export class Transfer extends EventTarget {
+  /** @param {symbol} token @param {TransferState} state */
+  constructor(token, state) {
+    super();
+    internal(token);
+    this[own] = state;
+    state.transfer = this;
+  }
+
+  get files() {
+    return this[own].files;
+  }
+  get state() {
+    return this[own].stats().state;
+  }
+  get finished() {
+    return this[own].finished;
+  }
+  async pause() {
+    await this[own].call("setPaused", { paused: true });
+  }
+  async resume() {
+    await this[own].call("setPaused", { paused: false });
+  }
+  stats() {
+    return this[own].stats();
+  }
+}
+
+export class OutgoingTransfer extends Transfer {
+  /**
+   * @param {symbol} token
+   * @param {RoomState} room
+   * @param {any[]} files
+   * @param {any[]} recipients
+   * @param {number} limit
+   * @param {AbortSignal | undefined} signal
+   */
+  constructor(token, room, files, recipients, limit, signal) {
+    internal(token);
+    const state = new TransferState(room, files.map(({ info }, index) => info(index)), recipients, outgoingResult);
+    super(own, state);
+    room.sending++;
+    const { core } = room.tallow;
+    state.begin(
+      room
+        .call("send", {
+          to: recipients.map((peer) => peer.id),
+          limit,
+          files: files.map(({ blob, file }) => (blob ? { ...file, handle: core.attach(blob) } : file)),
+        })
+        .finally(() => room.sending--),
+      signal,
+    );
+  }
+
+  get id() {
+    return this[own].id;
+  }
+  get recipients() {
+    return this[own].deliveries;
+  }
+  /** @param {string | Peer} [peer] */
+  async cancel(peer) {
+    if (peer === undefined) await this[own].call("cancel");
+    else await this[own].call("cancelDelivery", { peer: this[own].recipient(peer) });
+  }
+  /** @param {string | Peer} peer */
+  async retry(peer) {
+    const state = this[own];
+    const id = state.recipient(peer);
+    await state.started;
+    await state.room.call("retry", { id: state.id, peer: id });
+    state.restart();
+  }
+  /** @param {number} perRecipient */
+  async setBandwidthLimit(perRecipient) {
+    checkLimit(perRecipient);
+    await this[own].call("setLimit", { limit: perRecipient });
+  }
+}
+
+export class IncomingTransfer extends Transfer {
+  /**
+   * @param {symbol} token
+   * @param {RoomState} room
+   * @param {any} offer
+   * @param {number[] | undefined} wanted
+   * @param {AbortSignal | undefined} signal
+   */
+  constructor(token, room, offer, wanted, signal) {
+    internal(token);
+    const { from, id, files } = offer;
+    const state = new TransferState(room, files, [from], incomingResult(room.tallow.core));
+    super(own, state);
+    state.id = id;
+    state.from = from;
+    state.begin(room.call("accept", { id, files: wanted }), signal);
+  }
+
+  get id() {
+    return this[own].id;
+  }
+  get from() {
+    return this[own].from;
+  }
+  async cancel() {
+    await this[own].call("cancel");
+  }
+  async discard() {
+    const state = this[own];
+    check(state.over, "the transfer is not over");
+    if (state.delivery) await state.room.tallow.core.call("discard", { delivery: state.delivery });
+  }
+}
+
+/** What a transfer knows. */
+class TransferState {
+  /**
+   * @param {RoomState} room
+   * @param {any[]} files
+   * @param {any[]} others
+   * @param {(event: any) => any} result makes the result of a finished event, or throws the failure
+   */
+  constructor(room, files, others, result) {
+    this.room = room;
+    this.id = "";
+    /** @type {Peer | undefined} */
+    this.from = undefined;
+    this.files = frozen(files);
+    const total = files.reduce((sum, file) => sum + file.size, 0);
+    this.deliveries = frozen(
+      others.map(({ id, name, quality }) => ({ peer: id, name, state: "offered", total, bytes: 0, percent: 0, speed: 0, eta: -1, quality, code: undefined, reason: "" })),
+    );
+    this.result = result;
+    /** The name of what was received, in storage. @type {string | undefined} */
+    this.delivery = undefined;
+    /** @type {Transfer} */
+    this.transfer = /** @type {any} */ (undefined);
+    /** @type {Promise<void>} */
+    this.started = Promise.resolve();
+    this.over = false;
+    this.restart(true);
+  }
+
+  /** A new end to wait for. */
+  restart(first = false) {
+    if (!first && !this.over) return;
+    this.over = false;
+    this.finished = new Promise((resolve, reject) => {
+      this.resolve = resolve;
+      this.reject = reject;
+    });
+    this.finished.catch(() => {});
+    if (!first) this.room.running.set(this.id, this.transfer);
+  }
+
+  /**
+   * @param {Promise<any>} answer the core's, to send or accept
+   * @param {AbortSignal | undefined} signal
+   */
+  begin(answer, signal) {
+    const { room } = this;
+    room.transfers.push(this.transfer);
+    if (this.id) room.running.set(this.id, this.transfer);
+    this.started = answer.then(
+      (event) => {
+        this.id = event.id;
+        if (!this.over) room.running.set(this.id, this.transfer);
+        this.update(event);
+        const early = room.early.filter((e) => e.id === this.id);
+        room.early = room.sending > 0 ? room.early.filter((e) => e.id !== this.id) : [];
+        for (const e of early) this.apply(e);
+      },
+      (error) => {
+        this.fail(error);
+        throw error;
+      },
+    );
+    this.started.catch(() => {});
+    if (!signal) return;
+    const cancel = () => void this.call("cancel").catch(() => {});
+    signal.addEventListener("abort", cancel, { once: true });
+    const forget = () => signal.removeEventListener("abort", cancel);
+    this.finished?.then(forget, forget);
+  }
+
+  /** @param {string} method @param {object} [args] */
+  async call(method, args) {
+    if (this.over) return;
+    try {
+      await this.started;
+    } catch {
+      return; // it never began; finished says why
+    }
+    if (this.over) return;
+    try {
+      await this.room.call(method, { id: this.id, ...args });
+    } catch (error) {
+      // It may have ended while the call was on its way.
+      if (!(error instanceof TallowError && error.code === "unknown-transfer")) throw error;
+    }
+  }
+
+  /** @param {unknown} peer */
+  recipient(peer) {
+    const id = peerID(peer);
+    if (!this.deliveries.some((delivery) => delivery.peer === id)) throw new TallowError("unknown-peer", id);
+    return id;
+  }
+
+  stats() {
+    const recipients = this.deliveries;
+    const sum = (/** @type {(d: any) => number} */ value) => recipients.reduce((n, d) => n + value(d), 0);
+    const total = sum((d) => d.total);
+    const bytes = sum((d) => d.bytes);
+    const state = leading(recipients.map((d) => d.state));
+    const active = recipients.filter((d) => !ended.includes(d.state));
+    return Object.freeze({
+      state,
+      total,
+      bytes,
+      percent: total > 0 ? (100 * bytes) / total : state === "done" ? 100 : 0,
+      speed: sum((d) => d.speed),
+      eta: active.length === 0 ? (this.over ? 0 : -1) : active.some((d) => d.eta < 0) ? -1 : Math.max(...active.map((d) => d.eta)),
+      recipients,
+    });
+  }
+
+  /** @param {any} event */
+  update(event) {
+    if (event.files) this.files = frozen(event.files);
+    if (event.changed) {
+      const files = [...this.files];
+      for (const file of event.changed) files[file.index] = frozen([file])[0];
+      this.files = Object.freeze(files);
+    }
+    this.deliveries = frozen(event.deliveries.map((/** @type {any} */ d) => ({ ...d, reason: d.reason ?? "" })));
+  }
+
+  /** @param {any} event */
+  apply(event) {
+    if (this.over) return;
+    this.update(event);
+    if (event.type === "finished") {
+      this.delivery = event.delivery;
+      this.end();
+      try {
+        this.resolve?.(this.result(event));
+      } catch (error) {
+        this.reject?.(error);
+      }
+    }
+    this.transfer.dispatchEvent(new CustomEvent("progress", { detail: this.stats() }));
+  }
+
+  /** @param {unknown} error */
+  fail(error) {
+    if (this.over) return;
+    this.end();
+    this.reject?.(error);
+  }
+
+  end() {
+    this.over = true;
+    this.room.running.delete(this.id);
+  }
+}
+
+const running = ["transferring", "verifying", "saving", "interrupted", "paused", "offered"];
+const ended = ["done", "declined", "cancelled", "failed"];
+
+/** The state that stands for several. @param {string[]} states */
+function leading(states) {
+  return [...running, ...ended].find((state) => states.includes(state)) ?? "failed";
+}
+
+/** @param {any} event */
+function outgoingResult({ result }) {
+  const ledger = frozen(
+    (result.ledger ?? []).map((/** @type {any} */ entry) => ({
+      ...entry,
+      reason: entry.reason ?? "",
+      root: entry.root ?? "",
+      signature: entry.signature ?? "",
+      files: frozen(entry.files ?? []),
+    })),
+  );
+  const outcomes = (/** @type {boolean} */ done) =>
+    frozen(ledger.filter((entry) => (entry.state === "done") === done).map(({ peer, name, code, reason }) => ({ id: peer, name, code, reason })));
+  return Object.freeze({
+    totalRecipients: ledger.length,
+    successfulRecipients: outcomes(true),
+    failedRecipients: outcomes(false),
+    files: frozen(result.files),
+    ledger,
+  });
+}
+
+/**
+ * @param {import("./boot.js").Core} core
+ * @returns {(event: any) => any}
+ */
+function incomingResult(core) {
+  return ({ result, delivery }) => {
+    if (result.code) throw new TallowError(result.code);
+    const wanted = frozen(result.files);
+    return Object.freeze({
+      files: Object.freeze(wanted.filter((file) => file.complete).map((file) => new ReceivedFile(own, core, delivery, file))),
+      failed: Object.freeze(wanted.filter((file) => !file.complete)),
+    });
+  };
+}
+
+export class ReceivedFile {
+  /** @param {symbol} token @param {import("./boot.js").Core} core @param {string} delivery @param {any} data */
+  constructor(token, core, delivery, data) {
+    internal(token);
+    this[own] = { core, delivery, data };
+  }
+
+  async file() {
+    const { core, delivery, data } = this[own];
+    check(data.kind !== "directory", "a directory has no bytes");
+    const { handle } = await core.call("file", { delivery, index: data.index });
+    const type = data.type || (data.kind === "text" ? "text/plain;charset=utf-8" : "");
+    // A File of a File copies nothing: both stand for the same bytes on disk.
+    return new File([core.take(handle)], data.name, { type, lastModified: data.lastModified || Date.now() });
+  }
+
+  async save() {
+    const file = await this.file();
+    // Never the stranger's media type: a browser that ignores the download attribute must not open a document of this origin.
+    const href = URL.createObjectURL(new File([file], file.name, { type: "application/octet-stream", lastModified: file.lastModified }));
+    const anchor = document.createElement("a");
+    anchor.href = href;
+    anchor.download = this[own].data.kind === "text" && !file.name.endsWith(".txt") ? `${file.name}.txt` : file.name;
+    anchor.style.display = "none";
+    document.body.append(anchor);
+    anchor.click();
+    anchor.remove();
+    // The download has hold of the bytes once it has begun; when that is, nobody says.
+    setTimeout(() => URL.revokeObjectURL(href), 60_000);
+  }
+
+  async text() {
+    check(this[own].data.kind === "text", "not a text");
+    return (await this.file()).text();
+  }
+}
+snapshot(ReceivedFile, ["index", "kind", "name", "path", "size", "type", "lastModified", "root"]);
+
+/**
+ * Freezes a list of plain objects, each with a code that may be undefined.
+ * @param {readonly any[]} list
+ * @returns {readonly any[]}
+ */
+function frozen(list) {
+  return Object.freeze((list ?? []).map((item) => (Object.isFrozen(item) ? item : Object.freeze({ code: undefined, ...item }))));
+}
+
+/** @param {unknown} item */
+function isSendable(item) {
+  return typeof item === "string" || item instanceof Blob || (typeof item === "object" && item !== null && "file" in item && "path" in item);
+}
+
+/**
+ * Checks an item of send(). The size is the one that it has now.
+ * @param {any} item
+ */
+function sendable(item) {
+  check(isSendable(item), "items are File, Blob, string or { path, file }");
+  if (typeof item === "string") {
+    const size = utf8.encode(item).length;
+    if (size > maxText) throw new TallowError("too-large", `a text of more than ${maxText} bytes`);
+    const file = { kind: "text", path: "message.txt", type: "text/plain;charset=utf-8", lastModified: 0, size, text: item };
+    return { file, blob: undefined, info: describe(file) };
+  }
+  const given = /** @type {any} */ (item);
+  const blob = item instanceof Blob ? item : given.file;
+  check(blob instanceof Blob, "file is a File or Blob");
+  let path = blob instanceof File && blob.name ? blob.name : "data";
+  if (item !== blob) {
+    ({ path } = given);
+    const valid = typeof path === "string" && path.split("/").every((element) => element !== "" && element !== "." && element !== "..");
+    check(valid && utf8.encode(path).length <= maxPath, `path is relative, of at most ${maxPath} bytes, without empty or dot elements`);
+  }
+  const type = utf8.encode(blob.type).length <= maxType ? blob.type : "";
+  const file = { kind: "file", path, type, lastModified: blob instanceof File ? Math.max(0, blob.lastModified) : 0, size: blob.size };
+  return { file, blob, info: describe(file) };
+}
+
+/** @param {any} file */
+function describe({ kind, path, type, lastModified, size }) {
+  return (/** @type {number} */ index) => ({
+    index, kind, name: path.slice(path.lastIndexOf("/") + 1), path, size, type, lastModified, stored: 0, complete: false, root: "", code: undefined,
+  });
+}
+
+/** @param {unknown} value @param {string} what @returns {any[]} */
+function iterable(value, what) {
+  check(typeof value === "object" && value !== null && Symbol.iterator in value, `${what} is a list`);
+  return Array.from(/** @type {Iterable<any>} */ (value));
+}
+
+/** @param {unknown} peer */
+function peerID(peer) {
+  const id = peer instanceof Peer ? peer[own].data.id : peer;
+  check(typeof id === "string" && /^[0-9a-f]{32}$/.test(id), "a member is named by its id");
+  return id;
+}
+
+/** @param {unknown} limit */
+function checkLimit(limit) {
+  check(typeof limit === "number" && limit >= 0 && Number.isFinite(limit), "a limit is a number of bytes per second");
+}
+
+/** @param {unknown} signal */
+function checkSignal(signal) {
+  check(signal === undefined || signal instanceof AbortSignal, "signal is an AbortSignal");
+}
+
+/** @param {AbortSignal | undefined} signal */
+function throwIfAborted(signal) {
+  if (signal?.aborted) throw reason(signal);
+}
+
+/** Why a signal was aborted; older browsers do not say. @param {AbortSignal | undefined} signal */
+function reason(signal) {
+  return signal?.reason ?? new DOMException("The operation was aborted.", "AbortError");
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} what
+ * @param {string[]} schemes
+ * @returns {string} the URL without fragment
+ */
+function url(value, what, schemes) {
+  try {
+    const parsed = new URL(String(value), globalThis.location?.href);
+    parsed.hash = "";
+    if (schemes.includes(parsed.protocol)) return parsed.href;
+  } catch {
+    // reported below
+  }
+  throw new TallowError("invalid-argument", `${what} is no URL of ${schemes.join(" or ")}`);
+}
+
+/** The signaling endpoint of the server that this module came from, or else of the page's. */
+function defaultServer() {
+  const base = new URL(import.meta.url);
+  const { protocol, host } = /^https?:$/.test(base.protocol) ? base : location;
+  return `${protocol === "https:" ? "wss:" : "ws:"}//${host}/ws`;
+}
+
+/** @param {RTCIceServer} server */
+function iceServer(server) {
+  const { urls, username = "", credential = "" } = server ?? {};
+  const list = typeof urls === "string" ? [urls] : urls;
+  check(Array.isArray(list) && list.length > 0 && list.every((u) => typeof u === "string"), "iceServers are RTCIceServer objects");
+  check(typeof username === "string" && typeof credential === "string", "iceServers are RTCIceServer objects");
+  return { urls: list, username, credential };
+}

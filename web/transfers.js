@@ -1,0 +1,397 @@
+// @ts-check
+// Offers and transfers: one card each. Also what lasts as long as a transfer runs: the screen stays on and closing the page warns.
+
+import { messages } from "./tallow.js";
+import { byId, complaint, copy, count, duration, el, say, size, title } from "./view.js";
+
+/**
+ * @typedef {import("./tallow.js").Room} Room
+ * @typedef {import("./tallow.js").Offer} Offer
+ * @typedef {import("./tallow.js").Delivery} Delivery
+ * @typedef {import("./tallow.js").DeliveryState} DeliveryState
+ * @typedef {import("./tallow.js").IncomingTransfer} IncomingTransfer
+ * @typedef {import("./tallow.js").OutgoingTransfer} OutgoingTransfer
+ * @typedef {import("./tallow.js").ReceivedFile} ReceivedFile
+ */
+
+const LISTED = 100; // files per card
+const SAVED_BY_ITSELF = 20; // more downloads at once are left to "Save all", after which the browser asks
+
+/** @type {ReadonlySet<DeliveryState>} */
+const ENDED = new Set(["done", "declined", "cancelled", "failed"]);
+/** @type {ReadonlySet<DeliveryState>} */
+const REPEATABLE = new Set(["declined", "cancelled", "failed"]);
+
+export class Transfers {
+  #offers = byId("offers", HTMLElement);
+  #list = byId("transfer-list", HTMLElement);
+  /** The transfers that are not over. @type {Map<OutgoingTransfer | IncomingTransfer, number>} percent */
+  #running = new Map();
+  /** @type {WakeLockSentinel | undefined} */
+  #wakeLock;
+  #complain;
+  #memoryLimit = Infinity;
+
+  /** @param {(error: unknown) => void} complain */
+  constructor(complain) {
+    this.#complain = complain;
+    window.addEventListener("beforeunload", (event) => {
+      if (this.#running.size) event.preventDefault();
+    });
+    document.addEventListener("visibilitychange", () => this.#holdScreen());
+  }
+
+  /**
+   * @param {Room} room
+   * @param {number} memoryLimit the most that can be received, in bytes; Infinity where there is a disk
+   */
+  show(room, memoryLimit) {
+    this.#memoryLimit = memoryLimit;
+    this.#offers.replaceChildren();
+    /** @type {Map<string, HTMLElement>} */
+    const cards = new Map();
+    const add = (/** @type {Offer} */ offer) => {
+      cards.get(offer.id)?.remove(); // an offer that is repeated takes the place of the earlier one
+      const card = this.#offerCard(offer);
+      cards.set(offer.id, card);
+      this.#offers.append(card);
+    };
+    room.addEventListener("offer", (event) => add(event.detail));
+    room.addEventListener("offerwithdrawn", ({ detail }) => {
+      const card = cards.get(detail.id);
+      cards.delete(detail.id);
+      if (!card?.isConnected) return;
+      const gone = detail.code ? messages[detail.code] : "";
+      card.querySelector(".buttons")?.replaceWith(
+        el("p", { class: "result" }, `The offer is gone. ${gone}`),
+        el("p", { class: "buttons" }, el("button", { type: "button", onclick: () => card.remove() }, "Dismiss")),
+      );
+    });
+    for (const offer of room.offers) add(offer);
+  }
+
+  /** @param {OutgoingTransfer} transfer */
+  sent(transfer) {
+    const card = new OutgoingCard(transfer, this.#complain);
+    this.#track(transfer, card);
+  }
+
+  /** @param {Offer} offer */
+  #offerCard(offer) {
+    const from = offer.from.name || "Somebody";
+    const heading = el("h2", { tabindex: "-1" }, el("strong", {}, from), ` wants to send you ${what(offer.files, offer.totalSize)}`);
+    const accept = () => {
+      card.remove();
+      try {
+        const transfer = offer.accept();
+        this.#track(transfer, new IncomingCard(transfer, from, this.#complain));
+      } catch (error) {
+        this.#complain(error);
+      }
+    };
+    const decline = () => {
+      card.remove();
+      offer.decline().catch(this.#complain);
+    };
+    const buttons = el(
+      "p",
+      { class: "buttons" },
+      el("button", { type: "button", class: "primary", onclick: accept }, "Accept"),
+      el("button", { type: "button", onclick: decline }, "Decline"),
+    );
+    const card = el("section", { class: "card offer", "aria-label": `Offer from ${from}` }, heading, fileList(offer.files), buttons);
+    if (!offer.from.verified) buttons.before(el("p", { class: "hint" }, "Accept only what you expect from someone you know."));
+    if (offer.totalSize > this.#memoryLimit)
+      buttons.before(el("p", { class: "result bad" }, `This browser can hold ${size(this.#memoryLimit)} here, which is less than this.`));
+    return card;
+  }
+
+  /** @param {OutgoingTransfer | IncomingTransfer} transfer @param {OutgoingCard | IncomingCard} card */
+  #track(transfer, card) {
+    byId("transfers", HTMLElement).hidden = false;
+    this.#list.prepend(card.element);
+    const update = () => {
+      const stats = transfer.stats();
+      card.update(stats.recipients);
+      // A retry makes an ended transfer run again.
+      if (ENDED.has(stats.state)) this.#running.delete(transfer);
+      else this.#running.set(transfer, stats.percent);
+      this.#holdScreen();
+      this.#showTitle();
+    };
+    transfer.addEventListener("progress", update);
+    transfer.finished.then(
+      (result) => {
+        update();
+        card.finish(result);
+      },
+      (error) => {
+        this.#running.delete(transfer);
+        update();
+        card.fail(error);
+        this.#running.delete(transfer);
+        this.#holdScreen();
+        this.#showTitle();
+      },
+    );
+    update();
+  }
+
+  #showTitle() {
+    const percents = [...this.#running.values()];
+    document.title = percents.length ? `${Math.floor(Math.min(...percents))} % – Tallow` : "Tallow";
+  }
+
+  async #holdScreen() {
+    if (!("wakeLock" in navigator)) return;
+    if (this.#running.size === 0) {
+      this.#wakeLock?.release();
+      this.#wakeLock = undefined;
+    } else if (document.visibilityState === "visible" && (!this.#wakeLock || this.#wakeLock.released)) {
+      try {
+        const lock = await navigator.wakeLock.request("screen");
+        if (this.#running.size && (!this.#wakeLock || this.#wakeLock.released)) this.#wakeLock = lock;
+        else lock.release();
+      } catch {
+        // Refused, by battery saver say: the transfer goes on, the screen may go dark.
+      }
+    }
+  }
+}
+
+/** What both kinds of card share. */
+class Card {
+  #list = el("ul", { class: "deliveries" });
+  /** @type {Map<string, DeliveryRow>} */
+  #rows = new Map();
+  result = el("p", { class: "result", role: "status" });
+  files;
+  #pause = el("button", { type: "button", class: "small" }, "Pause");
+  #cancel = el("button", { type: "button", class: "small" }, "Cancel all");
+  #clear = el("button", { type: "button", class: "small quiet" }, "Clear");
+  #paused = false;
+
+  /**
+   * @param {OutgoingTransfer | IncomingTransfer} transfer
+   * @param {string} heading
+   * @param {(error: unknown) => void} complain
+   * @param {(id: string) => DeliveryActions} actions
+   */
+  constructor(transfer, heading, complain, actions) {
+    this.actions = actions;
+    this.files = fileList(transfer.files);
+    this.#pause.addEventListener("click", () => (this.#paused ? transfer.resume() : transfer.pause()).catch(complain));
+    this.#cancel.addEventListener("click", () => transfer.cancel().catch(complain));
+    this.#clear.addEventListener("click", () => this.clear());
+    this.element = el(
+      "article",
+      { class: "card transfer", "aria-label": heading },
+      el("header", {}, el("h3", {}, heading), el("span", { class: "buttons" }, this.#pause, this.#cancel, this.#clear)),
+      this.#list,
+      this.result,
+      el("details", {}, el("summary", {}, count(transfer.files.length, "item")), this.files),
+    );
+  }
+
+  clear() {
+    this.element.remove();
+    const section = byId("transfers", HTMLElement);
+    section.hidden = !section.querySelector("article");
+  }
+
+  /** @param {readonly Delivery[]} deliveries */
+  update(deliveries) {
+    for (const delivery of deliveries) {
+      let row = this.#rows.get(delivery.peer);
+      if (!row) {
+        row = new DeliveryRow(delivery, this.actions(delivery.peer));
+        this.#rows.set(delivery.peer, row);
+        this.#list.append(row.element);
+      }
+      row.update(delivery);
+    }
+    const running = deliveries.filter((d) => !ENDED.has(d.state));
+    this.#paused = running.length > 0 && running.every((d) => d.state === "paused");
+    say(this.#pause, this.#paused ? "Resume" : "Pause");
+    this.#pause.hidden = !running.some((d) => d.state === "transferring" || d.state === "paused" || d.state === "interrupted");
+    this.#cancel.hidden = running.length === 0;
+    this.#clear.hidden = running.length > 0;
+  }
+
+  /** @param {unknown} error */
+  fail(error) {
+    say(this.result, complaint(error));
+    this.result.classList.add("bad");
+    this.#pause.hidden = this.#cancel.hidden = true;
+    this.#clear.hidden = false;
+  }
+}
+
+class OutgoingCard extends Card {
+  /** @param {OutgoingTransfer} transfer @param {(error: unknown) => void} complain */
+  constructor(transfer, complain) {
+    super(transfer, `Sending ${what(transfer.files, total(transfer.files))}`, complain, (id) => ({
+      cancel: () => transfer.cancel(id).catch(complain),
+      retry: () => transfer.retry(id).catch(complain),
+    }));
+  }
+
+  /** @override @param {readonly Delivery[]} deliveries */
+  update(deliveries) {
+    super.update(deliveries);
+    const done = deliveries.filter((d) => d.state === "done").length;
+    const over = deliveries.length > 0 && deliveries.every((d) => ENDED.has(d.state));
+    say(this.result, over ? `${done} of ${count(deliveries.length, "recipient")} received everything.` : "");
+    this.result.classList.remove("bad");
+  }
+
+  finish() {}
+}
+
+class IncomingCard extends Card {
+  #transfer;
+  #complain;
+
+  /** @param {IncomingTransfer} transfer @param {string} from @param {(error: unknown) => void} complain */
+  constructor(transfer, from, complain) {
+    super(transfer, `Receiving ${what(transfer.files, total(transfer.files))} from ${from}`, complain, () => ({}));
+    this.#transfer = transfer;
+    this.#complain = complain;
+  }
+
+  /** @override */
+  clear() {
+    this.#transfer.discard().catch(this.#complain);
+    super.clear();
+  }
+
+  /** @param {import("./tallow.js").OutgoingResult | import("./tallow.js").IncomingResult} result */
+  async finish(result) {
+    if (!("failed" in result)) return;
+    const files = result.files.filter((file) => file.kind === "file");
+    const rows = await Promise.all(result.files.slice(0, LISTED).map((file) => this.#row(file)));
+    for (const file of result.failed)
+      rows.push(el("li", {}, el("span", { class: "name" }, file.path), el("span", { class: "result bad" }, file.code ? messages[file.code] : "Failed.")));
+    this.files.replaceChildren(...rows);
+    const details = this.files.closest("details");
+    if (details) details.open = true;
+
+    const saveAll = async () => {
+      for (const file of files) await this.#save(file);
+      say(this.result, `Verified and saved: ${count(files.length, "file")}.`);
+    };
+    if (files.length > 1)
+      this.result.after(
+        el("p", { class: "buttons" }, el("button", { type: "button", class: "small", onclick: () => saveAll().catch(this.#complain) }, "Save all")),
+      );
+    if (files.length === 0) say(this.result, "Verified.");
+    else if (files.length <= SAVED_BY_ITSELF) await saveAll().catch(this.#complain);
+    else say(this.result, `Verified: ${count(files.length, "file")}. Press “Save all” to save them.`);
+    if (result.failed.length) {
+      this.result.append(` ${count(result.failed.length, "file")} did not arrive.`);
+      this.result.classList.add("bad");
+    }
+  }
+
+  /** @param {ReceivedFile} file */
+  async #row(file) {
+    if (file.kind === "text") {
+      const text = await file.text();
+      const button = el("button", { type: "button", class: "small" }, "Copy");
+      button.addEventListener("click", () => copy(text, button));
+      return el("li", {}, el("span", { class: "name" }, "Text"), button, el("pre", {}, text));
+    }
+    const row = el("li", {}, el("span", { class: "name" }, file.path), el("span", { class: "size" }, file.kind === "file" ? size(file.size) : "folder"));
+    if (file.kind === "file") {
+      const save = () => this.#save(file).catch(this.#complain);
+      row.append(el("button", { type: "button", class: "small", "aria-label": `Save ${file.path}`, onclick: save }, "Save"));
+    }
+    return row;
+  }
+
+  /** @param {ReceivedFile} file */
+  #save(file) {
+    return file.save();
+  }
+}
+
+/** @typedef {{ cancel?: () => void, retry?: () => void }} DeliveryActions */
+
+/** One recipient of a transfer, or the sender of one. */
+class DeliveryRow {
+  #note = el("span", { class: "note" });
+  #progress = el("progress", { max: "100" });
+  #cancel;
+  #retry;
+
+  /** @param {Delivery} delivery @param {DeliveryActions} actions */
+  constructor(delivery, actions) {
+    const name = delivery.name || "Somebody";
+    this.#progress.setAttribute("aria-label", `Progress: ${name}`);
+    const buttons = el("span", { class: "buttons" });
+    if (actions.cancel) {
+      this.#cancel = el("button", { type: "button", class: "small", "aria-label": `Cancel for ${name}`, onclick: actions.cancel }, "Cancel");
+      buttons.append(this.#cancel);
+    }
+    if (actions.retry) {
+      this.#retry = el("button", { type: "button", class: "small", "aria-label": `Try again for ${name}`, onclick: actions.retry }, "Try again");
+      buttons.append(this.#retry);
+    }
+    this.element = el("li", {}, el("span", { class: "who" }, name), this.#progress, this.#note, buttons);
+  }
+
+  /** @param {Delivery} delivery */
+  update(delivery) {
+    this.element.dataset.state = delivery.state;
+    this.#progress.value = delivery.state === "done" ? 100 : delivery.percent;
+    this.#progress.hidden = delivery.state === "offered" || REPEATABLE.has(delivery.state);
+    say(this.#note, describe(delivery));
+    if (this.#cancel) this.#cancel.hidden = ENDED.has(delivery.state);
+    if (this.#retry) this.#retry.hidden = !REPEATABLE.has(delivery.state);
+  }
+}
+
+/** The state of a delivery in words. @param {Delivery} d */
+function describe(d) {
+  const part = `${Math.floor(d.percent)} % of ${size(d.total)}`;
+  switch (d.state) {
+    case "offered":
+      return "Waiting for an answer";
+    case "transferring": {
+      const pace = d.speed > 0 ? ` · ${size(d.speed)}/s` : "";
+      const left = d.eta >= 0 && d.percent < 100 ? ` · ${duration(d.eta)} left` : "";
+      return `Transferring · ${part}${pace}${left}`;
+    }
+    case "paused":
+      return `Paused · ${part}`;
+    case "interrupted":
+      return `Connection lost, goes on by itself · ${part}`;
+    case "verifying":
+      return "Verifying";
+    case "saving":
+      return "Saving";
+    case "done":
+      return "Done: verified on disk";
+    case "declined":
+      return d.reason ? `Declined: ${d.reason}` : "Declined";
+    case "cancelled":
+      return d.code === "cancelled-by-peer" ? messages[d.code] : "Cancelled";
+    case "failed":
+      return `Failed: ${d.code ? messages[d.code] : messages.internal}`;
+  }
+}
+
+/** @param {readonly { size: number }[]} files */
+const total = (files) => files.reduce((sum, file) => sum + file.size, 0);
+
+/** @param {readonly { kind: string, name: string }[]} files @param {number} bytes */
+const what = (files, bytes) => `${title(files)} (${size(bytes)})`;
+
+/** @param {readonly { kind: string, path: string, size: number }[]} files */
+function fileList(files) {
+  const rows = files
+    .slice(0, LISTED)
+    .map((file) => el("li", {}, el("span", { class: "name" }, file.kind === "text" ? "Text" : file.path), el("span", { class: "size" }, size(file.size))));
+  if (files.length > LISTED) rows.push(el("li", { class: "hint" }, `and ${files.length - LISTED} more`));
+  return el("ul", { class: "files", "aria-label": "Files" }, ...rows);
+}
