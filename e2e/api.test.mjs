@@ -1,0 +1,260 @@
+// The JS API alone, as tallow.d.ts describes it.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { CHUNK, startBrowser, startServer } from "./harness.mjs";
+import { startMember } from "./member.mjs";
+
+// Functions given to evaluate run in the page, where member.mjs has left "me".
+
+/** @param {import("puppeteer-core").Page} page @param {any} [options] */
+const create = (page, options = {}) =>
+  page.evaluate(async (given) => {
+    me.watch(await me.tallow.createRoom(given));
+    return me.room.link;
+  }, options);
+
+/** @param {import("puppeteer-core").Page} page @param {string} link @param {any} [options] */
+const join = (page, link, options = {}) =>
+  page.evaluate(
+    async (to, given) => {
+      me.watch(await me.tallow.joinRoom(to, given));
+    },
+    link,
+    options,
+  );
+
+/** A room with an owner and that many members, all connected. @param {import("node:test").TestContext} t @param {number} n */
+async function roomOf(t, n) {
+  const server = await startServer(t);
+  const { browser } = await startBrowser(t);
+  const pages = [];
+  for (let i = 0; i <= n; i++) pages.push(await startMember(browser, server.url));
+  const [owner, ...members] = pages;
+  const link = await create(owner, { name: "owner" });
+  await Promise.all(members.map((page, i) => join(page, link, { name: `member ${i + 1}` })));
+  await Promise.all(pages.map((page) => page.evaluate((count) => me.meets(count, 60_000), n)));
+  return { server, browser, owner, members, link };
+}
+
+test("ten recipients get several files, verified; an eleventh is refused", { timeout: 240_000 }, async (t) => {
+  const { server, browser, owner, members, link } = await roomOf(t, 10);
+
+  const eleventh = await startMember(browser, server.url);
+  const refused = await eleventh.evaluate((to) => {
+    return me.code(me.tallow.joinRoom(to));
+  }, link);
+  assert.equal(refused, "room-full");
+
+  const sent = owner.evaluate(
+    async (chunk) => {
+      const blobs = [0, 1, chunk - 1, chunk, chunk + 1, 5 * chunk + 7].map((size, i) => me.blob(size, i + 1));
+      const transfer = me.room.send([...blobs.map((file, i) => ({ path: `folder/file ${i}.bin`, file })), "a text"]);
+      const progress = [];
+      transfer.addEventListener("progress", (e) => progress.push(e.detail));
+      const result = await transfer.finished;
+      const last = progress.at(-1);
+      return {
+        hashes: await Promise.all(blobs.map(me.sha256)),
+        total: result.totalRecipients,
+        successful: result.successfulRecipients.map((r) => r.name).sort(),
+        failed: result.failedRecipients.length,
+        files: result.files.map((f) => [f.path, f.size, f.root.length]),
+        ledger: result.ledger.map((e) => [e.state, e.files.every((f) => f.outcome === "verified"), e.signature.length > 0]),
+        state: transfer.state,
+        last: { state: last.state, percent: last.percent, recipients: last.recipients.length },
+        monotonic: progress.every((p, i) => i === 0 || p.bytes >= progress[i - 1].bytes),
+      };
+    },
+    CHUNK,
+  );
+  const received = Promise.all(
+    members.map((page) =>
+      page.evaluate(async () => {
+        const offer = await me.offer();
+        const offered = { from: offer.from.name, total: offer.totalSize, files: offer.files.length };
+        const transfer = offer.accept();
+        const { files, failed } = await transfer.finished;
+        const out = [];
+        for (const file of files)
+          out.push({ path: file.path, kind: file.kind, size: file.size, text: file.kind === "text" ? await file.text() : "", hash: await me.sha256(await file.file()) });
+        return { offered, files: out, failed: failed.length, state: transfer.state, open: me.room.offers.length };
+      }),
+    ),
+  );
+  const result = await sent;
+  assert.equal(result.total, 10);
+  assert.deepEqual(result.successful, members.map((_, i) => `member ${i + 1}`).sort());
+  assert.equal(result.failed, 0);
+  assert.ok(result.files.slice(0, 6).every(([, , root]) => root === 64), JSON.stringify(result.files));
+  assert.deepEqual(result.ledger, members.map(() => ["done", true, true]));
+  assert.equal(result.state, "done");
+  assert.deepEqual(result.last, { state: "done", percent: 100, recipients: 10 });
+  assert.ok(result.monotonic, "progress never goes back");
+  for (const member of await received) {
+    assert.deepEqual(member.offered, { from: "owner", total: 8 * CHUNK + 8 + 6, files: 7 });
+    assert.equal(member.failed, 0);
+    assert.equal(member.state, "done");
+    assert.equal(member.open, 0);
+    assert.deepEqual(
+      member.files.slice(0, 6).map(({ path, hash }) => [path, hash]),
+      result.hashes.map((hash, i) => [`folder/file ${i}.bin`, hash]),
+    );
+    assert.equal(member.files[6].kind, "text");
+    assert.equal(member.files[6].text, "a text");
+  }
+});
+
+test("decline, cancel, signal, arguments, events, close", { timeout: 240_000 }, async (t) => {
+  const { owner, members, link } = await roomOf(t, 3);
+  const [one, two, three] = members;
+
+  await t.test("events tell who came, in order, and in a later task", async () => {
+    const events = await owner.evaluate(() => me.events.filter((e) => e.type.startsWith("peer")));
+    for (let i = 1; i <= 3; i++) {
+      const own = events.filter((e) => e.name === `member ${i}`);
+      assert.equal(own[0].type, "peerjoin");
+      assert.equal(own.filter((e) => e.type === "peerjoin").length, 1);
+      assert.ok(own.some((e) => e.state === "open"));
+    }
+    const words = await Promise.all([owner, one].map((page) => page.evaluate(() => me.room.peers.map((p) => [p.name, p.safetyWords]))));
+    const atOwner = words[0].find(([name]) => name === "member 1")[1];
+    assert.equal(atOwner.length, 4);
+    assert.deepEqual(words[1].find(([name]) => name === "owner")[1], atOwner);
+  });
+
+  await t.test("a decline is a failure with a reason, the others succeed", async () => {
+    const sent = owner.evaluate(async () => {
+      const result = await me.room.send(new File([me.blob(1000, 1)], "a.bin")).finished;
+      const outcome = (r) => [r.name, r.code, r.reason];
+      return { ok: result.successfulRecipients.map(outcome).sort(), bad: result.failedRecipients.map(outcome) };
+    });
+    await Promise.all([
+      one.evaluate(async () => (await me.offer()).decline("not now")),
+      two.evaluate(async () => void (await (await me.offer()).accept().finished)),
+      three.evaluate(async () => void (await (await me.offer()).accept().finished)),
+    ]);
+    const { ok, bad } = await sent;
+    assert.deepEqual(ok.map(([name]) => name), ["member 2", "member 3"]);
+    assert.deepEqual(bad, [["member 1", "declined", "not now"]]);
+  });
+
+  await t.test("cancel for one, then for all; an offer that is open is withdrawn", async () => {
+    const outcome = owner.evaluate(async () => {
+      const transfer = me.room.send(new File([me.blob(1 << 20, 2)], "b.bin"));
+      const [first] = transfer.recipients;
+      await transfer.cancel(first.peer);
+      await me.until(() => transfer.recipients[0].state === "cancelled");
+      const others = transfer.recipients.slice(1).map((r) => r.state);
+      await transfer.cancel();
+      const result = await transfer.finished;
+      await transfer.cancel();
+      return { others, codes: result.failedRecipients.map((r) => r.code), state: transfer.state };
+    });
+    const { others, codes, state } = await outcome;
+    assert.ok(others.every((s) => s !== "cancelled"), String(others));
+    assert.deepEqual(codes, ["cancelled", "cancelled", "cancelled"]);
+    assert.equal(state, "cancelled");
+    for (const page of members) await page.evaluate(() => me.until(() => me.room.offers.length === 0));
+  });
+
+  await t.test("an abort signal cancels on either side", async () => {
+    const sent = owner.evaluate(async () => {
+      const to = me.room.peers.filter((p) => p.name !== "member 3");
+      const transfer = me.room.send(new File([me.blob(64 << 20, 3)], "c.bin"), { to });
+      const result = await transfer.finished;
+      return result.failedRecipients.map((r) => [r.name, r.code]).sort();
+    });
+    const [code] = await Promise.all([
+      one.evaluate(async () => {
+        const controller = new AbortController();
+        const transfer = (await me.offer()).accept({ signal: controller.signal });
+        transfer.addEventListener("progress", () => controller.abort(), { once: true });
+        return transfer.finished.then(
+          () => "resolved",
+          (e) => e.code ?? e.name,
+        );
+      }),
+      two.evaluate(async () => (await me.offer()).decline()),
+    ]);
+    assert.ok(["cancelled", "AbortError"].includes(code), code);
+    assert.deepEqual(await sent, [["member 1", "cancelled-by-peer"], ["member 2", "declined"]]);
+
+    const aborted = await owner.evaluate(async () => {
+      const controller = new AbortController();
+      const transfer = me.room.send("never", { signal: controller.signal });
+      controller.abort();
+      const result = await transfer.finished;
+      return result.failedRecipients.map((r) => r.code);
+    });
+    assert.deepEqual(aborted, ["cancelled", "cancelled", "cancelled"]);
+    for (const page of members) await page.evaluate(() => me.until(() => me.room.offers.length === 0));
+  });
+
+  await t.test("wrong arguments throw at once, with a code", async () => {
+    const codes = await owner.evaluate(async () => {
+      const thrown = (f) => {
+        try {
+          f();
+          return "nothing";
+        } catch (e) {
+          return e.code ?? String(e);
+        }
+      };
+      return [
+        thrown(() => me.room.send([])),
+        thrown(() => me.room.send(42)),
+        thrown(() => me.room.send("x", { to: ["ff".repeat(16)] })),
+        thrown(() => me.room.send("x", { to: [] })),
+        await me.code(me.tallow.joinRoom("no link")),
+        await me.code(me.tallow.createRoom({ maxRecipients: 0 })),
+      ];
+    });
+    assert.deepEqual(codes, ["invalid-argument", "invalid-argument", "unknown-peer", "no-recipients", "bad-link", "invalid-argument"]);
+  });
+
+  await t.test("only some of the files", async () => {
+    const sent = owner.evaluate(async () => {
+      const to = me.room.peers.filter((p) => p.name === "member 1");
+      const result = await me.room.send([new File([me.blob(10, 1)], "x"), new File([me.blob(20, 2)], "y")], { to }).finished;
+      return result.ledger[0].files.map((f) => [f.path, f.outcome]);
+    });
+    const got = await one.evaluate(async () => {
+      const { files } = await (await me.offer()).accept({ files: [1] }).finished;
+      return files.map((f) => f.path);
+    });
+    assert.deepEqual(got, ["y"]);
+    assert.deepEqual(await sent, [["x", "not-wanted"], ["y", "verified"]]);
+  });
+
+  await t.test("removed, locked, left, closed", async () => {
+    await owner.evaluate(async () => {
+      await me.room.remove(me.room.peers.find((p) => p.name === "member 3").id);
+      await me.room.lock();
+    });
+    const closed = await three.evaluate(() => {
+      return me.until(() => me.events.find((e) => e.type === "statechange" && e.state === "closed"));
+    });
+    assert.equal(closed.code, "removed");
+    const retry = await three.evaluate((to) => {
+      return me.code(me.tallow.joinRoom(to, { remember: false }));
+    }, link);
+    assert.equal(retry, "room-locked");
+
+    const after = await two.evaluate(async () => {
+      await me.room.leave();
+      await me.room.leave();
+      let code;
+      try {
+        me.room.send("x");
+      } catch (e) {
+        code = e.code;
+      }
+      await me.tallow.close();
+      await me.tallow.close();
+      return { state: me.room.state, code, again: await me.code(me.tallow.createRoom()) };
+    });
+    assert.deepEqual(after, { state: "closed", code: "room-closed", again: "room-closed" });
+    await owner.evaluate(() => me.until(() => me.room.peers.length === 1));
+  });
+});

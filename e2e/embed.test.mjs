@@ -1,0 +1,116 @@
+// What a page that embeds Tallow relies on: its own globals stay its own, failures to load have codes, and a reload finds its room again.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { startBrowser, startServer } from "./harness.mjs";
+import { prepare, startMember } from "./member.mjs";
+
+test("load leaves the page as it was", { timeout: 60_000 }, async (t) => {
+  const server = await startServer(t);
+  const { browser } = await startBrowser(t);
+  const page = await browser.newPage();
+  const errors = [];
+  page.on("pageerror", (error) => errors.push(String(error)));
+  await page.goto(`${server.url}/healthz`);
+  const seen = await page.evaluate(async () => {
+    // Names that Go's own script would take.
+    const Go = class {};
+    const fs = { mine: true };
+    Object.assign(globalThis, { Go, fs });
+    const before = new Set(Object.getOwnPropertyNames(globalThis));
+    const { load } = await import("/tallow.js");
+    const [one, two] = await Promise.all([load(), load()]);
+    const added = Object.getOwnPropertyNames(globalThis).filter((name) => !before.has(name));
+    const kept = globalThis.Go === Go && globalThis.fs === fs;
+    await one.close();
+    const room = await two.createRoom({ name: "still there" });
+    await two.close();
+    return { added, kept, features: { ...one.features, memoryLimit: one.features.memoryLimit === Infinity }, state: room.state };
+  });
+  assert.deepEqual(seen, { added: [], kept: true, features: { crypto: "webcrypto", storage: "opfs", memoryLimit: true }, state: "closed" });
+  assert.deepEqual(errors, []);
+});
+
+test("what cannot be loaded has a code", { timeout: 60_000 }, async (t) => {
+  const server = await startServer(t);
+  const { browser } = await startBrowser(t);
+  const page = await browser.newPage();
+  await page.goto(`${server.url}/healthz`);
+  const codes = await page.evaluate(async () => {
+    const { load } = await import("/tallow.js");
+    const code = (options) => load(options).then(() => "loaded", (error) => error.code ?? String(error));
+    const codes = [await code({ wasmURL: "/nothing.wasm" }), await code({ wasmURL: "/tallow.js" }), await code({ wasmURL: "data:," })];
+    const { RTCPeerConnection } = globalThis;
+    delete globalThis.RTCPeerConnection;
+    codes.push(await code());
+    Object.assign(globalThis, { RTCPeerConnection });
+    codes.push(await code());
+    return codes;
+  });
+  assert.deepEqual(codes, ["server-unreachable", "unsupported-browser", "invalid-argument", "unsupported-browser", "loaded"]);
+});
+
+test("a reload comes back as the same member, the owner as the owner", { timeout: 120_000 }, async (t) => {
+  const server = await startServer(t);
+  const { browser } = await startBrowser(t);
+  const owner = await startMember(browser, server.url);
+  const guest = await startMember(browser, server.url);
+  const link = await owner.evaluate(async () => {
+    me.watch(await me.tallow.createRoom({ name: "owner" }));
+    return me.room.link;
+  });
+  const enter = (page, name) =>
+    page.evaluate(async (to, as) => {
+      me.watch(await me.tallow.joinRoom(to, { name: as }));
+      return { ...me.room.self, link: me.room.link };
+    }, link, name);
+  const { id: guestID } = await enter(guest, "guest");
+  const open = (page) => page.evaluate(() => me.meets(1));
+  await Promise.all([open(owner), open(guest)]);
+
+  // Whoever is in a room does not count as remembered; another tab of the same browser is somebody else.
+  assert.deepEqual(await owner.evaluate(() => me.tallow.remembered()), []);
+  const second = await owner.browserContext().newPage();
+  await second.goto(`${server.url}/healthz`);
+  const other = await second.evaluate(async (to) => {
+    const { load } = await import("/tallow.js");
+    const tallow = await load();
+    const room = await tallow.joinRoom(to, { name: "second tab" });
+    const { owner, id } = room.self;
+    await tallow.close();
+    return { owner, id, remembered: (await tallow.remembered()).length };
+  }, link);
+  assert.equal(other.owner, false);
+  assert.equal(other.remembered, 0, "what was left is forgotten");
+  await second.close();
+  await open(owner);
+
+  for (const [page, name, isOwner] of [[owner, "owner", true], [guest, "guest", false]]) {
+    const before = await page.evaluate(() => me.room.self.id);
+    await reload(page);
+    const remembered = await page.evaluate(() => me.until(async () => (await me.tallow.remembered())[0]));
+    assert.equal(remembered.link, link);
+    assert.equal(remembered.owner, isOwner);
+    assert.equal(remembered.name, name);
+    const self = await enter(page, name);
+    assert.deepEqual(self, { id: before, name, owner: isOwner, link });
+    await Promise.all([open(owner), open(guest)]);
+  }
+  // The guest never had to join again while the owner reloaded.
+  assert.equal(await guest.evaluate(() => me.room.self.id), guestID);
+
+  await owner.evaluate(() => me.room.leave());
+  assert.deepEqual(await owner.evaluate(() => me.tallow.remembered()), [], "leaving forgets");
+  await reload(guest);
+  await guest.evaluate(() => me.until(async () => (await me.tallow.remembered()).length === 1));
+  assert.deepEqual(await guest.evaluate(async (to) => {
+    await me.tallow.forget(to);
+    return me.tallow.remembered();
+  }, link), []);
+});
+
+/** Loads the page anew, with the API. @param {import("puppeteer-core").Page} page */
+async function reload(page) {
+  await page.reload();
+  await page.evaluate(prepare);
+}

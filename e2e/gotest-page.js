@@ -1,0 +1,108 @@
+// The page's half of gotest.mjs: gives a js/wasm test binary a file system (over HTTP, on the runner's side), its output, the host
+// of web/host.js, and runs it.
+
+const config = await (await fetch("config.json")).json();
+
+/** @type {Promise<unknown>} */
+let written = Promise.resolve();
+
+/** @param {number} fd @param {Uint8Array} bytes */
+function output(fd, bytes) {
+  // Bytes as Latin-1, cut so that apply's argument list stays short: a split UTF-8 sequence survives.
+  for (let at = 0; at < bytes.length; at += 8192) {
+    const text = String.fromCharCode.apply(null, bytes.subarray(at, at + 8192));
+    written = Promise.all([written, globalThis.tallowOutput(fd, text)]);
+  }
+  return bytes.length;
+}
+
+/** @param {unknown[]} call @param {BodyInit} [body] */
+async function remote(call, body) {
+  const response = await fetch(`fs?call=${encodeURIComponent(JSON.stringify(call))}`, { method: "POST", body });
+  // Not an HTTP status: the browser would log each one.
+  if (response.headers.get("Content-Type") !== "application/x-error+json") return response;
+  const { code, message } = await response.json();
+  throw Object.assign(new Error(message), { code });
+}
+
+const fs = {
+  constants: config.constants,
+  writeSync: output,
+  write(fd, buffer, offset, length, position, callback) {
+    const bytes = buffer.subarray(offset, offset + length);
+    if (fd === 1 || fd === 2) return callback(null, output(fd, bytes));
+    remote(["write", fd, position], bytes.slice())
+      .then((response) => response.json())
+      .then((n) => callback(null, n), callback);
+  },
+  read(fd, buffer, offset, length, position, callback) {
+    remote(["read", fd, length, position])
+      .then((response) => response.arrayBuffer())
+      .then((data) => {
+        buffer.set(new Uint8Array(data), offset);
+        callback(null, data.byteLength);
+      })
+      .catch(callback);
+  },
+};
+for (const name of ["open", "close", "mkdir", "readdir", "unlink", "rmdir", "chmod", "fchmod", "utimes", "rename", "truncate", "ftruncate", "readlink", "link", "symlink", "fsync"]) {
+  fs[name] = (...args) => {
+    const callback = args.pop();
+    remote([name, ...args])
+      .then((response) => response.json())
+      .then((value) => callback(null, value), callback);
+  };
+}
+for (const name of ["stat", "lstat", "fstat"]) {
+  fs[name] = (target, callback) => {
+    remote([name, target])
+      .then((response) => response.json())
+      .then(({ directory, ...stats }) => callback(null, { ...stats, isDirectory: () => directory }), callback);
+  };
+}
+for (const name of ["chown", "fchown", "lchown"]) {
+  fs[name] = (...args) => args.pop()(Object.assign(new Error(`${name}: not passed through`), { code: "ENOSYS" }));
+}
+const absent = () => {
+  throw Object.assign(new Error("not implemented"), { code: "ENOSYS" });
+};
+Object.assign(globalThis, {
+  fs,
+  path: { resolve: (...parts) => parts.reduce((base, part) => (part.startsWith("/") ? part : `${base}/${part}`), config.cwd) },
+  process: {
+    pid: config.pid,
+    ppid: -1,
+    cwd: () => config.cwd,
+    chdir: absent,
+    umask: absent,
+    getgroups: absent,
+    getuid: () => -1,
+    getgid: () => -1,
+    geteuid: () => -1,
+    getegid: () => -1,
+  },
+});
+await import("/wasm_exec.js");
+
+const go = new globalThis.Go();
+go.argv = config.argv;
+go.env = config.env;
+go.exit = (code) => void written.then(() => globalThis.tallowExit(code));
+const { createHost } = await import("/host.js");
+const parts = [];
+for (const name of config.parts) {
+  const { default: part } = await import(`/${name}`);
+  parts.push(part);
+}
+const input = /** @type {HTMLInputElement} */ (document.querySelector("input"));
+globalThis.tallowTest = {
+  host: createHost(go, parts),
+  /** The file at a path of the runner's file system, as the person would choose it. @param {string} path */
+  async pick(path) {
+    input.value = "";
+    await globalThis.tallowChoose(path);
+    return input.files?.[0];
+  },
+};
+const { instance } = await WebAssembly.instantiateStreaming(fetch("/test.wasm"), go.importObject);
+await go.run(instance);

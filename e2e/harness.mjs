@@ -1,0 +1,165 @@
+// What every browser test stands on: the real server, real browsers with profiles of their own, and real files that are the same in
+// every run. Everything that is started is stopped, and everything that is written removed, when the test ends.
+
+import { spawn } from "node:child_process";
+import { createCipheriv, createHash } from "node:crypto";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { createInterface } from "node:readline";
+import { finished } from "node:stream/promises";
+import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import puppeteer from "puppeteer-core";
+
+const root = path.join(path.dirname(fileURLToPath(import.meta.url)), "..");
+const chromium = process.env.TALLOW_CHROMIUM ?? "/usr/bin/chromium";
+const serverBinary = process.env.TALLOW_SERVER ?? path.join(root, "bin", "tallow-server");
+
+/** The size of one chunk of a small file set, in bytes. */
+export const CHUNK = 262_144;
+
+const makeDir = () => fs.mkdtempSync(path.join(os.tmpdir(), "tallow-e2e-"));
+const removeDir = (/** @type {string} */ dir) => fs.rmSync(dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+
+/** A folder that is removed after the test. @param {import("node:test").TestContext} t */
+export function tempDir(t) {
+  const dir = makeDir();
+  t.after(() => removeDir(dir));
+  return dir;
+}
+
+/**
+ * Starts bin/tallow-server.
+ * @param {import("node:test").TestContext} t
+ * @param {{ addr?: string, args?: string[] }} [options] addr: where it listens; by default a port of its own on loopback
+ */
+export async function startServer(t, { addr = "127.0.0.1:0", args = [] } = {}) {
+  const child = spawn(serverBinary, ["-addr", addr, ...args], { stdio: ["ignore", "pipe", "pipe"] });
+  const exited = new Promise((resolve) => child.once("exit", (code, signal) => resolve({ code, signal })));
+  let log = "";
+  child.stderr.on("data", (data) => (log = (log + data).slice(-20_000)));
+  const url = await new Promise((resolve, reject) => {
+    child.once("error", reject);
+    exited.then(() => reject(new Error(`the server ended at once: ${log}`)));
+    createInterface({ input: child.stdout }).on("line", (line) => {
+      const match = /listening on (\S+)/.exec(line);
+      if (match) resolve(match[1].replace(/\/$/, ""));
+    });
+  });
+  const server = {
+    url,
+    addr: new URL(url).host,
+    /** Ends it and waits. */
+    async stop() {
+      child.kill("SIGTERM");
+      await Promise.race([exited, delay(5000).then(() => child.kill("SIGKILL"))]);
+      return exited;
+    },
+  };
+  t.after(() => server.stop());
+  return server;
+}
+
+/**
+ * Starts a Chromium with a profile and a download folder of its own.
+ * @param {import("node:test").TestContext} t
+ * @param {{ args?: string[] }} [options]
+ */
+export async function startBrowser(t, { args = [] } = {}) {
+  const downloads = makeDir();
+  const profile = makeDir();
+  const browser = await puppeteer.launch({
+    executablePath: chromium,
+    pipe: true,
+    userDataDir: profile,
+    protocolTimeout: 120_000,
+    downloadBehavior: { policy: "allow", downloadPath: downloads },
+    args: [
+      "--no-sandbox",
+      "--disable-features=WebRtcHideLocalIpsWithMdns",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+      "--no-first-run",
+      ...args,
+    ],
+  });
+  t.after(async () => {
+    await browser.close().catch(() => {}); // a test may have killed it
+    removeDir(profile);
+    removeDir(downloads);
+  });
+  return { browser, downloads };
+}
+
+/**
+ * Waits until look returns something true, and returns that.
+ * @template T
+ * @param {string} what said when it does not come
+ * @param {() => Promise<T> | T} look
+ * @param {number} [timeout] in ms
+ * @returns {Promise<T>}
+ */
+export async function until(what, look, timeout = 20_000) {
+  const end = Date.now() + timeout;
+  for (;;) {
+    const value = await look();
+    if (value) return value;
+    if (Date.now() > end) throw new Error(`not within ${timeout / 1000} s: ${what}`);
+    await delay(50);
+  }
+}
+
+/**
+ * Writes a file whose bytes follow from its name and size, and returns its path and SHA-256.
+ * @param {string} dir
+ * @param {string} name
+ * @param {number} size
+ */
+export async function writeFile(dir, name, size) {
+  const file = path.join(dir, name);
+  const out = fs.createWriteStream(file);
+  const hash = createHash("sha256");
+  const key = createHash("sha256").update(`${name} ${size}`).digest();
+  const cipher = createCipheriv("aes-256-ctr", key, Buffer.alloc(16));
+  for (let left = size; left > 0; ) {
+    const block = cipher.update(Buffer.alloc(Math.min(left, 1 << 20)));
+    hash.update(block);
+    if (!out.write(block)) await new Promise((resolve) => out.once("drain", resolve));
+    left -= block.length;
+  }
+  out.end();
+  await finished(out);
+  return { file, name, size, sha256: hash.digest("hex") };
+}
+
+/** SHA-256 of a file on disk. @param {string} file */
+export async function sha256(file) {
+  const hash = createHash("sha256");
+  for await (const block of fs.createReadStream(file)) hash.update(block);
+  return hash.digest("hex");
+}
+
+/**
+ * Waits until a folder holds exactly these files, complete and with these hashes.
+ * @param {string} dir
+ * @param {{ name: string, size: number, sha256: string }[]} expected
+ * @param {number} [timeout] in ms
+ */
+export async function expectFiles(dir, expected, timeout) {
+  const names = expected.map(({ name }) => name).sort();
+  let found;
+  try {
+    await until("downloads", () => {
+      found = fs.readdirSync(dir).sort();
+      return found.join("\n") === names.join("\n") && expected.every(({ name, size }) => fs.statSync(path.join(dir, name)).size === size);
+    }, timeout);
+  } catch {
+    throw new Error(`expected ${JSON.stringify(names)}, found ${JSON.stringify(found)}`);
+  }
+  for (const { name, sha256: hash } of expected) {
+    const real = await sha256(path.join(dir, name));
+    if (real !== hash) throw new Error(`${name} differs: ${real}, not ${hash}`);
+  }
+}

@@ -1,0 +1,72 @@
+// A web developer's view: a page with nothing on it but the JS API.
+
+/**
+ * Opens a page of a context (a browser profile) of its own, blank but for /tallow.js of that server, with the API loaded and the
+ * functions below as "me".
+ * @param {import("puppeteer-core").Browser} browser
+ * @param {string} url of the server
+ * @param {{ before?: () => void }} [options] before runs in the page before anything else
+ */
+export async function startMember(browser, url, { before } = {}) {
+  const context = await browser.createBrowserContext();
+  const page = await context.newPage();
+  if (before) await page.evaluateOnNewDocument(before);
+  await page.goto(`${url}/healthz`);
+  await page.evaluate(prepare);
+  return page;
+}
+
+/** Runs in the page. */
+export async function prepare() {
+  const { load, messages, TallowError } = await import("/tallow.js");
+  const me = {
+    messages,
+    TallowError,
+    tallow: await load(),
+    room: undefined,
+    /** Room events, in order. */
+    events: [],
+    watch(room) {
+      me.room = room;
+      for (const type of ["peerjoin", "peerleave", "peerchange", "offer", "offerwithdrawn", "statechange", "error", "joinrequest"])
+        room.addEventListener(type, (e) => me.events.push({ type, id: e.detail.id, name: e.detail.name, state: e.detail.state, code: e.detail.code }));
+    },
+    /** A blob whose bytes follow from the seed. @param {number} size @param {number} seed */
+    blob(size, seed) {
+      const words = new Uint32Array(Math.ceil(size / 4));
+      for (let i = 0, x = seed * 2654435761 + 1; i < words.length; i++) {
+        x ^= x << 13;
+        x ^= x >>> 17;
+        x ^= x << 5;
+        words[i] = x;
+      }
+      return new Blob([words]).slice(0, size);
+    },
+    /** @param {Blob} blob */
+    async sha256(blob) {
+      const digest = await crypto.subtle.digest("SHA-256", await blob.arrayBuffer());
+      return [...new Uint8Array(digest)].map((b) => b.toString(16).padStart(2, "0")).join("");
+    },
+    /** @param {() => any} look @param {number} [timeout] */
+    async until(look, timeout = 30_000) {
+      const end = Date.now() + timeout;
+      for (;;) {
+        const value = await look();
+        if (value) return value;
+        if (Date.now() > end) throw new Error(`not within ${timeout} ms: ${look}`);
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    },
+    /** The offer that is open, or comes. */
+    offer: () => me.until(() => me.room.offers[0]),
+    /** That many others are connected. @param {number} n @param {number} [timeout] */
+    meets: (n, timeout) => me.until(() => me.room.peers.filter((p) => p.state === "open").length === n, timeout),
+    /** The code that a promise is rejected with, or "resolved". @param {Promise<any>} promise */
+    code: (promise) =>
+      promise.then(
+        () => "resolved",
+        (error) => (error instanceof TallowError ? error.code : `not a TallowError: ${error}`),
+      ),
+  };
+  Object.assign(globalThis, { me });
+}

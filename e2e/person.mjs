@@ -1,0 +1,128 @@
+// A person in front of the page: finds controls by role and name, reads what is to be read, and chooses files in the file chooser.
+
+import { startBrowser, until } from "./harness.mjs";
+
+export class Person {
+  /** @param {import("puppeteer-core").Page} page @param {string} downloads */
+  constructor(page, downloads) {
+    this.page = page;
+    this.downloads = downloads;
+    /** Errors that the page did not catch. @type {string[]} */
+    this.errors = [];
+    page.on("pageerror", (error) => this.errors.push(String(error)));
+    // A page that still transfers asks before it is left.
+    page.on("dialog", (dialog) => dialog.accept());
+  }
+
+  /**
+   * Somebody with a browser of their own.
+   * @param {import("node:test").TestContext} t
+   * @param {{ args?: string[], name?: string, before?: () => void }} [options] before runs in the page before its scripts
+   */
+  static async arrive(t, { args, name, before } = {}) {
+    const { browser, downloads } = await startBrowser(t, { args });
+    const [page] = await browser.pages();
+    if (before) await page.evaluateOnNewDocument(before);
+    if (name) {
+      await page.evaluateOnNewDocument((given) => {
+        if (location.protocol.startsWith("http")) localStorage.setItem("tallow.name", given);
+      }, name);
+    }
+    return new Person(page, downloads);
+  }
+
+  /** @param {string} url */
+  async open(url) {
+    await this.page.goto(url, { waitUntil: "load" });
+  }
+
+  /** The control with that role and name, visible. @param {string} role @param {string} name */
+  async control(role, name) {
+    const selector = `::-p-aria([name="${name}"][role="${role}"])`;
+    const handle = await this.page.waitForSelector(selector, { visible: true, timeout: 20_000 });
+    if (!handle) throw new Error(`no ${role} "${name}"`);
+    return handle;
+  }
+
+  /** Presses a button once it can be pressed. @param {string} name */
+  async press(name) {
+    const button = await this.control("button", name);
+    await until(`button "${name}" can be pressed`, () => button.evaluate((b) => b instanceof HTMLButtonElement && !b.disabled));
+    await button.click();
+  }
+
+  /** @param {string} label @param {string} text */
+  async type(label, text) {
+    const field = await this.control("textbox", label);
+    await field.click();
+    await this.page.keyboard.type(text);
+  }
+
+  /** Everything that can be read on the page. */
+  text() {
+    return this.page.evaluate(() => document.body.innerText);
+  }
+
+  /** Waits until the page says that. @param {RegExp} pattern @param {number} [timeout] in ms */
+  async sees(pattern, timeout) {
+    let text = "";
+    try {
+      await until(String(pattern), async () => pattern.test((text = await this.text())), timeout);
+    } catch (error) {
+      throw new Error(`${error instanceof Error ? error.message : error}; the page says:\n${text}\nerrors: ${this.errors.join("; ")}`);
+    }
+  }
+
+  /** The link to the room, once it is there. */
+  async link() {
+    const field = await this.control("textbox", "Send this link to whom you want here. It is the key to the room.");
+    return until("a link to the room", () => field.evaluate((input) => /** @type {HTMLInputElement} */ (input).value));
+  }
+
+  /** Waits until that many others are connected. @param {number} n */
+  async meets(n) {
+    await until(`${n} connected`, async () => ((await this.text()).match(/Connected · /g) ?? []).length === n, 60_000);
+  }
+
+  /** @param {...string} files */
+  async choose(...files) {
+    const button = await this.control("button", "Choose files");
+    const [chooser] = await Promise.all([this.page.waitForFileChooser(), button.click()]);
+    await chooser.accept(files);
+  }
+
+  /** The newest transfer: a list of the others with the state in words. @returns {Promise<Record<string, string>>} */
+  deliveries() {
+    return this.page.evaluate(() => {
+      const card = document.querySelector("article.transfer");
+      const rows = [...(card?.querySelectorAll(".deliveries > li") ?? [])];
+      return Object.fromEntries(rows.map((row) => [row.querySelector(".who")?.textContent ?? "", row.querySelector(".note")?.textContent ?? ""]));
+    });
+  }
+
+  /** Waits until the newest transfer shows that state for someone. @param {string} name @param {RegExp} state @param {number} [timeout] in ms */
+  async seesDelivery(name, state, timeout = 60_000) {
+    let last;
+    try {
+      await until("", async () => state.test((last = (await this.deliveries())[name]) ?? ""), timeout);
+    } catch {
+      throw new Error(`${name} is "${last}", not ${state}; the page says:\n${await this.text()}`);
+    }
+  }
+
+  /**
+   * Notes every state that the newest transfer shows from now on.
+   * @returns {Promise<() => Promise<string[]>>} the states seen, as "name: state"
+   */
+  async watchStates() {
+    await this.page.evaluate(() => {
+      const seen = new Set();
+      const look = () => {
+        for (const row of document.querySelectorAll(".deliveries > li")) seen.add(`${row.querySelector(".who")?.textContent}: ${row.getAttribute("data-state")}`);
+      };
+      new MutationObserver(look).observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ["data-state"] });
+      Object.assign(window, { seenStates: seen });
+    });
+    return () => this.page.evaluate(() => [.../** @type {any} */ (window).seenStates]);
+  }
+}
