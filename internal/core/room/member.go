@@ -399,6 +399,9 @@ func (c *connection) Control(message wire.ControlMessage) {
 	}
 	c.call(func() {
 		m, now := c.member, c.room.cfg.Now()
+		if m.link == nil || m.link != c.link {
+			return // it is being closed
+		}
 		m.heard = now
 		switch message := message.(type) {
 		case wire.Profile:

@@ -149,6 +149,7 @@ func (r *Room) enter(ctx context.Context) error {
 	if r.owner != nil {
 		r.roster = wire.Roster{Room: r.keys.ID, Members: r.owner.admitted}
 	}
+	waiting := r.waiting // the loop's, once that runs
 	r.running.Go(r.loop)
 	go r.emit()
 	r.box.post(func() {
@@ -158,7 +159,7 @@ func (r *Room) enter(ctx context.Context) error {
 	})
 	var err error
 	select {
-	case err = <-r.waiting:
+	case err = <-waiting:
 	case <-ctx.Done():
 		err = fault.New(fault.Cancelled, ctx.Err())
 	}

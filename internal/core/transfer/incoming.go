@@ -31,6 +31,7 @@ type Incoming struct {
 	state    State
 	code     fault.Code
 	up       bool
+	asked    bool // Accept has been sent over the present link
 	held     bool // the sender has paused
 	paused   bool // the person has paused
 	since    time.Time
@@ -111,7 +112,7 @@ func (in *Incoming) Step(now time.Time, event Event) []Effect {
 	in.now, in.effects = now, nil
 	switch e := event.(type) {
 	case LinkUp:
-		in.up = true
+		in.up, in.asked = true, false
 	case LinkDown:
 		in.linkDown(e)
 	case Received:
@@ -185,7 +186,7 @@ func (in *Incoming) violation(format string, args ...any) {
 }
 
 func (in *Incoming) linkDown(e LinkDown) {
-	in.up = false
+	in.up, in.asked = false, false
 	switch {
 	case in.state.Final():
 	case e.Final:
@@ -313,6 +314,7 @@ func (in *Incoming) sendAccept() {
 	// Stores of the former link may still be under way; they count for nothing in the new one's credit.
 	in.spent, in.freed, in.granted, in.reported = 0, 0, in.window, in.stored
 	in.meter = meter{at: in.now, total: in.stored}
+	in.asked = in.up
 	in.control(wire.Accept{Transfer: in.key.Transfer, Credit: in.granted, Files: in.wanted})
 	if in.paused {
 		in.control(wire.Pause{Sender: in.key.Sender, Transfer: in.key.Transfer, Paused: true})
@@ -440,6 +442,9 @@ func (in *Incoming) grant() {
 }
 
 func (in *Incoming) sendCredit() {
+	if !in.asked {
+		return // Accept will say it
+	}
 	in.granted, in.reported, in.told = in.freed+in.window, in.stored, in.now
 	in.control(wire.Credit{Transfer: in.key.Transfer, Granted: in.granted, Stored: in.stored})
 }
@@ -520,7 +525,9 @@ func (in *Incoming) committed(e Committed) {
 	}
 	in.done = in.end
 	in.sendCredit()
-	in.do(SendReceipt{in.key.Sender, in.end.Root, in.end.Files})
+	if in.asked { // otherwise the sender, over a new link, will ask for it again
+		in.do(SendReceipt{in.key.Sender, in.end.Root, in.end.Files})
+	}
 	for i := range in.files {
 		if f := &in.files[i]; f.failed != 0 && in.wanted.Has(uint32(i)) { // part of a delivery is never success
 			in.finish(Failed, failureCodes[f.failed])

@@ -1,0 +1,357 @@
+package transfer_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"tallow/internal/core/bulk"
+	"tallow/internal/core/chunk"
+	"tallow/internal/core/fault"
+	"tallow/internal/core/transfer"
+	"tallow/internal/core/wire"
+)
+
+// sim runs one Outgoing and its Incomings against each other in one goroutine, with every message, read and write delayed
+// and interleaved at random. Bytes are real: chunks are hashed, verified and stored.
+type sim struct {
+	t        *testing.T
+	rand     *rand.Rand
+	now      time.Time
+	pool     bulk.Pool
+	key      transfer.Key
+	manifest *chunk.Manifest
+	files    [][]byte
+	out      *transfer.Outgoing
+	finished bool
+	readErr  func(r chunk.Ref) error
+	peers    map[wire.ID]*simPeer
+	order    []wire.ID
+	tasks    []func() // reads under way
+}
+
+type simPeer struct {
+	s        *sim
+	id       wire.ID
+	in       *transfer.Incoming
+	up       bool
+	control  []wire.ControlMessage // to the recipient
+	bulk     []simBulk
+	back     []wire.ControlMessage // to the sender
+	tasks    []func()              // stores under way
+	disk     map[uint32][]byte
+	writes   map[chunk.Ref]int // stored
+	received map[chunk.Ref]int // come over the wire
+	answer   func(p *simPeer)  // what the person does with the offer
+	storeErr error
+	finished bool
+	broken   error // why it would have cut the link
+	slow     int   // one in so many chances to do anything is taken
+}
+
+type simBulk struct {
+	message []byte
+}
+
+var member = func(i int) wire.ID { return wire.ID{1, byte(i)} }
+
+func newSim(t *testing.T, seed uint64, recipients int, late bool, sizes ...int) *sim {
+	s := &sim{t: t, rand: rand.New(rand.NewPCG(seed, 7)), now: time.Unix(1_800_000_000, 0), key: transfer.Key{Sender: wire.ID{9}, Transfer: wire.ID{8}},
+		peers: map[wire.ID]*simPeer{}}
+	var entries []wire.FileEntry
+	for i, n := range sizes {
+		content := make([]byte, n)
+		rand.NewChaCha8([32]byte{byte(i), byte(seed)}).Read(content)
+		s.files = append(s.files, content)
+		entries = append(entries, wire.FileEntry{Size: uint64(n), Path: fmt.Sprintf("dir/%d", i)})
+	}
+	var err error
+	if s.manifest, err = chunk.NewManifest(wire.MinChunkSize, entries); err != nil {
+		t.Fatal(err)
+	}
+	var ids []wire.ID
+	for i := range recipients {
+		ids = append(ids, member(i))
+	}
+	s.out = transfer.NewOutgoing(transfer.OutgoingConfig{Key: s.key, Manifest: s.manifest, Recipients: ids, LateJoiners: late, Schedule: transfer.Star{}})
+	for _, id := range ids {
+		s.add(id)
+	}
+	return s
+}
+
+func (s *sim) add(id wire.ID) *simPeer {
+	p := &simPeer{s: s, id: id, disk: map[uint32][]byte{}, writes: map[chunk.Ref]int{}, received: map[chunk.Ref]int{}, slow: 1,
+		answer: func(p *simPeer) { p.step(transfer.AcceptFiles{}) }}
+	s.peers[id] = p
+	s.order = append(s.order, id)
+	return p
+}
+
+func (s *sim) connect(p *simPeer) {
+	p.up = true
+	if p.in != nil {
+		p.step(transfer.LinkUp{Peer: s.key.Sender})
+	}
+	s.step(transfer.LinkUp{Peer: p.id})
+}
+
+// cut loses the link and everything on it.
+func (s *sim) cut(p *simPeer, final bool) {
+	p.up, p.control, p.bulk, p.back = false, nil, nil, nil
+	s.step(transfer.LinkDown{Peer: p.id, Final: final, Code: fault.PeerGone})
+	if p.in != nil {
+		p.step(transfer.LinkDown{Peer: s.key.Sender, Final: final, Code: fault.PeerGone})
+	}
+}
+
+func (s *sim) step(e transfer.Event) {
+	for _, effect := range s.out.Step(s.now, e) {
+		switch effect := effect.(type) {
+		case transfer.SendControl:
+			if p := s.peers[effect.Peer]; p.up {
+				p.control = append(p.control, effect.Message)
+			}
+		case transfer.SendBulk:
+			p := s.peers[effect.Peer]
+			if !p.up {
+				s.t.Fatalf("bulk to a peer without a link")
+			}
+			message := effect.Head
+			if effect.End != nil {
+				end := *effect.End
+				end.Signature = make([]byte, wire.SignatureSize)
+				message = end.Append(nil)
+			}
+			for _, d := range effect.Data {
+				message = append(message, d.B...)
+				d.Release()
+			}
+			p.bulk = append(p.bulk, simBulk{message})
+		case transfer.Read:
+			s.tasks = append(s.tasks, func() {
+				done := transfer.ReadDone{Chunk: effect.Chunk}
+				if s.readErr != nil {
+					done.Err = s.readErr(effect.Chunk)
+				}
+				if done.Err == nil {
+					done.Buffer = s.pool.Get(int(effect.Length))
+					copy(done.Buffer.B, s.files[effect.Chunk.File][effect.Offset:])
+					done.Hash = sha256.Sum256(done.Buffer.B)
+				}
+				s.step(done)
+			})
+		case transfer.Violation:
+			s.peers[effect.Peer].broken = effect.Why
+			s.cut(s.peers[effect.Peer], true)
+		case transfer.Finished:
+			s.finished = true
+		}
+	}
+}
+
+func (p *simPeer) step(e transfer.Event) {
+	for _, effect := range p.in.Step(p.s.now, e) {
+		switch effect := effect.(type) {
+		case transfer.SendControl:
+			if p.up {
+				p.back = append(p.back, effect.Message)
+			}
+		case transfer.Store:
+			p.tasks = append(p.tasks, func() { p.store(effect) })
+		case transfer.Commit:
+			p.tasks = append(p.tasks, func() { p.step(transfer.Committed{Err: p.storeErr}) })
+		case transfer.SendReceipt:
+			if p.up {
+				p.back = append(p.back, wire.Receipt{Transfer: p.s.key.Transfer, Root: effect.Root, Files: effect.Files, Signature: make([]byte, wire.SignatureSize)})
+			}
+		case transfer.Discard:
+			clear(p.disk)
+		case transfer.Violation:
+			p.broken = effect.Why
+			if p.up {
+				p.s.cut(p, true)
+			}
+		case transfer.Finished:
+			p.finished = true
+		}
+	}
+}
+
+func (p *simPeer) store(e transfer.Store) {
+	done := transfer.Stored{Err: p.storeErr}
+	for _, c := range e.Chunks {
+		done.Cost += wire.ChunkCost(c.RawLength)
+	}
+	for _, c := range e.Chunks {
+		if done.Err != nil {
+			break
+		}
+		if sha256.Sum256(c.Data) != c.Hash {
+			done.Bad = true
+			break
+		}
+		if p.disk[c.Chunk.File] == nil {
+			p.disk[c.Chunk.File] = make([]byte, c.Size)
+		}
+		copy(p.disk[c.Chunk.File][c.Offset:], c.Data)
+		p.writes[c.Chunk]++
+		done.Done = append(done.Done, c.Chunk)
+	}
+	e.Buffer.Release()
+	p.step(done)
+}
+
+// control delivers the oldest control message to the recipient.
+func (p *simPeer) deliverControl() {
+	m := p.control[0]
+	p.control = p.control[1:]
+	if offer, ok := m.(wire.TransferOffer); ok && (p.in == nil || p.in.Progress().State.Final() && p.in.Progress().State != transfer.Done) {
+		p.in = transfer.NewIncoming(p.s.key, offer, p.s.now)
+		return
+	}
+	p.step(transfer.Received{Peer: p.s.key.Sender, Message: m})
+	if p.in.Ready() && !p.in.Accepted() && !p.in.Progress().State.Final() {
+		p.answer(p)
+	}
+}
+
+func (p *simPeer) deliverBulk() {
+	b := p.s.pool.Get(len(p.bulk[0].message))
+	copy(b.B, p.bulk[0].message)
+	p.bulk = p.bulk[1:]
+	defer b.Release()
+	var message any
+	var err error
+	switch wire.BulkTypeOf(b.B) {
+	case wire.BulkHashes:
+		message, err = wire.ParseHashes(b.B)
+	case wire.BulkChunks:
+		var m wire.Chunks
+		m, err = wire.ParseChunks(b.B)
+		for _, e := range m.Entries {
+			p.received[chunk.Ref{File: e.File, Index: e.Index}]++
+		}
+		message = m
+	default:
+		message, err = wire.ParseEnd(b.B)
+	}
+	if err != nil {
+		p.s.t.Fatal(err)
+	}
+	p.step(transfer.ReceivedBulk{Peer: p.s.key.Sender, Message: message, Buffer: b})
+	if p.up {
+		p.s.step(transfer.Sent{Peer: p.id})
+	}
+}
+
+// run does one thing after another, chosen at random, until nothing is left to do or stop says so.
+func (s *sim) run(stop func() bool) {
+	for range 200_000 {
+		if stop != nil && stop() {
+			return
+		}
+		var can []func()
+		if len(s.tasks) > 0 {
+			can = append(can, func() {
+				i := s.rand.IntN(len(s.tasks))
+				task := s.tasks[i]
+				s.tasks = append(s.tasks[:i:i], s.tasks[i+1:]...)
+				task()
+			})
+		}
+		for _, id := range s.order {
+			p := s.peers[id]
+			if len(p.control) > 0 {
+				can = append(can, p.deliverControl)
+			}
+			if len(p.bulk) > 0 {
+				can = append(can, p.deliverBulk)
+			}
+			if len(p.back) > 0 {
+				can = append(can, func() {
+					m := p.back[0]
+					p.back = p.back[1:]
+					s.step(transfer.Received{Peer: p.id, Message: m})
+				})
+			}
+			if len(p.tasks) > 0 && s.rand.IntN(p.slow) == 0 {
+				can = append(can, func() {
+					i := s.rand.IntN(len(p.tasks))
+					task := p.tasks[i]
+					p.tasks = append(p.tasks[:i:i], p.tasks[i+1:]...)
+					task()
+				})
+			}
+		}
+		s.now = s.now.Add(time.Millisecond)
+		if len(can) == 0 {
+			waiting := false
+			for _, p := range s.peers {
+				waiting = waiting || len(p.tasks) > 0
+			}
+			if waiting {
+				continue
+			}
+			// Nothing but time can help now.
+			before := s.out.Progress()
+			s.now = s.now.Add(300 * time.Millisecond)
+			s.step(transfer.Tick{})
+			for _, id := range s.order {
+				if p := s.peers[id]; p.in != nil {
+					p.step(transfer.Tick{})
+				}
+			}
+			if s.finished || fmt.Sprint(before) == fmt.Sprint(s.out.Progress()) && s.idle() {
+				return
+			}
+			continue
+		}
+		can[s.rand.IntN(len(can))]()
+	}
+	s.t.Fatalf("no end: %+v", s.out.Progress())
+}
+
+func (s *sim) idle() bool {
+	for _, p := range s.peers {
+		if len(p.control)+len(p.bulk)+len(p.back)+len(p.tasks) > 0 {
+			return false
+		}
+	}
+	return len(s.tasks) == 0
+}
+
+func (s *sim) state(id wire.ID) transfer.State {
+	for _, p := range s.out.Progress() {
+		if p.Peer == id {
+			return p.State
+		}
+	}
+	s.t.Fatal("no such recipient")
+	return 0
+}
+
+// expectDone checks that the recipient has every byte, once.
+func (s *sim) expectDone(p *simPeer) {
+	s.t.Helper()
+	if got := s.state(p.id); got != transfer.Done {
+		s.t.Errorf("recipient %v: %+v, link broken by %v", p.id[1], s.out.Progress(), p.broken)
+		return
+	}
+	if p.in.Progress().State != transfer.Done || !p.finished {
+		s.t.Errorf("recipient %v itself is %+v", p.id[1], p.in.Progress())
+	}
+	for i, f := range s.files {
+		if len(f) > 0 && !bytes.Equal(p.disk[uint32(i)], f) {
+			s.t.Errorf("recipient %v: file %d differs", p.id[1], i)
+		}
+	}
+	for ref, n := range p.writes {
+		if n != 1 {
+			s.t.Errorf("recipient %v: chunk %v written %d times", p.id[1], ref, n)
+		}
+	}
+}

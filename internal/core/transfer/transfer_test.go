@@ -1,0 +1,324 @@
+package transfer_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"tallow/internal/core/chunk"
+	"tallow/internal/core/fault"
+	"tallow/internal/core/transfer"
+	"tallow/internal/core/wire"
+)
+
+const chunkSize = wire.MinChunkSize
+
+// shapes are file sets around the edges of chunks, with many small files that share messages.
+var shapes = map[string][]int{
+	"empty":    {0},
+	"one byte": {1},
+	"chunk":    {chunkSize},
+	"edges":    {chunkSize - 1, chunkSize, chunkSize + 1, 0, 1},
+	"large":    {40*chunkSize + 17},
+	"small":    {1, 2, 3, 0, 5000, 70, 80, 90, 100, 0, 11, 12, 13, 3 * chunkSize, 9, 9, 9},
+}
+
+func TestDelivery(t *testing.T) {
+	for name, sizes := range shapes {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(20) {
+				s := newSim(t, seed, 3, false, sizes...)
+				s.peers[member(2)].slow = 5
+				for _, id := range s.order {
+					s.connect(s.peers[id])
+				}
+				s.run(nil)
+				for _, id := range s.order {
+					s.expectDone(s.peers[id])
+				}
+				if !s.finished {
+					t.Error("not finished")
+				}
+			}
+		})
+	}
+}
+
+// TestInterrupted cuts links at random points; what was verified on disk is never sent again.
+func TestInterrupted(t *testing.T) {
+	for seed := range uint64(150) {
+		s := newSim(t, seed, 2, false, shapes["small"]...)
+		p, other := s.peers[member(0)], s.peers[member(1)]
+		s.connect(p)
+		s.connect(other)
+		for range 4 {
+			steps := s.rand.IntN(60)
+			s.run(func() bool { steps--; return steps < 0 })
+			if s.finished {
+				break
+			}
+			stored := map[chunk.Ref]bool{}
+			for ref := range p.writes {
+				stored[ref] = true
+			}
+			s.cut(p, false)
+			clear(p.received)
+			s.now = s.now.Add(time.Second)
+			if s.rand.IntN(2) == 0 { // the stores of the old link end before the new one, or during it
+				for len(p.tasks) > 0 {
+					task := p.tasks[0]
+					p.tasks = p.tasks[1:]
+					task()
+				}
+				for ref := range p.writes {
+					stored[ref] = true
+				}
+			}
+			s.connect(p)
+			steps = 400
+			s.run(func() bool { steps--; return steps < 0 })
+			for ref := range stored {
+				if p.received[ref] > 0 {
+					t.Fatalf("seed %d: chunk %v was on disk and came again", seed, ref)
+				}
+			}
+		}
+		s.run(nil)
+		s.expectDone(p)
+		s.expectDone(other)
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+// TestVanishing: one recipient that is gone costs the others nothing, and is failed after the grace.
+func TestVanishing(t *testing.T) {
+	s := newSim(t, 1, 3, false, shapes["large"]...)
+	for _, id := range s.order {
+		s.connect(s.peers[id])
+	}
+	gone := s.peers[member(1)]
+	s.run(func() bool { return len(gone.writes) > 3 })
+	s.cut(gone, false)
+	s.run(nil)
+	s.expectDone(s.peers[member(0)])
+	s.expectDone(s.peers[member(2)])
+	if s.finished || s.state(gone.id) != transfer.Interrupted {
+		t.Fatalf("before the grace: %+v", s.out.Progress())
+	}
+	s.now = s.now.Add(transfer.Grace + time.Second)
+	s.step(transfer.Tick{})
+	gone.step(transfer.Tick{})
+	if p := s.out.Progress()[1]; !s.finished || p.State != transfer.Failed || p.Code != fault.PeerGone {
+		t.Errorf("after the grace: %+v", p)
+	}
+	if p := gone.in.Progress(); p.State != transfer.Failed || p.Code != fault.PeerGone || len(gone.disk) != 0 {
+		t.Errorf("at the recipient: %+v, %d files left", p, len(gone.disk))
+	}
+	// It comes back and is offered it again.
+	gone.finished = false
+	clear(gone.writes)
+	s.finished = false
+	s.connect(gone)
+	s.step(transfer.RetryPeer{Peer: gone.id})
+	s.run(nil)
+	s.expectDone(gone)
+}
+
+func TestDecline(t *testing.T) {
+	s := newSim(t, 1, 2, false, shapes["edges"]...)
+	s.peers[member(0)].answer = func(p *simPeer) { p.step(transfer.DeclineOffer{Reason: "not now"}) }
+	s.connect(s.peers[member(0)])
+	s.connect(s.peers[member(1)])
+	s.run(nil)
+	if p := s.out.Progress()[0]; p.State != transfer.Declined || p.Code != fault.Declined || p.Reason != "not now" {
+		t.Errorf("declined: %+v", p)
+	}
+	s.expectDone(s.peers[member(1)])
+	if !s.finished {
+		t.Error("not finished")
+	}
+}
+
+// TestPartialAccept: only what was asked for is sent, and the receipt names just that.
+func TestPartialAccept(t *testing.T) {
+	s := newSim(t, 1, 1, false, 10, 2*chunkSize, 20)
+	p := s.peers[member(0)]
+	p.answer = func(p *simPeer) { p.step(transfer.AcceptFiles{Files: []uint32{0, 2}}) }
+	s.connect(p)
+	s.run(nil)
+	if s.state(p.id) != transfer.Done || len(p.disk) != 2 || p.disk[1] != nil {
+		t.Errorf("%+v, %d files", s.out.Progress(), len(p.disk))
+	}
+	if r := s.out.Receipt(p.id); r == nil || r.Files.Has(1) || !r.Files.Has(0) || !r.Files.Has(2) {
+		t.Errorf("receipt %+v", r)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	for _, test := range []struct {
+		name             string
+		cancel           func(s *sim, p *simPeer)
+		sender, receiver fault.Code
+	}{
+		{"one, by the sender", func(s *sim, p *simPeer) { s.step(transfer.CancelPeer{Peer: p.id}) }, fault.Cancelled, fault.CancelledByPeer},
+		{"by the recipient", func(s *sim, p *simPeer) { p.step(transfer.CancelAll{}) }, fault.CancelledByPeer, fault.Cancelled},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newSim(t, 3, 2, false, shapes["large"]...)
+			p := s.peers[member(0)]
+			s.connect(p)
+			s.connect(s.peers[member(1)])
+			s.run(func() bool { return len(p.writes) > 2 })
+			test.cancel(s, p)
+			s.run(nil)
+			if got := s.out.Progress()[0]; got.State != transfer.Cancelled || got.Code != test.sender {
+				t.Errorf("sender: %+v", got)
+			}
+			if got := p.in.Progress(); got.State != transfer.Cancelled || got.Code != test.receiver {
+				t.Errorf("recipient: %+v", got)
+			}
+			if len(p.disk) != 0 {
+				t.Error("what was stored is still there")
+			}
+			s.expectDone(s.peers[member(1)])
+		})
+	}
+}
+
+// TestFileFails: a file that changes or cannot be read fails for everybody, the others arrive, and that is no success.
+func TestFileFails(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		code fault.Code
+	}{{transfer.ErrSourceChanged, fault.FileChanged}, {transfer.ErrSourceUnreadable, fault.FileUnreadable}} {
+		for seed := range uint64(30) {
+			s := newSim(t, seed, 1, false, 3*chunkSize, 4*chunkSize, 5)
+			s.readErr = func(r chunk.Ref) error {
+				if r.File == 1 && r.Index == 2 {
+					return test.err
+				}
+				return nil
+			}
+			p := s.peers[member(0)]
+			s.connect(p)
+			s.run(nil)
+			if got := s.out.Progress()[0]; got.State != transfer.Failed || got.Code != test.code {
+				t.Fatalf("seed %d: sender: %+v", seed, got)
+			}
+			if got := p.in.Progress(); got.State != transfer.Failed || got.Code != test.code {
+				t.Fatalf("seed %d: recipient: %+v, broken by %v", seed, got, p.broken)
+			}
+			if r := s.out.Receipt(p.id); r == nil || !r.Files.Has(0) || r.Files.Has(1) || !r.Files.Has(2) {
+				t.Fatalf("seed %d: receipt %+v", seed, r)
+			}
+			if !p.in.Complete(0) || p.in.Complete(1) || !p.in.Complete(2) {
+				t.Fatalf("seed %d: complete", seed)
+			}
+		}
+	}
+}
+
+// TestOnlyFileFails: nothing is left to deliver.
+func TestOnlyFileFails(t *testing.T) {
+	s := newSim(t, 1, 1, false, 3*chunkSize)
+	s.readErr = func(chunk.Ref) error { return transfer.ErrSourceUnreadable }
+	s.connect(s.peers[member(0)])
+	s.run(nil)
+	if got := s.out.Progress()[0]; got.Code != fault.FileUnreadable || !s.finished {
+		t.Errorf("sender: %+v", got)
+	}
+	if got := s.peers[member(0)].in.Progress(); got.Code != fault.FileUnreadable {
+		t.Errorf("recipient: %+v", got)
+	}
+}
+
+func TestDiskFails(t *testing.T) {
+	for err, code := range map[error]fault.Code{transfer.ErrStorageFull: fault.DiskFull, errors.New("disk on fire"): fault.StorageFailed} {
+		s := newSim(t, 1, 2, false, 9*chunkSize)
+		p := s.peers[member(0)]
+		s.connect(p)
+		s.connect(s.peers[member(1)])
+		s.run(func() bool { return len(p.writes) > 1 })
+		p.storeErr = err
+		s.run(nil)
+		if got := s.out.Progress()[0]; got.State != transfer.Failed || got.Code != code {
+			t.Errorf("sender: %+v, want %s", got, code)
+		}
+		s.expectDone(s.peers[member(1)])
+	}
+}
+
+func TestPause(t *testing.T) {
+	for name, pause := range map[string]func(s *sim, p *simPeer, on bool){
+		"sender":    func(s *sim, p *simPeer, on bool) { s.step(transfer.SetPaused{Paused: on}) },
+		"recipient": func(s *sim, p *simPeer, on bool) { p.step(transfer.SetPaused{Paused: on}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSim(t, 1, 1, false, shapes["large"]...)
+			p := s.peers[member(0)]
+			s.connect(p)
+			s.run(func() bool { return len(p.writes) > 2 })
+			pause(s, p, true)
+			s.run(nil)
+			stored := len(p.writes)
+			if s.state(p.id) != transfer.Paused || p.in.Progress().State != transfer.Paused {
+				t.Fatalf("%v, %v", s.state(p.id), p.in.Progress().State)
+			}
+			s.run(nil)
+			if len(p.writes) != stored {
+				t.Error("chunks flow while paused")
+			}
+			pause(s, p, false)
+			s.run(nil)
+			s.expectDone(p)
+		})
+	}
+}
+
+func TestLateJoiner(t *testing.T) {
+	s := newSim(t, 1, 1, true, shapes["edges"]...)
+	s.connect(s.peers[member(0)])
+	s.run(nil)
+	s.expectDone(s.peers[member(0)])
+	if s.finished {
+		t.Error("finished although others may come")
+	}
+	late := s.add(member(1))
+	s.connect(late)
+	s.run(nil)
+	s.expectDone(late)
+	closed := newSim(t, 1, 1, false, 1)
+	closed.add(member(5))
+	closed.connect(closed.peers[member(5)])
+	if len(closed.out.Progress()) != 1 {
+		t.Error("a transfer without late joiners took one")
+	}
+}
+
+// TestMemory: what is sent and not stored never exceeds the credit, and the cache its bound.
+func TestMemory(t *testing.T) {
+	s := newSim(t, 1, 1, false, 700*chunkSize)
+	p := s.peers[member(0)]
+	p.slow = 1 << 30 // the disk does nothing
+	s.connect(p)
+	for range 30_000 {
+		stuck := len(s.tasks)+len(p.control)+len(p.bulk)+len(p.back) == 0
+		if stuck {
+			break
+		}
+		steps := 50
+		s.run(func() bool {
+			steps--
+			return steps < 0 || len(s.tasks)+len(p.control)+len(p.bulk)+len(p.back) == 0
+		})
+	}
+	var waiting int
+	for range p.received {
+		waiting += chunkSize
+	}
+	if waiting == 0 || waiting > 17<<20 {
+		t.Errorf("%d bytes wait for a disk that does nothing", waiting)
+	}
+}
