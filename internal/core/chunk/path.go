@@ -89,6 +89,9 @@ func safeElement(e string) string {
 		return r
 	}, e)
 	e = strings.TrimLeft(strings.TrimRight(e, ". "), " ")
+	if e == "" || reserved(e) {
+		e = "_" + e
+	}
 	if len(e) > maxElement {
 		stem, ext := splitExt(e)
 		stem = stem[:maxElement-len(ext)]
@@ -96,9 +99,6 @@ func safeElement(e string) string {
 			stem = stem[:len(stem)-1]
 		}
 		e = strings.TrimRight(stem, ". ") + ext
-	}
-	if e == "" || reserved(e) {
-		e = "_" + e
 	}
 	return e
 }
