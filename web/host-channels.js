@@ -12,6 +12,8 @@ const eventOverrun = 6;
 
 // What may wait of a channel until Go reads it (maxUnread in channel_js.go). A browser cannot slow the remote down.
 const maxUnread = 32 << 20;
+// How long the messages of a record are, the last one excepted (PROTOCOL.md section 8).
+const messageSize = 65536;
 // What a message counts besides its bytes, so that the bound holds for small ones as well.
 const messageCost = 256;
 
@@ -29,6 +31,7 @@ const protocols = ["", "udp", "tcp", "tls"];
  * @property {number} head the index of the oldest
  * @property {number} unread what they count
  * @property {boolean} told Go knows that messages wait, and has not found none since
+ * @property {number} need how many messages Go waits for: the rest of a record is of no use to it in pieces
  */
 
 /** @param {import("./host.js").HostContext} host */
@@ -49,7 +52,7 @@ export default function channels(host) {
       /** @type {RTCDataChannel} */
       const channel = host.object(handle);
       /** @type {Watched} */
-      const state = { channel, waiting: [], head: 0, unread: 0, told: false };
+      const state = { channel, waiting: [], head: 0, unread: 0, told: false, need: 1 };
       watched.set(handle, state);
       channel.binaryType = "arraybuffer";
       channel.bufferedAmountLowThreshold = low;
@@ -64,7 +67,8 @@ export default function channels(host) {
         state.unread += data.byteLength + messageCost;
         if (state.unread > maxUnread) return refuse(eventOverrun);
         state.waiting.push(data);
-        if (!state.told) {
+        // A message of another length ends a record, or is a violation that Go should see at once.
+        if (!state.told && (state.waiting.length - state.head >= state.need || data.byteLength !== messageSize)) {
           state.told = true;
           host.complete(target, eventMessages);
         }
@@ -87,11 +91,16 @@ export default function channels(host) {
     /** @param {number} handle */
     channel_buffered: (handle) => watched.get(handle)?.channel.bufferedAmount ?? 0,
 
-    /** The length of the oldest waiting message, whose first 4 bytes go to head; -1: none waits. @param {number} handle @param {number} head */
-    channel_peek(handle, head) {
+    /**
+     * The length of the oldest waiting message, whose first 4 bytes go to head. -1: none waits, and Go is told when need do.
+     * @param {number} handle @param {number} head @param {number} need
+     */
+    channel_peek(handle, head, need) {
       const state = watched.get(handle);
-      if (!state || state.head === state.waiting.length) {
-        if (state) state.told = false;
+      if (!state) return -1;
+      if (state.head === state.waiting.length) {
+        state.told = false;
+        state.need = need;
         return -1;
       }
       const message = state.waiting[state.head];
@@ -130,9 +139,17 @@ export default function channels(host) {
       state.channel.close();
     },
 
-    /** Completes op with 0 or -1. @param {number} handle @param {number} ptr @param {number} length of the JSON of an RTCIceCandidateInit @param {number} op */
-    peer_add_candidate(handle, ptr, length, op) {
-      const init = JSON.parse(host.text(ptr, length));
+    /**
+     * Adds the candidate of an RTCIceCandidateInit, its texts by pointer and length. Completes op with 0 or -1.
+     * @param {number} handle @param {number} ptr @param {number} length @param {number} mid @param {number} midLength
+     * @param {number} index -1: none @param {number} fragment @param {number} fragmentLength @param {number} op
+     */
+    peer_add_candidate(handle, ptr, length, mid, midLength, index, fragment, fragmentLength, op) {
+      /** @type {RTCIceCandidateInit} */
+      const init = { candidate: host.text(ptr, length) };
+      if (midLength > 0) init.sdpMid = host.text(mid, midLength);
+      if (index >= 0) init.sdpMLineIndex = index;
+      if (fragmentLength > 0) init.usernameFragment = host.text(fragment, fragmentLength);
       host.object(handle).addIceCandidate(init).then(
         () => host.complete(op, 0),
         () => host.complete(op, -1),

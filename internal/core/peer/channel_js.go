@@ -36,7 +36,7 @@ func channelSend(handle host.Handle, p unsafe.Pointer, n uint32) int32
 func channelBuffered(handle host.Handle) uint32
 
 //go:wasmimport tallow channel_peek
-func channelPeek(handle host.Handle, head unsafe.Pointer) int32
+func channelPeek(handle host.Handle, head unsafe.Pointer, need uint32) int32
 
 //go:wasmimport tallow channel_receive
 func channelReceive(handle host.Handle, p unsafe.Pointer, n uint32) int32
@@ -117,7 +117,7 @@ func (c *dataChannel) take() (*bulk.Buffer, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.handle != 0 {
-		n := int(channelPeek(c.handle, unsafe.Pointer(c.head)))
+		n := int(channelPeek(c.handle, unsafe.Pointer(c.head), uint32(c.in.missing())))
 		if n < 0 {
 			break
 		}

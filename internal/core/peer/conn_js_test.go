@@ -73,7 +73,8 @@ func leakCheck(t *testing.T) func() {
 		deadline := time.Now().Add(10 * time.Second)
 		for runtime.NumGoroutine() > routines {
 			if time.Now().After(deadline) {
-				t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), routines)
+				stacks := make([]byte, 64<<10)
+				t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), routines, stacks[:runtime.Stack(stacks, true)])
 			}
 			time.Sleep(10 * time.Millisecond)
 		}

@@ -58,8 +58,11 @@ func carry(t *testing.T, from, to *end) {
 	t.Cleanup(func() { stop(); done.Wait() })
 }
 
+// testPatience is how long a step may take on a machine that is busy with other things.
+const testPatience = 2 * time.Minute
+
 func testContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -85,8 +88,8 @@ func wait(t *testing.T, what string, c <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-c:
-	case <-time.After(60 * time.Second):
-		t.Fatalf("%s: nothing for a minute", what)
+	case <-time.After(testPatience):
+		t.Fatalf("%s: nothing for %v", what, testPatience)
 	}
 }
 
@@ -184,7 +187,7 @@ func TestConnStates(t *testing.T) {
 			select {
 			case s := <-e.states:
 				seen = append(seen, s)
-			case <-time.After(30 * time.Second):
+			case <-time.After(testPatience):
 				t.Fatalf("never connected: %v", seen)
 			}
 		}
@@ -219,6 +222,10 @@ func TestConnSlowReader(t *testing.T) {
 		}
 	})
 	ahead := 0
+	stall := time.Hour // the writes do not wait for reads
+	if slowsRemote {
+		stall = 2 * time.Second
+	}
 stalled:
 	for ahead < count {
 		select {
@@ -227,7 +234,7 @@ stalled:
 				break stalled
 			}
 			ahead++
-		case <-time.After(2 * time.Second):
+		case <-time.After(stall):
 			break stalled
 		}
 	}
@@ -558,15 +565,16 @@ func TestConnRefusesOtherChannels(t *testing.T) {
 
 func TestConnCycles(t *testing.T) {
 	l := labs(t)[0]
+	cycle := func(t *testing.T) {
+		a, b := connect(t, l)
+		write(t, a.Channel(wire.Bulk), 70_000, 0)
+		read(t, b.Channel(wire.Bulk), 70_000, 0)
+		write(t, b.Channel(wire.Bulk), 70_000, 0) // left unread at the close
+	}
+	t.Run("", cycle) // what the runtime starts at the first event is no leak
 	leaks := leakCheck(t)
 	for range 50 {
-		t.Run("", func(t *testing.T) {
-			a, b := connect(t, l)
-			write(t, a.Channel(wire.Bulk), 70_000, 0)
-			read(t, b.Channel(wire.Bulk), 70_000, 0)
-			// Left unread and unsent at the close.
-			write(t, b.Channel(wire.Bulk), 70_000, 0)
-		})
+		t.Run("", cycle)
 	}
 	leaks()
 }

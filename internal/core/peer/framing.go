@@ -49,6 +49,14 @@ func (a *assembler) part() []byte {
 	return a.record.B[a.filled:min(a.filled+wire.MessageSize, len(a.record.B))]
 }
 
+// missing is how many messages make the record whole: 1 between records, whatever its length will be.
+func (a *assembler) missing() int {
+	if a.record == nil {
+		return 1
+	}
+	return (len(a.record.B) - a.filled + wire.MessageSize - 1) / wire.MessageSize
+}
+
 // advance says that part has been filled, and returns the record if it is whole now.
 func (a *assembler) advance() *bulk.Buffer {
 	if a.filled += len(a.part()); a.filled < len(a.record.B) {

@@ -50,6 +50,9 @@ func TestFraming(t *testing.T) {
 			if got != nil {
 				t.Fatalf("size %d: a message after the record was whole", size)
 			}
+			if want := (size-count*wire.MessageSize-1)/wire.MessageSize + 1; count > 0 && a.missing() != want || count == 0 && a.missing() != 1 {
+				t.Errorf("size %d: %d messages missing after %d", size, a.missing(), count)
+			}
 			var err error
 			if got, err = feed(&a, message); err != nil {
 				t.Fatalf("size %d, message %d: %v", size, count, err)
