@@ -61,7 +61,7 @@ unit-js: deps
 	$(JS) $(GO) test -exec="node $(CURDIR)/e2e/gotest.mjs" -timeout 10m $(CLIENT)
 
 e2e: deps $(SERVER)
-	cd e2e && node --test --test-concurrency=1 --test-reporter=spec '*.test.mjs'
+	cd e2e && node --test --test-concurrency=1 --test-reporter=spec *.test.mjs
 
 # Browsers and the driver for them: installed where they are missing.
 deps: e2e/node_modules/.package-lock.json
@@ -76,7 +76,7 @@ e2e/node_modules/.package-lock.json: e2e/package-lock.json
 
 # Long forms: big files. Hours are not needed, but minutes are.
 soak: deps $(SERVER)
-	cd e2e && node --test --test-concurrency=1 --test-reporter=spec --test-timeout=3600000 '*.soak.mjs'
+	cd e2e && node --test --test-concurrency=1 --test-reporter=spec --test-timeout=3600000 *.soak.mjs
 
 # Every fuzz target of the tree for FUZZTIME each.
 fuzz:

@@ -103,6 +103,7 @@ globalThis.tallowTest = {
     await globalThis.tallowChoose(path);
     return input.files?.[0];
   },
+  processor: globalThis.tallowProcessor,
 };
 const { instance } = await WebAssembly.instantiateStreaming(fetch("/test.wasm"), go.importObject);
 await go.run(instance);

@@ -4,7 +4,8 @@
 //
 // The binary gets the host of web/host.js with every part web/host-*.js (its default export) as tallowTest.host, the file system, arguments and
 // working directory of this process (so testdata, t.TempDir and -test.* files work as natively), and of the environment what begins with GO
-// or TALLOW_. tallowTest.pick(path) gives it a File as a person would choose it. The exit code is the binary's; a crash, an uncaught
+// or TALLOW_. tallowTest.pick(path) gives it a File as a person would choose it, tallowTest.processor() the
+// processor time that the whole browser has used, in s. The exit code is the binary's; a crash, an uncaught
 // error in the page, or no end within -test.timeout and a grace is a failure. TALLOW_CHROMIUM names another browser binary.
 
 import { execFileSync } from "node:child_process";
@@ -148,6 +149,11 @@ async function run(end, fail) {
   await tab.exposeFunction("tallowChoose", async (file) => {
     const input = await tab.$("input");
     await input?.uploadFile(path.resolve(file));
+  });
+  const system = await browser.target().createCDPSession();
+  await tab.exposeFunction("tallowProcessor", async () => {
+    const { processInfo } = await system.send("SystemInfo.getProcessInfo");
+    return processInfo.reduce((sum, { cpuTime }) => sum + cpuTime, 0);
   });
   const { port } = /** @type {import("node:net").AddressInfo} */ (server.address());
   await tab.goto(`http://127.0.0.1:${port}/${token}/`);

@@ -59,8 +59,13 @@ export class Person {
   }
 
   /** Everything that can be read on the page. */
-  text() {
-    return this.page.evaluate(() => document.body.innerText);
+  async text() {
+    try {
+      return await this.page.evaluate(() => document.body.innerText);
+    } catch (error) {
+      if (/context was destroyed|detached/.test(String(error))) return ""; // between two pages
+      throw error;
+    }
   }
 
   /** Waits until the page says that. @param {RegExp} pattern @param {number} [timeout] in ms */

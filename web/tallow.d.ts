@@ -62,7 +62,7 @@ export class TallowError extends Error {
 
 /**
  * Starts an instance of Tallow. Several on one page are independent of each other. It leaves no globals behind.
- * Rejects with `unsupported-browser` where WebAssembly or WebRTC is missing, and with `server-unreachable` when the assets
+ * Rejects with `unsupported-browser` (or `insecure-origin`, if that may be why) where WebAssembly or WebRTC is missing, and with `server-unreachable` when the assets
  * cannot be loaded.
  */
 export function load(options?: LoadOptions): Promise<Tallow>;
@@ -283,7 +283,10 @@ export class Offer {
   readonly from: Peer;
   readonly files: readonly FileInfo[];
   readonly totalSize: number;
-  /** Throws `invalid-argument` when it was answered already, `unknown-transfer` when it is gone. */
+  /**
+   * Throws `invalid-argument` when it was answered already, `unknown-transfer` when it is gone. A transfer that fails with `disk-full` or
+   * `storage-failed` before it begins leaves the offer open: it is in `room.offers` again.
+   */
   accept(options?: AcceptOptions): IncomingTransfer;
   /** `reason` is shown to the sender; at most 200 bytes of UTF-8. */
   decline(reason?: string): Promise<void>;

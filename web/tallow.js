@@ -47,7 +47,9 @@ const maxFiles = 100_000;
 export async function load(options = {}) {
   const wasmURL = url(options.wasmURL ?? new URL("./tallow.wasm", import.meta.url), "wasmURL", ["http:", "https:"]);
   const workerURL = url(options.workerURL ?? new URL("./storage-worker.js", import.meta.url), "workerURL", ["http:", "https:"]);
-  if (typeof WebAssembly === "undefined" || typeof RTCPeerConnection === "undefined") throw new TallowError("unsupported-browser");
+  if (typeof WebAssembly === "undefined" || typeof RTCPeerConnection === "undefined") {
+    throw new TallowError(globalThis.isSecureContext === false ? "insecure-origin" : "unsupported-browser");
+  }
   /** @type {any} */
   const state = { rooms: new Map(), lastRoom: 0, closing: undefined };
   state.core = await boot(
@@ -273,7 +275,7 @@ class RoomState {
     if (!this.held || !this.data.self?.owner || this.leaving) return;
     const held = this.held;
     this.call("members").then(
-      (members) => held.update({ members }).catch(() => {}), // without it they join again
+      (/** @type {string[]} */ members) => held.update({ members }).catch(() => {}), // without it they join again
       () => {},
     );
   }
@@ -427,6 +429,15 @@ function answer(offer) {
   state.room.offers.delete(state.data.id);
 }
 
+/** An answer that failed for want of disk space can be given again. @param {Offer} offer @param {unknown} error */
+function reopen(offer, error) {
+  const state = offer[own];
+  if (!(error instanceof TallowError) || (error.code !== "disk-full" && error.code !== "storage-failed")) return;
+  if (state.gone || state.room.data?.state === "closed") return;
+  state.answered = false;
+  state.room.offers.set(state.data.id, offer);
+}
+
 export class Transfer extends EventTarget {
   /** @param {symbol} token @param {TransferState} state */
   constructor(token, state) {
@@ -524,7 +535,11 @@ export class IncomingTransfer extends Transfer {
     super(own, state);
     state.id = id;
     state.from = from;
-    state.begin(room.call("accept", { id, files: wanted }), signal);
+    const accepted = room.call("accept", { id, files: wanted }).catch((/** @type {unknown} */ error) => {
+      reopen(offer, error);
+      throw error;
+    });
+    state.begin(accepted, signal);
   }
 
   get id() {

@@ -52,7 +52,7 @@ export class Transfers {
     const cards = new Map();
     const add = (/** @type {Offer} */ offer) => {
       cards.get(offer.id)?.remove(); // an offer that is repeated takes the place of the earlier one
-      const card = this.#offerCard(offer);
+      const card = this.#offerCard(room, offer);
       cards.set(offer.id, card);
       this.#offers.append(card);
     };
@@ -76,15 +76,24 @@ export class Transfers {
     this.#track(transfer, card);
   }
 
-  /** @param {Offer} offer */
-  #offerCard(offer) {
+  /** @param {Room} room @param {Offer} offer */
+  #offerCard(room, offer) {
     const from = offer.from.name || "Somebody";
     const heading = el("h2", { tabindex: "-1" }, el("strong", {}, from), ` wants to send you ${what(offer.files, offer.totalSize)}`);
+    const problem = el("p", { class: "result bad", role: "alert" });
     const accept = () => {
       card.remove();
       try {
         const transfer = offer.accept();
-        this.#track(transfer, new IncomingCard(transfer, from, this.#complain));
+        const running = new IncomingCard(transfer, from, this.#complain);
+        this.#track(transfer, running);
+        transfer.finished.catch((error) => {
+          if (!room.offers.includes(offer)) return;
+          // It did not begin, for want of space say: the offer can still be answered.
+          running.clear();
+          say(problem, complaint(error));
+          this.#offers.append(card);
+        });
       } catch (error) {
         this.#complain(error);
       }
@@ -99,7 +108,7 @@ export class Transfers {
       el("button", { type: "button", class: "primary", onclick: accept }, "Accept"),
       el("button", { type: "button", onclick: decline }, "Decline"),
     );
-    const card = el("section", { class: "card offer", "aria-label": `Offer from ${from}` }, heading, fileList(offer.files), buttons);
+    const card = el("section", { class: "card offer", "aria-label": `Offer from ${from}` }, heading, fileList(offer.files), problem, buttons);
     if (!offer.from.verified) buttons.before(el("p", { class: "hint" }, "Accept only what you expect from someone you know."));
     if (offer.totalSize > this.#memoryLimit)
       buttons.before(el("p", { class: "result bad" }, `This browser can hold ${size(this.#memoryLimit)} here, which is less than this.`));

@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -117,11 +116,7 @@ func (i *instance) call(method string, args []byte) (value any, err error) {
 
 // send hands an event to the page. Events are dispatched in the order in which they are sent.
 func (i *instance) send(event any) {
-	text, err := json.Marshal(event)
-	if err == nil {
-		_, err = i.emit.Invoke(string(text))
-	}
-	if err != nil { // nothing that is sent can fail; a bug shows in the console
+	if _, err := i.emit.Invoke(string(appendJSON(nil, event))); err != nil { // it only queues
 		panic(fmt.Sprintf("bridge: emit: %v", err))
 	}
 }

@@ -48,7 +48,7 @@ func TestCalls(t *testing.T) {
 		{"panics", "{}", "internal", "a bug"},
 		{"nonsense", "{}", "internal", "nonsense"},
 		{"parseLink", "{", "internal", "JSON"},
-		{7, "{}", "internal", "string"},
+		{7, "{}", "internal", "no method"},
 		{"parseLink", `{"link":"#v2.x"}`, "link-version", ""},
 		{"lock", `{"room":5,"locked":true}`, "room-closed", ""},
 		{"leave", `{"room":5}`, "", ""},

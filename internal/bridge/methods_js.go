@@ -3,7 +3,6 @@ package bridge
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"maps"
 	"math"
 	"slices"
@@ -48,7 +47,7 @@ var methods = map[string]func(*instance, []byte) (any, error){
 func decoded[A any](method func(*instance, A) (any, error)) func(*instance, []byte) (any, error) {
 	return func(i *instance, text []byte) (any, error) {
 		var args A
-		if err := json.Unmarshal(text, &args); err != nil {
+		if err := parseJSON(text, &args); err != nil {
 			return nil, fault.New(fault.Internal, err)
 		}
 		return method(i, args)
@@ -115,15 +114,15 @@ type enterArgs struct {
 	Name       string
 	ServerURL  string
 	IceServers []struct {
-		URLs                 []string
+		URLs                 []string `json:"urls"`
 		Username, Credential string
 	}
 	RelayOnly     bool
 	MaxRecipients int
 	Admission     room.Admission
 	// Of an identity that was kept:
-	Seed    *bytes32
-	Members []bytes32 // the last roster of an own room
+	Seed    *[32]byte
+	Members []wire.Hash // the last roster of an own room
 }
 
 func (i *instance) createRoom(args enterArgs) (any, error) {
@@ -137,10 +136,7 @@ func (i *instance) joinRoom(args enterArgs) (any, error) {
 	}
 	return i.enterRoom(args, func(ctx context.Context, cfg room.Config) (*room.Room, error) {
 		if len(args.Members) > 0 {
-			cfg.Saved = &room.Saved{Secret: link.Secret}
-			for _, m := range args.Members {
-				cfg.Saved.Members = append(cfg.Saved.Members, wire.Hash(m))
-			}
+			cfg.Saved = &room.Saved{Secret: link.Secret, Members: args.Members}
 		}
 		return room.Join(ctx, link, cfg)
 	})
@@ -154,7 +150,7 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 	cfg := room.Config{
 		Name:          args.Name,
 		ServerURL:     args.ServerURL,
-		Seed:          (*[32]byte)(args.Seed),
+		Seed:          args.Seed,
 		RelayOnly:     args.RelayOnly,
 		MaxRecipients: args.MaxRecipients,
 		Admission:     args.Admission,
@@ -195,7 +191,7 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 		Room     string    `json:"room"`
 		Fragment string    `json:"fragment"`
 		Self     room.Peer `json:"self"`
-		Seed     bytes32   `json:"seed"`
+		Seed     [32]byte  `json:"seed"`
 	}{keys.ID.String(), link.Fragment(), self, r.Seed()}, nil
 }
 
@@ -256,11 +252,7 @@ func (i *instance) membersOf(args struct{ Room int }) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	members := []bytes32{}
-	for _, m := range r.Saved().Members {
-		members = append(members, bytes32(m))
-	}
-	return members, nil
+	return r.Saved().Members, nil
 }
 
 func (i *instance) lock(args struct {
@@ -272,25 +264,25 @@ func (i *instance) lock(args struct {
 
 func (i *instance) approve(args struct {
 	Room  int
-	Peer  id
+	Peer  wire.ID
 	Admit bool
 }) (any, error) {
-	return i.do(args.Room, func(r *room.Room) error { return r.Approve(wire.ID(args.Peer), args.Admit) })
+	return i.do(args.Room, func(r *room.Room) error { return r.Approve(args.Peer, args.Admit) })
 }
 
 func (i *instance) remove(args struct {
 	Room int
-	Peer id
+	Peer wire.ID
 }) (any, error) {
-	return i.do(args.Room, func(r *room.Room) error { return r.Remove(wire.ID(args.Peer)) })
+	return i.do(args.Room, func(r *room.Room) error { return r.Remove(args.Peer) })
 }
 
 func (i *instance) markVerified(args struct {
 	Room     int
-	Peer     id
+	Peer     wire.ID
 	Verified bool
 }) (any, error) {
-	return i.do(args.Room, func(r *room.Room) error { return r.MarkVerified(wire.ID(args.Peer), args.Verified) })
+	return i.do(args.Room, func(r *room.Room) error { return r.MarkVerified(args.Peer, args.Verified) })
 }
 
 type outFile struct {
@@ -305,7 +297,7 @@ type outFile struct {
 // sendFiles offers files. From here on the handles are ours; they are released with the room, since a delivery can be retried until then.
 func (i *instance) sendFiles(args struct {
 	Room  int
-	To    []id
+	To    []wire.ID
 	Limit float64
 	Files []outFile
 }) (any, error) {
@@ -319,10 +311,7 @@ func (i *instance) sendFiles(args struct {
 		release()
 		return nil, err
 	}
-	options := room.SendOptions{LimitPerRecipient: int64(math.Ceil(args.Limit))}
-	for _, to := range args.To {
-		options.To = append(options.To, wire.ID(to))
-	}
+	options := room.SendOptions{To: args.To, LimitPerRecipient: int64(math.Ceil(args.Limit))}
 	files := make([]room.OutFile, len(args.Files))
 	for n, f := range args.Files {
 		out := room.OutFile{Path: f.Path, Type: f.Type, Modified: int64(f.LastModified)}
@@ -351,7 +340,7 @@ func (i *instance) sendFiles(args struct {
 // transferArgs name a transfer.
 type transferArgs struct {
 	Room int
-	ID   bytes32 // sender and transfer
+	ID   [32]byte `json:"id"` // of sender and transfer
 }
 
 func (i *instance) accept(args struct {
@@ -386,16 +375,16 @@ func (i *instance) cancel(args transferArgs) (any, error) {
 
 func (i *instance) cancelDelivery(args struct {
 	transferArgs
-	Peer id
+	Peer wire.ID
 }) (any, error) {
-	return i.doTransfer(args.transferArgs, func(r *room.Room, key transfer.Key) error { return r.CancelDelivery(key, wire.ID(args.Peer)) })
+	return i.doTransfer(args.transferArgs, func(r *room.Room, key transfer.Key) error { return r.CancelDelivery(key, args.Peer) })
 }
 
 func (i *instance) retry(args struct {
 	transferArgs
-	Peer id
+	Peer wire.ID
 }) (any, error) {
-	return i.doTransfer(args.transferArgs, func(r *room.Room, key transfer.Key) error { return r.Retry(key, wire.ID(args.Peer)) })
+	return i.doTransfer(args.transferArgs, func(r *room.Room, key transfer.Key) error { return r.Retry(key, args.Peer) })
 }
 
 func (i *instance) setPaused(args struct {

@@ -1,12 +1,10 @@
 package bridge
 
 import (
-	"encoding/hex"
 	"errors"
 
 	"tallow/internal/core/fault"
 	"tallow/internal/core/seal"
-	"tallow/internal/core/wire"
 )
 
 // settle is how a call ended: with a value, or with a code.
@@ -36,29 +34,4 @@ func parseLink(text string) (seal.Link, error) {
 		return link, fault.New(fault.BadLink, err)
 	}
 	return link, nil
-}
-
-// id is a wire.ID that JSON carries in hexadecimal.
-type id wire.ID
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (i *id) UnmarshalText(text []byte) error { return unhex(i[:], text) }
-
-// bytes32 is a seed or a hash that JSON carries in hexadecimal.
-type bytes32 [32]byte
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (s *bytes32) UnmarshalText(text []byte) error { return unhex(s[:], text) }
-
-// MarshalText implements encoding.TextMarshaler.
-func (s bytes32) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, s[:]), nil }
-
-func unhex(to, text []byte) error {
-	if len(text) != hex.EncodedLen(len(to)) {
-		return fault.Newf(fault.InvalidArgument, "%d digits where %d are due", len(text), hex.EncodedLen(len(to)))
-	}
-	if _, err := hex.Decode(to, text); err != nil {
-		return fault.New(fault.InvalidArgument, err)
-	}
-	return nil
 }

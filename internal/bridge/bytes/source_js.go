@@ -18,6 +18,9 @@ func fileSize(handle uint32) float64
 //go:wasmimport tallow file_read
 func fileRead(op, handle uint32, at float64, p unsafe.Pointer, length uint32)
 
+//go:wasmimport tallow file_end
+func fileEnd(handle uint32)
+
 // Source is a File or Blob of the page.
 type Source struct {
 	file  host.Handle
@@ -35,9 +38,10 @@ func NewSource(file host.Handle) *Source {
 // Size implements transfer.Source.
 func (s *Source) Size() int64 { return s.size }
 
-// ReadAt implements io.ReaderAt. Several reads at once are faster than one after the other. A file that is shorter than it was, or gone, is
+// ReadAt implements io.ReaderAt. Reads that each begin where the one called before ends are the fast way; they may overlap in
+// time. A file that is shorter than it was, or gone, is
 // transfer.ErrSourceChanged; one that the browser refuses to read is transfer.ErrSourceUnreadable, and in Chromium so is one that was
-// written to since it was chosen.
+// written to since it was chosen: the next reads may still succeed, the one that reaches the end does not.
 func (s *Source) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, errors.New("bytes: negative offset")
@@ -77,6 +81,9 @@ func readFile(file host.Handle, p []byte, off int64) (int, error) {
 
 // Close lets go of the file. No read may follow, or be running.
 func (s *Source) Close() error {
-	s.close.Do(s.file.Release)
+	s.close.Do(func() {
+		fileEnd(uint32(s.file))
+		s.file.Release()
+	})
 	return nil
 }
