@@ -36,18 +36,19 @@ func (b *Buffer) Release() {
 }
 
 // Pool keeps buffers for reuse. Wasm's memory never shrinks, and a fresh buffer costs more than a copy, so what has been
-// allocated is kept, up to a bound per size.
+// allocated is kept, up to a bound in all.
 type Pool struct {
 	mu   sync.Mutex
 	free [classes][]*Buffer
+	kept int // bytes in free
 }
 
 const (
-	minClass     = 10                        // 1 KiB
-	maxClass     = 23                        // 8 MiB: beyond the largest record
-	maxPooled    = 1 << maxClass             // larger buffers are left to the garbage collector
-	classes      = 4*(maxClass-minClass) + 1 // four sizes per power of two
-	keepPerClass = 32 << 20                  // bytes kept free per class
+	minClass  = 10                        // 1 KiB
+	maxClass  = 23                        // 8 MiB: beyond the largest record
+	maxPooled = 1 << maxClass             // larger buffers are left to the garbage collector
+	classes   = 4*(maxClass-minClass) + 1 // four sizes per power of two
+	maxKept   = 64 << 20                  // bytes kept free
 )
 
 // classOf is the smallest class whose buffers hold n bytes, and their size. Four classes per power of two waste at most
@@ -78,6 +79,7 @@ func (p *Pool) Get(n int) *Buffer {
 	if list := p.free[class]; len(list) > 0 {
 		b = list[len(list)-1]
 		p.free[class] = list[:len(list)-1]
+		p.kept -= size
 	}
 	p.mu.Unlock()
 	if b == nil {
@@ -96,7 +98,8 @@ func (p *Pool) put(b *Buffer) {
 	b.B = nil
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if (len(p.free[class])+1)*size <= keepPerClass {
+	if p.kept+size <= maxKept {
+		p.kept += size
 		p.free[class] = append(p.free[class], b)
 	}
 }

@@ -50,7 +50,7 @@ func TestPoolReuse(t *testing.T) {
 func TestPoolBounds(t *testing.T) {
 	var pool Pool
 	const size = 1 << 20
-	held := make([]*Buffer, keepPerClass/size+5)
+	held := make([]*Buffer, maxKept/size+5)
 	for i := range held {
 		held[i] = pool.Get(size)
 	}
@@ -58,7 +58,7 @@ func TestPoolBounds(t *testing.T) {
 		b.Release()
 	}
 	class, _ := classOf(size)
-	if n := len(pool.free[class]); n != keepPerClass/size {
+	if n := len(pool.free[class]); n != maxKept/size {
 		t.Errorf("%d buffers of %d bytes are kept", n, size)
 	}
 	big := pool.Get(maxPooled + 1)

@@ -62,7 +62,11 @@ func TestSafePath(t *testing.T) {
 
 func TestSafePaths(t *testing.T) {
 	in := []string{"a.txt", "A.TXT", "a.txt", "b/../a.txt", "é", "e\u0301", "x", "x (2)", "x", "straße", "STRASSE"}
-	got := SafePaths(in)
+	var files []wire.FileEntry
+	for _, p := range in {
+		files = append(files, wire.FileEntry{Path: p})
+	}
+	got := SafePaths(files)
 	seen := map[string]bool{}
 	for i, p := range got {
 		if seen[fold(p)] {
@@ -72,6 +76,26 @@ func TestSafePaths(t *testing.T) {
 	}
 	if got[0] != "a.txt" || got[1] != "A (2).TXT" || got[2] != "a (3).txt" {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestSafePathsFolders: a file never has the path of a folder, a folder that is sent as such may.
+func TestSafePathsFolders(t *testing.T) {
+	got := SafePaths([]wire.FileEntry{{Path: "a"}, {Path: "A/b"}, {Path: "a/b/c"}, {Path: "A", Kind: wire.KindDirectory}})
+	if want := []string{"a (2)", "A/b (2)", "a/b/c", "A"}; strings.Join(got, "|") != strings.Join(want, "|") {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestSafePathsEqual: a stranger's manifest full of equal names must not cost time that grows with its square.
+func TestSafePathsEqual(t *testing.T) {
+	files := make([]wire.FileEntry, wire.MaxFiles)
+	for i := range files {
+		files[i].Path = "a.txt"
+	}
+	got := SafePaths(files)
+	if got[wire.MaxFiles-1] != "a (100000).txt" {
+		t.Errorf("the last one is %q", got[wire.MaxFiles-1])
 	}
 }
 

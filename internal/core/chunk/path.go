@@ -5,6 +5,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"tallow/internal/core/wire"
 )
 
 const (
@@ -31,15 +33,30 @@ func SafePath(path string) string {
 	return strings.Join(elements, "/")
 }
 
-// SafePaths is SafePath for a whole file set, without collisions, whether or not the file system minds case.
-func SafePaths(paths []string) []string {
-	taken := make(map[string]bool, len(paths))
-	out := make([]string, len(paths))
-	for i, p := range paths {
-		safe := SafePath(p)
-		candidate := safe
-		for n := 2; taken[fold(candidate)]; n++ {
-			candidate = numbered(safe, n)
+// SafePaths is SafePath for a whole file set, without collisions, whether or not the file system minds case: no two files have the same
+// path, and no file has that of a folder.
+func SafePaths(files []wire.FileEntry) []string {
+	out := make([]string, len(files))
+	folders := map[string]bool{}
+	for i, f := range files {
+		out[i] = SafePath(f.Path)
+		for at := strings.IndexByte(out[i], '/'); at >= 0; {
+			folders[fold(out[i][:at])] = true
+			next := strings.IndexByte(out[i][at+1:], '/')
+			if next < 0 {
+				break
+			}
+			at += 1 + next
+		}
+	}
+	taken := make(map[string]bool, len(files))
+	next := map[string]int{} // the number to try for a name that is taken: a set of equal names costs no more than another
+	for i, f := range files {
+		safe := out[i]
+		candidate, name := safe, fold(safe)
+		for taken[fold(candidate)] || f.Kind != wire.KindDirectory && folders[fold(candidate)] {
+			next[name] = max(next[name], 1) + 1
+			candidate = numbered(safe, next[name])
 		}
 		taken[fold(candidate)] = true
 		out[i] = candidate

@@ -39,10 +39,17 @@ func (s *Set) Remove(i uint32) {
 	}
 }
 
-// AddRun adds a run of chunks.
+// AddRun adds a run of chunks, a word at a time.
 func (s *Set) AddRun(r wire.Run) {
-	for i := range r.Count {
-		s.Add(r.First + i)
+	for first, left := r.First, r.Count; left > 0; {
+		n := min(left, 64-first%64)
+		for int(first/64) >= len(s.words) {
+			s.words = append(s.words, 0)
+		}
+		mask := (^uint64(0) >> (64 - n)) << (first % 64)
+		s.count += uint32(bits.OnesCount64(mask &^ s.words[first/64]))
+		s.words[first/64] |= mask
+		first, left = first+n, left-n
 	}
 }
 

@@ -2,7 +2,6 @@ package peer
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -19,7 +18,7 @@ import (
 var _ Conn = (*conn)(nil)
 
 //go:wasmimport tallow peer_add_candidate
-func peerAddCandidate(handle host.Handle, p unsafe.Pointer, n uint32, op uint32)
+func peerAddCandidate(handle host.Handle, candidate unsafe.Pointer, n uint32, mid unsafe.Pointer, midLength uint32, index int32, fragment unsafe.Pointer, fragmentLength uint32, op uint32)
 
 //go:wasmimport tallow peer_stats
 func peerStats(handle host.Handle, op uint32)
@@ -119,24 +118,19 @@ func (c *conn) stateEvent(js.Value, []js.Value) any {
 	return nil
 }
 
-// candidateInit is RTCIceCandidateInit. pion's has no room for an absent sdpMLineIndex beside an end of candidates.
-type candidateInit struct {
-	Candidate        string  `json:"candidate"`
-	SDPMid           string  `json:"sdpMid,omitempty"`
-	SDPMLineIndex    *uint16 `json:"sdpMLineIndex,omitempty"`
-	UsernameFragment string  `json:"usernameFragment,omitempty"`
-}
-
+// addCandidate calls the browser: pion has no room for an absent sdpMLineIndex, which an end of candidates needs.
 func (c *conn) addCandidate(candidate wire.Candidate) error {
-	init := candidateInit{Candidate: candidate.Candidate, SDPMid: candidate.SDPMid, UsernameFragment: candidate.UsernameFragment}
-	if candidate.Candidate != "" {
-		init.SDPMLineIndex = &candidate.SDPMLineIndex
+	index := int32(candidate.SDPMLineIndex)
+	if candidate.Candidate == "" {
+		index = -1
 	}
-	text, err := json.Marshal(init)
-	if err != nil {
-		return err
-	}
-	status, _ := host.Call(func(op uint32) { peerAddCandidate(c.handle, unsafe.Pointer(&text[0]), uint32(len(text)), op) })
+	text := func(s string) (unsafe.Pointer, uint32) { return unsafe.Pointer(unsafe.StringData(s)), uint32(len(s)) }
+	init, n := text(candidate.Candidate)
+	mid, midLength := text(candidate.SDPMid)
+	fragment, fragmentLength := text(candidate.UsernameFragment)
+	status, _ := host.Call(func(op uint32) {
+		peerAddCandidate(c.handle, init, n, mid, midLength, index, fragment, fragmentLength, op)
+	})
 	if status != 0 {
 		return errCandidate
 	}

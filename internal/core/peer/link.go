@@ -20,11 +20,12 @@ const (
 	rekeyTimeout = 60 * time.Second
 	// openTimeout is how long the confirming handshake may take, from the moment that the control channel is open.
 	openTimeout = 20 * time.Second
-	// goodbye is how long an orderly close waits for what is queued to leave.
+	// goodbye is how long an orderly close waits for the peer to take what is queued and the Bye after it.
 	goodbye = time.Second
 
-	// The queues are filled by this program, not by the peer; a peer that does not read makes them grow.
-	maxControlQueue = 16384
+	// The queues are filled by this program; a peer that does not read makes them grow. A resumed transfer queues a Have for
+	// each of its files at once.
+	maxControlQueue = wire.MaxFiles + 16384
 	maxBulkQueue    = 4096
 )
 
@@ -43,6 +44,9 @@ type LinkConfig struct {
 	Pool      *bulk.Pool
 	Now       func() time.Time
 	Handler   LinkHandler
+	// Do runs fn in the goroutine that seals and opens the pair's envelopes, to which the session belongs until Opened, and
+	// waits for it. It reports false if that goroutine has ended and fn does not run. nil: fn runs where it is.
+	Do func(fn func()) bool
 }
 
 // LinkHandler takes what happens on a link. Its methods are called from the link's goroutines: Opened first; then Control
@@ -76,12 +80,13 @@ type Link struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-	once   sync.Once
 	opened chan struct{}
+	bye    chan struct{} // closed when the peer has said Bye
 	closed chan struct{}
 
 	mu      sync.Mutex
-	err     error
+	err     error // why it ended; nil: it has not
+	leaving bool  // Close has been called
 	control []controlItem
 	bulk    []BulkItem
 	wake    [2]chan struct{} // per channel, for its writer
@@ -138,10 +143,10 @@ func (k *epochKeys) destroy() {
 func slot(d wire.Direction, ch wire.Channel) int { return int(d)*2 + int(ch) }
 
 // NewLink makes a link over a connection whose offer and answer have been applied. It takes over the connection and the
-// handshake.
+// handshake, and needs Start before anything else.
 func NewLink(cfg LinkConfig) *Link {
 	l := &Link{cfg: cfg, session: cfg.Handshake.Session(),
-		opened: make(chan struct{}), closed: make(chan struct{}), changed: make(chan struct{}),
+		opened: make(chan struct{}), bye: make(chan struct{}), closed: make(chan struct{}), changed: make(chan struct{}),
 		keys: map[uint32]*epochKeys{}}
 	l.wake = [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)}
 	l.initiator, _ = cfg.Handshake.(*seal.Initiator)
@@ -206,7 +211,7 @@ func (l *Link) SendControl(m wire.ControlMessage) { l.queueControl(controlItem{m
 func (l *Link) queueControl(item controlItem) {
 	l.mu.Lock()
 	full := len(l.control) >= maxControlQueue
-	if !full {
+	if !full && l.err == nil {
 		l.control = append(l.control, item)
 	}
 	l.mu.Unlock()
@@ -220,7 +225,7 @@ func (l *Link) queueControl(item controlItem) {
 // SendBulk queues a bulk message. It never blocks; the caller keeps the queue short by waiting for Sent.
 func (l *Link) SendBulk(item BulkItem) {
 	l.mu.Lock()
-	refused := l.err != nil || l.ctx.Err() != nil || len(l.bulk) >= maxBulkQueue
+	refused := l.err != nil || len(l.bulk) >= maxBulkQueue
 	if !refused {
 		l.bulk = append(l.bulk, item)
 	}
@@ -233,31 +238,27 @@ func (l *Link) SendBulk(item BulkItem) {
 	signal(l.wake[wire.Bulk])
 }
 
-// Close says Bye with the code, gives what is queued on the control channel a moment to leave, and closes the link.
-// It waits until everything has ended; Handler.Closed gets nil.
+// Close says Bye with the code, gives it and what is queued before it on the control channel a moment to arrive, and
+// closes the link. It waits until everything has ended, at most a little more than a second; Handler.Closed gets nil. It is
+// idempotent. The handler's methods must not call it.
 func (l *Link) Close(code wire.ByeCode) {
+	l.mu.Lock()
+	l.leaving = true // however it ends from here on
+	l.mu.Unlock()
 	select {
+	case <-l.bye: // the peer waits for us
 	case <-l.opened:
-		sent := make(chan struct{})
-		l.queueControl(controlItem{message: wire.Bye{Code: code}, sent: func() { close(sent) }})
+		l.queueControl(controlItem{message: wire.Bye{Code: code}})
 		timer := time.NewTimer(goodbye)
 		defer timer.Stop()
-		control := l.cfg.Conn.Channel(wire.Control)
 		select {
-		case <-sent:
-			// The remote closes in turn when it has read the Bye.
-			control.Close()
-			select {
-			case <-control.Done():
-			case <-l.ctx.Done():
-			case <-timer.C:
-			}
-		case <-l.ctx.Done():
+		case <-l.bye: // in answer to ours, or it leaves by itself
+		case <-l.ctx.Done(): // the peer has closed the connection
 		case <-timer.C:
 		}
 	default:
 	}
-	l.fail(errClosedHere)
+	l.fail(nil)
 	<-l.closed
 }
 
@@ -266,13 +267,14 @@ func (l *Link) Abort(err error) { l.fail(err) }
 
 var errClosedHere = errors.New("peer: closed by this end")
 
-// fail ends the link. The first error counts.
+// fail ends the link. The first error counts, unless Close was called before.
 func (l *Link) fail(err error) {
-	if err == nil {
-		return
-	}
 	l.mu.Lock()
-	if l.err == nil {
+	switch {
+	case l.err != nil:
+	case l.leaving || err == nil:
+		l.err = errClosedHere
+	default:
 		l.err = err
 	}
 	l.mu.Unlock()
@@ -321,7 +323,7 @@ func (l *Link) confirm() error {
 	ctx, cancel := context.WithTimeout(l.ctx, openTimeout)
 	defer cancel()
 	if l.initiator != nil {
-		m3, err := l.initiator.Confirm()
+		m3, err := l.step(l.initiator.Confirm)
 		if err != nil {
 			return fault.New(fault.HandshakeFailed, err)
 		}
@@ -338,7 +340,7 @@ func (l *Link) confirm() error {
 			return handshakeError(err)
 		}
 		defer b.Release()
-		if err := l.initiator.Reveal(b.B); err != nil {
+		if _, err := l.step(func() ([]byte, error) { return nil, l.initiator.Reveal(b.B) }); err != nil {
 			return fault.New(fault.HandshakeFailed, err)
 		}
 		return nil
@@ -352,7 +354,7 @@ func (l *Link) confirm() error {
 	if err != nil || h.Type != wire.RecordConfirm || h.Epoch != 0 || h.Sequence != 0 {
 		return fault.Newf(fault.HandshakeFailed, "peer: first record is no confirmation: %w", errors.Join(err, ErrFraming))
 	}
-	m4, err := l.responder.Confirm(m3)
+	m4, err := l.step(func() ([]byte, error) { return l.responder.Confirm(m3) })
 	if err != nil {
 		return fault.New(fault.HandshakeFailed, err)
 	}
@@ -361,6 +363,17 @@ func (l *Link) confirm() error {
 	}
 	l.enter(0)
 	return l.writeRecord(wire.Control, wire.RecordData, 0, 0, m4, nil)
+}
+
+// step takes a step of the handshake where the pair's envelopes are sealed: a step that fails destroys the session.
+func (l *Link) step(fn func() ([]byte, error)) (message []byte, err error) {
+	if l.cfg.Do == nil {
+		return fn()
+	}
+	if !l.cfg.Do(func() { message, err = fn() }) {
+		return nil, ErrClosed
+	}
+	return message, err
 }
 
 // handshakeError gives an error during the handshake its code: what came was wrong, or nothing came.
@@ -559,14 +572,18 @@ func (l *Link) switchEpoch(ch wire.Channel, sequence *uint64) error {
 	return nil
 }
 
-// rekey starts a new epoch when it is time. It is the initiator's to start, and checked whenever something is sent.
+// rekey starts a new epoch when it is time. It is the initiator's to start, and checked whenever something is sent; a responder
+// gives up on one that does not.
 func (l *Link) rekey() (*controlItem, error) {
-	if l.initiator == nil {
-		return nil, nil
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.cfg.Now()
+	if l.initiator == nil {
+		if now.Sub(l.started) >= 2*epochAge || l.records.Load() >= 2*epochRecords {
+			return nil, fault.Newf(fault.RekeyTimeout, "peer: no Rekey when it was long due")
+		}
+		return nil, nil
+	}
 	if l.rekeying {
 		if !l.rekeySent.IsZero() && now.Sub(l.rekeySent) > rekeyTimeout {
 			return nil, fault.Newf(fault.RekeyTimeout, "peer: no answer to Rekey")
@@ -693,7 +710,9 @@ func (l *Link) readControl() error {
 		if err != nil {
 			return err
 		}
-		err = l.controlMessage(b.B)
+		if err = l.ctx.Err(); err == nil {
+			err = l.controlMessage(b.B)
+		}
 		b.Release()
 		if err != nil {
 			return err
@@ -707,6 +726,13 @@ func (l *Link) controlMessage(p []byte) error {
 		return fault.New(fault.ProtocolViolation, err)
 	}
 	switch m := m.(type) {
+	case wire.Bye:
+		select {
+		case <-l.bye:
+		default:
+			close(l.bye)
+		}
+		l.cfg.Handler.Control(m)
 	case wire.Reveal:
 		return fault.Newf(fault.ProtocolViolation, "peer: second Reveal")
 	case wire.Rekey:
@@ -761,7 +787,12 @@ func (l *Link) readBulk() error {
 		if err != nil {
 			return err
 		}
-		l.cfg.Handler.Bulk(b)
+		if err = l.ctx.Err(); err == nil { // else the channel may still hold what came before the end
+			l.cfg.Handler.Bulk(b)
+		}
 		b.Release()
+		if err != nil {
+			return err
+		}
 	}
 }

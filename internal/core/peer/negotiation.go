@@ -16,11 +16,20 @@ const (
 	attemptTimeout = 30 * time.Second
 	// knockDelay is how long the initiator waits for a Hello before it asks for one: the responder sends it by itself.
 	knockDelay = 2 * time.Second
-	// helloGap is how close upon each other attempts may start: anybody with the link can ask for one.
-	helloGap = 500 * time.Millisecond
-	// maxEarly is how many local candidates wait for the offer or answer that introduces them.
-	maxEarly = 64
-	// patience is how many attempts fail before the member is shown as failed. Attempts go on, slowly.
+	// Whoever holds the link and has the server on its side can forge Knock and Hello. So attempts start no closer upon each
+	// other than helloGap, than provenGap where the peer has proven itself in the present one, and than linkGap while a
+	// link is open, which an attempt replaces only when it has come to an open link itself.
+	helloGap  = time.Second
+	provenGap = 5 * time.Second
+	linkGap   = 10 * time.Second
+	// answerTimeout is how long a Hello waits for its offer before another is sent, knockEvery the least time between Knocks.
+	answerTimeout = 15 * time.Second
+	knockEvery    = 5 * time.Second
+	// maxEarly is how many local candidates wait for the offer or answer that introduces them, maxRemote how many of the
+	// peer's an attempt takes.
+	maxEarly  = 64
+	maxRemote = 256
+	// patience is after how many failed attempts the member is shown as failed. Attempts go on, slowly.
 	patience = 4
 )
 
@@ -66,9 +75,11 @@ type Negotiation struct {
 	attempt   *attempt        // under way
 	open      *attempt        // whose link is open
 	hello     *seal.Responder // responder: the newest Hello, which no offer has answered
-	helloAt   time.Time
-	failures  int
-	retryAt   time.Time // when to begin again; zero: nothing planned
+	helloAt   time.Time       // when it, or the one before that was answered, was sent
+	invited   bool            // a Hello or Knock is out, for want of a link, and nothing has come of it yet
+	failures  int             // attempts in a row that came to nothing, unanswered ones included
+	begunAt   time.Time       // of the newest attempt
+	retryAt   time.Time       // when to begin again; zero: nothing planned
 	now       time.Time
 	effects   []Effect
 }
@@ -79,10 +90,11 @@ type attempt struct {
 	initiator  *seal.Initiator // one of the two is nil
 	responder  *seal.Responder
 	hello      []byte // initiator: M0
-	deadline   time.Time
+	begun      time.Time
 	introduced bool // M1 (initiator) or M2 (responder) is out: candidates may go
-	linked     bool // the handshake is the link's
+	linked     bool // the handshake is the link's: the peer has proven itself
 	early      []wire.Candidate
+	remote     int // candidates of the peer's
 }
 
 func (a *attempt) nonce() wire.Hash {
@@ -178,6 +190,9 @@ func (n *Negotiation) OpenAttempt() uint32 {
 	return n.open.number
 }
 
+// Underway reports whether an attempt is under way.
+func (n *Negotiation) Underway() bool { return n.attempt != nil }
+
 // Session is the session with the id, of the attempt under way or of the open link, or nil.
 func (n *Negotiation) Session(id wire.ID) *seal.Session {
 	for _, a := range []*attempt{n.attempt, n.open} {
@@ -198,13 +213,18 @@ func (n *Negotiation) SetEpoch(epoch uint64) {
 	}
 }
 
-// Start begins an attempt at once, unless a link is open or an attempt under way: when the member appears in the roster,
-// or when something suggests that it is reachable again.
+// Start begins an attempt soon, unless a link is open or an attempt under way: when the member appears in the roster, or
+// when something suggests that it is reachable again, on however little authority.
 func (n *Negotiation) Start(now time.Time) []Effect {
 	n.begin(now)
-	if n.open == nil && n.attempt == nil && n.state != LinkClosed {
-		n.retryAt = time.Time{}
-		n.invite()
+	switch {
+	case n.open != nil || n.attempt != nil || n.state == LinkClosed:
+	case !n.initiator:
+		if now.Sub(n.helloAt) >= helloGap {
+			n.sayHello()
+		}
+	case n.retryAt.IsZero() || n.retryAt.After(now.Add(knockDelay)):
+		n.retryAt = now.Add(knockDelay) // the responder says Hello by itself
 	}
 	return n.effects
 }
@@ -231,16 +251,17 @@ func (n *Negotiation) Tick(now time.Time) []Effect {
 	if n.state == LinkClosed {
 		return nil
 	}
-	if n.attempt != nil && now.After(n.attempt.deadline) {
+	if n.attempt != nil && now.Sub(n.attempt.begun) >= attemptTimeout {
 		n.failed(fault.ConnectionFailed)
 	}
 	if !n.retryAt.IsZero() && !now.Before(n.retryAt) && n.attempt == nil && n.open == nil {
 		n.retryAt = time.Time{}
-		if n.initiator {
-			n.do(SendPayload{Type: wire.PayloadKnock, Body: wire.Knock{Member: n.cfg.Self.ID()}.Append(nil)})
+		if n.invited {
 			n.failures++
-			n.retryAt = now.Add(max(backoff(n.failures), 5*time.Second))
 			n.worry(fault.ConnectionFailed)
+		}
+		if n.initiator {
+			n.knock()
 		} else {
 			n.sayHello()
 		}
@@ -258,9 +279,7 @@ func (n *Negotiation) Receive(now time.Time, t wire.PayloadType, body []byte, pa
 	}
 	switch t {
 	case wire.PayloadKnock:
-		if m, err := wire.ParseKnock(body); err == nil && m.Member == n.cfg.Peer && !n.initiator &&
-			(n.hello == nil || now.Sub(n.helloAt) > 5*time.Second) && now.Sub(n.helloAt) > helloGap &&
-			(n.attempt == nil || n.open != nil) {
+		if m, err := wire.ParseKnock(body); err == nil && m.Member == n.cfg.Peer && !n.initiator && now.Sub(n.helloAt) >= n.knockGap() {
 			n.sayHello()
 		}
 	case wire.PayloadHello:
@@ -280,9 +299,11 @@ func (n *Negotiation) Receive(now time.Time, t wire.PayloadType, body []byte, pa
 		switch {
 		case err != nil || !pair && n.initiator:
 		case n.attempt != nil && n.attempt.nonce() == m.Negotiation:
-			n.do(AddCandidates{n.attempt.number, m.List})
+			n.addCandidates(n.attempt, m.List)
 		case n.open != nil && n.open.nonce() == m.Negotiation:
-			n.do(AddCandidates{n.open.number, m.List})
+			if pair {
+				n.addCandidates(n.open, m.List)
+			}
 		case n.hello != nil:
 			acknowledge = false // its offer is on the way
 		}
@@ -347,7 +368,7 @@ func (n *Negotiation) LinkOpened(now time.Time, number uint32) []Effect {
 		if n.open != nil {
 			n.do(CloseConn{n.open.number, fault.Replaced})
 		}
-		n.attempt, n.open, n.failures = nil, a, 0
+		n.attempt, n.open, n.failures, n.invited = nil, a, 0, false
 		n.retryAt = time.Time{}
 		n.set(LinkOpen, "")
 	}
@@ -363,11 +384,9 @@ func (n *Negotiation) Failed(now time.Time, number uint32, code fault.Code) []Ef
 	case n.open != nil && n.open.number == number:
 		n.open = nil
 		n.do(CloseConn{number, code})
-		if n.state != LinkClosed {
-			n.set(LinkConnecting, code)
-			if n.attempt == nil {
-				n.retryAt = now.Add(backoff(1))
-			}
+		n.set(LinkConnecting, code)
+		if n.attempt == nil {
+			n.retryAt = now.Add(backoff(1))
 		}
 	}
 	return n.effects
@@ -395,16 +414,27 @@ func (n *Negotiation) handshakeConfig() seal.HandshakeConfig {
 		Epoch: n.cfg.Epoch, Rand: n.cfg.Rand}
 }
 
-// invite asks for an attempt in the way that this role has.
-func (n *Negotiation) invite() {
-	if n.initiator {
-		n.retryAt = n.now.Add(knockDelay)
-	} else {
-		n.sayHello()
-	}
+// knock asks the responder for a Hello.
+func (n *Negotiation) knock() {
+	n.do(SendPayload{Type: wire.PayloadKnock, Body: wire.Knock{Member: n.cfg.Self.ID()}.Append(nil)})
+	n.invited = true
+	n.retryAt = n.now.Add(max(backoff(n.failures+1), knockEvery))
 }
 
-// sayHello sends a fresh Hello. It changes nothing about an open link: that ends only for an offer that proves its author.
+// knockGap is how long after the last Hello a Knock is heard. The initiator knocks only when it has neither link nor
+// attempt, so what there is here is lost, if the Knock is genuine.
+func (n *Negotiation) knockGap() time.Duration {
+	switch {
+	case n.open != nil:
+		return linkGap
+	case n.attempt != nil || n.hello != nil:
+		return knockEvery
+	}
+	return helloGap
+}
+
+// sayHello sends a fresh Hello. It changes nothing about an open link or an attempt: these end only for an offer that
+// proves its author.
 func (n *Negotiation) sayHello() {
 	if n.hello != nil {
 		n.hello.Destroy()
@@ -417,45 +447,58 @@ func (n *Negotiation) sayHello() {
 	}
 	n.hello, n.helloAt = hello, n.now
 	n.do(SendPayload{Type: wire.PayloadHello, Body: hello.Hello()})
-	if n.open == nil {
-		n.failures++
-		n.retryAt = n.now.Add(max(backoff(n.failures), attemptTimeout/2))
-		n.worry(fault.ConnectionFailed)
+	if n.open == nil && n.attempt == nil {
+		n.invited = true
+		n.retryAt = n.now.Add(max(backoff(n.failures+1), answerTimeout))
 	}
 }
 
 // worry shows the member as failed when too many attempts have come to nothing.
 func (n *Negotiation) worry(code fault.Code) {
-	if n.failures > patience && n.state == LinkConnecting {
+	if n.failures >= patience && n.open == nil {
 		n.set(LinkFailed, code)
 	}
 }
 
 func (n *Negotiation) begins() *attempt {
 	n.last++
-	n.retryAt = time.Time{}
-	n.attempt = &attempt{number: n.last, deadline: n.now.Add(attemptTimeout)}
+	n.retryAt, n.invited, n.begunAt = time.Time{}, false, n.now
+	n.attempt = &attempt{number: n.last, begun: n.now}
 	return n.attempt
 }
 
 func (n *Negotiation) helloReceived(body []byte) (acknowledge bool) {
-	if n.attempt != nil && n.now.Sub(n.attempt.deadline.Add(-attemptTimeout)) < helloGap {
-		return false
-	}
 	hello, err := wire.ParseHello(body)
 	if err != nil || hello.Member != n.cfg.Peer {
 		return true
+	}
+	gap := helloGap
+	switch {
+	case n.open != nil:
+		gap = linkGap
+	case n.attempt != nil && n.attempt.linked:
+		gap = provenGap
+	}
+	if n.last > 0 && n.now.Sub(n.begunAt) < gap {
+		return false // a genuine one comes again
 	}
 	handshake, err := seal.NewInitiator(n.handshakeConfig())
 	if err != nil {
 		n.set(LinkFailed, fault.Internal)
 		return true
 	}
-	n.drop(fault.Replaced)
+	n.supersede()
 	a := n.begins()
 	a.initiator, a.hello = handshake, body
 	n.do(OpenConn{Attempt: a.number})
 	return true
+}
+
+func (n *Negotiation) addCandidates(a *attempt, list []wire.Candidate) {
+	list = list[:min(len(list), maxRemote-a.remote)]
+	if a.remote += len(list); len(list) > 0 {
+		n.do(AddCandidates{a.number, list})
+	}
 }
 
 func (n *Negotiation) offerReceived(body []byte) (acknowledge bool) {
@@ -471,7 +514,7 @@ func (n *Negotiation) offerReceived(body []byte) (acknowledge bool) {
 		n.attemptFailed(fault.HandshakeFailed)
 		return true
 	}
-	n.drop(fault.Replaced)
+	n.supersede()
 	a := n.begins()
 	a.responder, n.hello = n.hello, nil
 	n.do(OpenConn{Attempt: a.number, Offer: sdp})
@@ -516,6 +559,15 @@ func (n *Negotiation) drop(code fault.Code) {
 	}
 }
 
+// supersede gives up the attempt under way for a newer one: the peer has given it up already.
+func (n *Negotiation) supersede() {
+	if n.attempt != nil {
+		n.failures++
+		n.drop(fault.Replaced)
+		n.worry(fault.ConnectionFailed)
+	}
+}
+
 func (n *Negotiation) failed(code fault.Code) {
 	n.drop(code)
 	n.attemptFailed(code)
@@ -523,11 +575,9 @@ func (n *Negotiation) failed(code fault.Code) {
 
 func (n *Negotiation) attemptFailed(code fault.Code) {
 	n.failures++
-	if n.open == nil {
+	n.invited = false
+	if n.open == nil && n.attempt == nil {
 		n.retryAt = n.now.Add(backoff(n.failures))
-		if code != fault.ConnectionFailed {
-			n.code = code
-		}
 		n.worry(code)
 	}
 }

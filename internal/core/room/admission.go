@@ -1,6 +1,7 @@
 package room
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -13,11 +14,16 @@ const (
 	maxPending = 32   // newcomers that wait for approval
 	maxNonces  = 1024 // of joins, remembered against replay
 	maxRemoved = 1024
+	denial     = time.Minute // a newcomer that was denied may ask again after it
 	// claimAhead is how far beyond the owner's clock a claimed epoch counts.
 	claimAhead = 24 * time.Hour
-	// linkless is how long a member stays in the roster without a link, and absent how long where the hub does not see it either.
+	// linkless is how long a member stays in the roster without a link, seatless how long where a newcomer wants its place.
 	linkless = 60 * time.Second
-	absent   = 15 * time.Second
+	seatless = 15 * time.Second
+	// joinGap is how close upon each other joins may go out: the hub can provoke them. rejoinEvery is how often a member
+	// without a link to the owner asks for the newest roster; it may have been dropped from it.
+	joinGap     = time.Second
+	rejoinEvery = 30 * time.Second
 )
 
 // ownership is what only the owner of a room does: PROTOCOL.md section 6.
@@ -29,9 +35,22 @@ type ownership struct {
 	admitted []wire.Hash
 	names    map[wire.ID]string
 	pending  map[wire.ID]pendingJoin
+	denied   map[wire.ID]time.Time // when
 	removed  map[wire.ID]bool
 	nonces   []wire.ID
 	claimed  uint64 // the highest epoch that a member has seen
+	changed  bool   // there is something to publish
+	replies  []reply
+}
+
+// reply is a join that wants a roster.
+type reply struct{ to, nonce wire.ID }
+
+// sentJoin is the join that is out.
+type sentJoin struct {
+	nonce, envelope wire.ID
+	at              time.Time
+	again           bool // another one is due
 }
 
 type pendingJoin struct {
@@ -43,7 +62,7 @@ type pendingJoin struct {
 func newOwnership(identity *seal.Identity, cfg Config) *ownership {
 	o := &ownership{identity: identity, approval: cfg.Admission == AdmitApproval, limit: cfg.MaxRecipients + 1,
 		admitted: []wire.Hash{identity.KeyHash()}, names: map[wire.ID]string{}, pending: map[wire.ID]pendingJoin{},
-		removed: map[wire.ID]bool{}}
+		denied: map[wire.ID]time.Time{}, removed: map[wire.ID]bool{}}
 	if cfg.Saved != nil && len(cfg.Saved.Members) > 1 && cfg.Saved.Members[0] == identity.KeyHash() {
 		o.admitted = append(o.admitted, cfg.Saved.Members[1:min(len(cfg.Saved.Members), o.limit)]...)
 	}
@@ -77,19 +96,28 @@ func (o *ownership) join(r *Room, from wire.ID, body []byte) {
 		o.refuse(r, from, join.Nonce, wire.RefuseRemoved)
 	case o.isAdmitted(hash):
 		o.names[from] = join.Name
-		o.publish(r, join.Nonce, from)
+		if m := r.members[from]; m != nil {
+			m.joined = r.cfg.Now()
+		}
+		o.replies = append(o.replies, reply{from, join.Nonce})
+		o.changed = o.changed || o.claimed > r.roster.Epoch
 	case o.locked:
 		o.refuse(r, from, join.Nonce, wire.RefuseLocked)
-	case len(o.admitted) >= o.limit:
+	case len(o.admitted) >= o.limit && !o.makeSeat(r):
 		o.refuse(r, from, join.Nonce, wire.RefuseFull)
+	case o.approval && r.cfg.Now().Sub(o.denied[from]) < denial:
+		o.refuse(r, from, join.Nonce, wire.RefuseDenied)
 	case o.approval:
-		if _, known := o.pending[from]; !known && len(o.pending) >= maxPending {
+		p, known := o.pending[from]
+		if !known && len(o.pending) >= maxPending {
 			o.refuse(r, from, join.Nonce, wire.RefuseFull)
 			return
 		}
 		o.pending[from] = pendingJoin{hash, join.Nonce, join.Name}
 		o.refuse(r, from, join.Nonce, wire.RefusePending)
-		r.event(JoinRequested{from.String(), join.Name})
+		if !known || p.name != join.Name {
+			r.event(JoinRequested{from.String(), join.Name})
+		}
 	default:
 		o.admit(r, from, pendingJoin{hash, join.Nonce, join.Name})
 	}
@@ -98,67 +126,124 @@ func (o *ownership) join(r *Room, from wire.ID, body []byte) {
 func (o *ownership) admit(r *Room, id wire.ID, p pendingJoin) {
 	o.admitted = append(o.admitted, p.hash)
 	o.names[id] = p.name
-	o.publish(r, p.nonce, id)
+	o.replies = append(o.replies, reply{id, p.nonce})
+	o.changed = true
+}
+
+// deny remembers for a while that a newcomer was denied: it may have repeated its join, by itself, before it learns of it.
+func (o *ownership) deny(id wire.ID, now time.Time) {
+	maps.DeleteFunc(o.denied, func(_ wire.ID, at time.Time) bool { return now.Sub(at) >= denial })
+	if len(o.denied) < maxPending {
+		o.denied[id] = now
+	}
+}
+
+// makeSeat drops the member that has been without a link for longest, if that is long enough, and reports whether it has.
+func (o *ownership) makeSeat(r *Room) bool {
+	var gone *member
+	for _, h := range o.admitted[1:] {
+		if m := r.members[memberID(h)]; m != nil && !m.open() && (gone == nil || m.since.Before(gone.since)) {
+			gone = m
+		}
+	}
+	if gone == nil || r.cfg.Now().Sub(gone.since) < seatless {
+		return false
+	}
+	o.drop(gone.id)
+	o.flush(r) // the newcomer is a change of its own: nobody is to miss that the other has gone
+	return true
 }
 
 func (o *ownership) refuse(r *Room, to, nonce wire.ID, code wire.RefuseCode) {
 	r.send(to, nil, wire.PayloadRefuse, seal.SignRefuse(o.identity, wire.Refuse{Room: r.keys.ID, Member: to, Nonce: nonce, Code: code}))
 }
 
-// publish signs a new roster and sends it to everyone in it. reply is the nonce of the join of member to, which it answers.
-func (o *ownership) publish(r *Room, reply, to wire.ID) {
-	epoch := max(r.roster.Epoch+1, uint64(r.cfg.Now().UnixMilli()), o.claimed+1)
-	roster := wire.Roster{Room: r.keys.ID, Epoch: epoch, Locked: o.locked, Approval: o.approval,
-		MaxMembers: uint8(o.limit), Members: slices.Clone(o.admitted)}
+// flush publishes what has changed and answers the joins that came meanwhile: many that arrive at once share one roster.
+func (o *ownership) flush(r *Room) {
+	switch {
+	case o.changed:
+		o.publish(r)
+	case len(o.replies) > 0:
+		o.answer(r, r.roster)
+	}
+}
+
+// publish signs a new roster and sends it to everyone in it.
+func (o *ownership) publish(r *Room) {
+	o.changed = false
+	roster := wire.Roster{Room: r.keys.ID, Epoch: max(r.roster.Epoch+1, uint64(r.cfg.Now().UnixMilli()), o.claimed+1),
+		Locked: o.locked, Approval: o.approval, MaxMembers: uint8(o.limit), Members: slices.Clone(o.admitted)}
+	answered := o.answer(r, roster)
 	var common []byte
 	for _, h := range o.admitted[1:] {
 		id := memberID(h)
-		if id == to {
-			roster.ReplyTo = reply
-			r.send(id, nil, wire.PayloadRoster, seal.SignRoster(o.identity, roster))
-			roster.ReplyTo = wire.ID{}
-			continue
-		}
-		if common == nil {
+		m := r.members[id]
+		linked := m != nil && m.open()
+		if common == nil && (linked || !answered[id]) {
 			common = seal.SignRoster(o.identity, roster)
 		}
-		r.send(id, nil, wire.PayloadRoster, common)
+		if linked {
+			m.link.SendControl(wire.RosterUpdate{Body: common}) // no hub can withhold it
+		}
+		if !answered[id] {
+			r.send(id, nil, wire.PayloadRoster, common)
+		}
 	}
 	r.setRoster(roster)
 }
 
-// drop takes a member out of the roster.
-func (o *ownership) drop(r *Room, id wire.ID) {
+// answer sends the roster to those whose joins wait for it, with their nonces.
+func (o *ownership) answer(r *Room, roster wire.Roster) (answered map[wire.ID]bool) {
+	answered = map[wire.ID]bool{}
+	for _, reply := range o.replies {
+		if slices.ContainsFunc(roster.Members, func(h wire.Hash) bool { return memberID(h) == reply.to }) {
+			roster.ReplyTo = reply.nonce
+			r.send(reply.to, nil, wire.PayloadRoster, seal.SignRoster(o.identity, roster))
+			answered[reply.to] = true
+		}
+	}
+	o.replies = nil
+	return answered
+}
+
+// drop takes a member out of the roster, at the next flush.
+func (o *ownership) drop(id wire.ID) {
 	i := slices.IndexFunc(o.admitted, func(h wire.Hash) bool { return memberID(h) == id })
 	if i > 0 {
 		o.admitted = slices.Delete(slices.Clone(o.admitted), i, i+1)
 		delete(o.names, id)
-		r.publishRoster(wire.ID{})
+		o.changed = true
 	}
 }
 
 // tick drops members that have gone.
 func (o *ownership) tick(r *Room, now time.Time) {
 	for _, h := range o.admitted[1:] {
-		m := r.members[memberID(h)]
-		if m == nil || m.open() {
-			continue
-		}
-		if gone := now.Sub(m.since); gone > linkless || gone > absent && r.connected && !r.present[m.id] {
-			o.drop(r, m.id)
-			return
+		if m := r.members[memberID(h)]; m != nil && !m.open() && now.Sub(m.since) > linkless {
+			o.drop(m.id)
 		}
 	}
 }
 
-func (r *Room) publishRoster(reply wire.ID) { r.owner.publish(r, reply, wire.ID{}) }
-
 // sendJoin asks the owner for the roster: to be in it, or, being in it, for the newest.
 func (r *Room) sendJoin() {
-	r.joinID = newID()
-	r.outbox.Forget(r.link.Owner) // an older join; anything else for the owner is repeated by its own machine
-	r.send(r.link.Owner, nil, wire.PayloadJoin, seal.SignJoin(r.identity, wire.Join{Room: r.keys.ID, Nonce: r.joinID,
+	now := r.cfg.Now()
+	if !r.join.at.IsZero() && now.Sub(r.join.at) < joinGap {
+		r.join.again = true
+		return
+	}
+	r.outbox.Ack(r.link.Owner, r.join.envelope) // its answer would be to another nonce
+	r.join = sentJoin{nonce: newID(), at: now}
+	r.join.envelope = r.send(r.link.Owner, nil, wire.PayloadJoin, seal.SignJoin(r.identity, wire.Join{Room: r.keys.ID, Nonce: r.join.nonce,
 		Epoch: r.roster.Epoch, Name: r.cfg.Name}))
+}
+
+// rejoin sends a join that is due.
+func (r *Room) rejoin(now time.Time) {
+	owner := r.members[r.link.Owner]
+	if since := now.Sub(r.join.at); since >= joinGap && r.join.again || since >= rejoinEvery && (owner == nil || !owner.open()) {
+		r.sendJoin()
+	}
 }
 
 func (r *Room) rosterReceived(body []byte) {
@@ -170,7 +255,7 @@ func (r *Room) rosterReceived(body []byte) {
 	listed := slices.Contains(roster.Members, r.identity.KeyHash())
 	entering := r.roster.Epoch == 0
 	switch {
-	case roster.Epoch <= r.roster.Epoch, entering && (!listed || roster.ReplyTo != r.joinID):
+	case roster.Epoch <= r.roster.Epoch, entering && (!listed || roster.ReplyTo != r.join.nonce):
 	case !listed:
 		r.close(fault.Removed)
 	default:
@@ -184,7 +269,12 @@ func (r *Room) rosterReceived(body []byte) {
 
 func (r *Room) refused(body []byte) {
 	refuse, err := seal.VerifyRefuse(r.keys.ID, r.link.Owner, body)
-	if err != nil || refuse.Member != r.self || refuse.Nonce != r.joinID {
+	if err != nil || refuse.Member != r.self {
+		return
+	}
+	// A removal answers no join. It is final, so that an old one says nothing new.
+	removal := refuse.Code == wire.RefuseRemoved && refuse.Nonce == wire.ID{}
+	if refuse.Nonce != r.join.nonce && !removal {
 		return
 	}
 	switch refuse.Code {
@@ -245,8 +335,8 @@ func (r *Room) setRoster(roster wire.Roster) {
 func (r *Room) Lock(locked bool) error {
 	return r.asOwner(func(o *ownership) error {
 		if o.locked != locked {
-			o.locked = locked
-			r.publishRoster(wire.ID{})
+			o.locked, o.changed = locked, true
+			o.flush(r)
 		}
 		return nil
 	})
@@ -261,12 +351,14 @@ func (r *Room) Approve(id wire.ID, admit bool) error {
 			return fault.New(fault.UnknownPeer, nil)
 		case !admit:
 			o.refuse(r, id, p.nonce, wire.RefuseDenied)
-		case len(o.admitted) >= o.limit:
+			o.deny(id, r.cfg.Now())
+		case len(o.admitted) >= o.limit && !o.makeSeat(r):
 			o.refuse(r, id, p.nonce, wire.RefuseFull)
 			delete(o.pending, id)
 			return fault.New(fault.RoomFull, nil)
 		default:
 			o.admit(r, id, p)
+			o.flush(r)
 		}
 		delete(o.pending, id)
 		return nil
@@ -282,8 +374,9 @@ func (r *Room) Remove(id wire.ID) error {
 		if len(o.removed) < maxRemoved {
 			o.removed[id] = true
 		}
+		o.drop(id)
+		o.flush(r)
 		o.refuse(r, id, wire.ID{}, wire.RefuseRemoved)
-		o.drop(r, id)
 		return nil
 	})
 }

@@ -13,8 +13,8 @@ func newID() (id wire.ID) {
 }
 
 // send seals a payload for a member and sends it until it is acknowledged: under the session's key, or the room's if
-// that is nil.
-func (r *Room) send(to wire.ID, session *seal.Session, t wire.PayloadType, body []byte) {
+// that is nil. It returns the envelope's id.
+func (r *Room) send(to wire.ID, session *seal.Session, t wire.PayloadType, body []byte) wire.ID {
 	id := newID()
 	payload := append([]byte{byte(t)}, body...)
 	var envelope []byte
@@ -29,6 +29,7 @@ func (r *Room) send(to wire.ID, session *seal.Session, t wire.PayloadType, body 
 	if r.connected {
 		r.client.Send(to, envelope)
 	}
+	return id
 }
 
 // deliver takes an envelope from the hub. Who it is from is the hub's word until it has opened.

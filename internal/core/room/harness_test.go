@@ -10,17 +10,21 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/pion/ice/v4"
 	"github.com/pion/logging"
 	"github.com/pion/transport/v5/vnet"
@@ -43,38 +47,200 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience is how long a test waits for what must happen.
 const patience = 60 * time.Second
 
-// world is a real hub and a virtual network for the peers.
+// vnetMaking is held while vnet counts its addresses, which it does without a lock of its own.
+var vnetMaking sync.Mutex
+
+// world is a real hub behind something that can meddle with it, and a virtual network for the peers.
 type world struct {
 	t      *testing.T
 	url    string
-	hub    *hub.Hub
+	limit  int // members of a room
 	router *vnet.Router
 	loss   int // percent
+
+	mu   sync.Mutex
+	hub  *hub.Hub         // nil: away
+	real *httptest.Server // its
+	taps map[wire.ID]*tap
+	out  map[wire.ID]bool // cannot reach the hub
+	dead map[string]bool  // addresses that nothing goes to or comes from
+	// fromHub and toHub change what passes between a member and the hub; they return the messages that go on. They are
+	// called with mu held.
+	fromHub, toHub func(member wire.ID, message []byte) [][]byte
+}
+
+// tap is a member's connection to the hub.
+type tap struct {
+	client *websocket.Conn
+	cut    context.CancelFunc
 }
 
 func newWorld(t *testing.T, maxMembers, loss int) *world {
 	t.Helper()
-	h, err := hub.New(t.Context(), hub.Config{MaxMembers: maxMembers, MaxRooms: 10, Gate: limit.New(limit.Limits{Total: 1000, PerAddress: 1000}),
+	vnetMaking.Lock()
+	router, err := vnet.NewRouter(&vnet.RouterConfig{CIDR: "10.1.0.0/16", LoggerFactory: logging.NewDefaultLoggerFactory()})
+	vnetMaking.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, limit: maxMembers, router: router, loss: loss, taps: map[wire.ID]*tap{}, out: map[wire.ID]bool{}, dead: map[string]bool{}}
+	router.AddChunkFilter(func(c vnet.Chunk) bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return !w.dead[host(c.SourceAddr())] && !w.dead[host(c.DestinationAddr())]
+	})
+	if err := router.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.startHub()
+	server := httptest.NewServer(http.HandlerFunc(w.pass))
+	w.url = "ws" + strings.TrimPrefix(server.URL, "http")
+	t.Cleanup(func() {
+		w.stopHub()
+		server.Close()
+		router.Stop()
+	})
+	return w
+}
+
+func host(a net.Addr) string {
+	h, _, _ := net.SplitHostPort(a.String())
+	return h
+}
+
+// startHub starts a hub that knows nothing of the one before.
+func (w *world) startHub() {
+	w.t.Helper()
+	h, err := hub.New(w.t.Context(), hub.Config{MaxMembers: w.limit, MaxRooms: 10, Gate: limit.New(limit.Limits{Total: 1000, PerAddress: 1000}),
 		ClientAddr: func(*http.Request) netip.Addr { return netip.MustParseAddr("127.0.0.1") },
 		ICEServers: func(wire.ID, wire.ID, time.Time) wire.ICEServers { return wire.ICEServers{} },
 		Log:        slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	server := httptest.NewServer(h)
-	router, err := vnet.NewRouter(&vnet.RouterConfig{CIDR: "10.1.0.0/16", LoggerFactory: logging.NewDefaultLoggerFactory()})
-	if err != nil {
-		t.Fatal(err)
+	w.mu.Lock()
+	w.hub, w.real = h, httptest.NewServer(h)
+	w.mu.Unlock()
+}
+
+// stopHub kills the hub: no goodbye, and nobody can connect.
+func (w *world) stopHub() {
+	w.mu.Lock()
+	h, real := w.hub, w.real
+	w.hub = nil
+	for _, t := range w.taps {
+		t.cut()
 	}
-	if err := router.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
+	w.mu.Unlock()
+	if h != nil {
 		h.Close(context.Background())
-		server.Close()
-		router.Stop()
-	})
-	return &world{t: t, url: "ws" + strings.TrimPrefix(server.URL, "http"), hub: h, router: router, loss: loss}
+		real.Close()
+	}
+}
+
+// pass is what the members take for the hub.
+func (w *world) pass(out http.ResponseWriter, request *http.Request) {
+	w.mu.Lock()
+	h, real := w.hub, w.real
+	w.mu.Unlock()
+	if h == nil {
+		http.Error(out, "away", http.StatusServiceUnavailable)
+		return
+	}
+	ctx, cut := context.WithCancel(request.Context())
+	defer cut()
+	client, err := websocket.Accept(out, request, &websocket.AcceptOptions{Subprotocols: []string{wire.HubSubprotocol}, InsecureSkipVerify: true})
+	if err != nil {
+		return
+	}
+	defer client.CloseNow()
+	client.SetReadLimit(wire.MaxHubMessage + 1)
+	upstream, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(real.URL, "http"), &websocket.DialOptions{Subprotocols: []string{wire.HubSubprotocol}})
+	if err != nil {
+		return
+	}
+	defer upstream.CloseNow()
+	upstream.SetReadLimit(wire.MaxHubMessage + 1)
+	_, first, err := client.Read(ctx)
+	if err != nil {
+		return
+	}
+	enter, err := wire.ParseEnter(first)
+	if err != nil || upstream.Write(ctx, websocket.MessageBinary, first) != nil {
+		return
+	}
+	tap := &tap{client, cut}
+	w.mu.Lock()
+	refused := w.out[enter.Member]
+	w.taps[enter.Member] = tap
+	w.mu.Unlock()
+	if refused {
+		return
+	}
+	defer func() {
+		w.mu.Lock()
+		if w.taps[enter.Member] == tap {
+			delete(w.taps, enter.Member)
+		}
+		w.mu.Unlock()
+	}()
+	var done sync.WaitGroup
+	defer done.Wait()
+	relay := func(from, to *websocket.Conn, change *func(wire.ID, []byte) [][]byte) {
+		defer cut()
+		for {
+			kind, message, err := from.Read(ctx)
+			if err != nil {
+				to.Close(websocket.StatusNormalClosure, "")
+				return
+			}
+			messages := [][]byte{message}
+			w.mu.Lock()
+			if *change != nil {
+				messages = (*change)(enter.Member, message)
+			}
+			w.mu.Unlock()
+			for _, m := range messages {
+				if to.Write(ctx, kind, m) != nil {
+					return
+				}
+			}
+		}
+	}
+	done.Go(func() { relay(upstream, client, &w.fromHub) })
+	relay(client, upstream, &w.toHub)
+}
+
+// tell has the hub say something to a member, true or not.
+func (w *world) tell(member wire.ID, message []byte) {
+	w.t.Helper()
+	w.mu.Lock()
+	tap := w.taps[member]
+	w.mu.Unlock()
+	if tap == nil {
+		w.t.Fatalf("%s is not connected", member)
+	}
+	if err := tap.client.Write(w.t.Context(), websocket.MessageBinary, message); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// meddle changes what passes the hub from now on.
+func (w *world) meddle(fromHub, toHub func(member wire.ID, message []byte) [][]byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fromHub, w.toHub = fromHub, toHub
+}
+
+// kill takes a person from the network and from the hub, all at once and without a word.
+func (w *world) kill(p *person) {
+	id := p.id()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dead[p.address], w.out[id] = true, true
+	if t := w.taps[id]; t != nil {
+		t.cut()
+	}
 }
 
 // person is a member with a disk, and what its room has told it.
@@ -85,8 +251,12 @@ type person struct {
 	dir     string
 	room    *room.Room
 	network *vnet.Net
+	address string
+
+	bulk atomic.Int64 // bytes of bulk records received
 
 	mu      sync.Mutex
+	conns   []peer.Conn
 	events  []room.Event
 	changed chan struct{}
 }
@@ -98,7 +268,9 @@ func (w *world) person(name string) (*person, room.Config) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	vnetMaking.Lock()
 	network, err := vnet.NewNet(&vnet.NetConfig{})
+	vnetMaking.Unlock()
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -112,13 +284,66 @@ func (w *world) person(name string) (*person, room.Config) {
 		w.t.Fatal(err)
 	}
 	p := &person{t: w.t, name: name, storage: storage, dir: dir, network: network, changed: make(chan struct{})}
+	eth, err := network.InterfaceByName("eth0")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	addresses, err := eth.Addrs()
+	if err != nil || len(addresses) == 0 {
+		w.t.Fatal("no address: ", err)
+	}
+	p.address = strings.Split(addresses[0].String(), "/")[0]
 	return p, room.Config{Name: name, ServerURL: w.url, Engine: bulk.Go{}, Storage: storage, Events: p.event,
 		NewConn: func(cfg peer.ConnConfig) (peer.Conn, error) {
 			var settings webrtc.SettingEngine
 			settings.SetNet(network)
 			settings.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
-			return peer.NewConnWith(cfg, settings)
+			conn, err := peer.NewConnWith(cfg, settings)
+			if err != nil {
+				return nil, err
+			}
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.conns = append(p.conns, conn)
+			return &meteredConn{conn, p}, nil
 		}}
+}
+
+// meteredConn counts what arrives on the bulk channel.
+type meteredConn struct {
+	peer.Conn
+	p *person
+}
+
+func (c *meteredConn) Channel(ch wire.Channel) peer.Channel {
+	if ch == wire.Bulk {
+		return &meteredChannel{c.Conn.Channel(ch), c.p}
+	}
+	return c.Conn.Channel(ch)
+}
+
+type meteredChannel struct {
+	peer.Channel
+	p *person
+}
+
+func (c *meteredChannel) ReadRecord(ctx context.Context) (*bulk.Buffer, error) {
+	b, err := c.Channel.ReadRecord(ctx)
+	if err == nil {
+		c.p.bulk.Add(int64(len(b.B)))
+	}
+	return b, err
+}
+
+// cutLinks kills the person's connections beneath the room.
+func (p *person) cutLinks() {
+	p.mu.Lock()
+	conns := p.conns
+	p.conns = nil
+	p.mu.Unlock()
+	for _, c := range conns {
+		c.Close()
+	}
 }
 
 func (w *world) create(name string, change func(*room.Config)) *person {
@@ -138,7 +363,15 @@ func (w *world) create(name string, change func(*room.Config)) *person {
 
 func (w *world) tryJoin(name string, link seal.Link) (*person, error) {
 	w.t.Helper()
+	return w.tryJoinWith(name, link, nil)
+}
+
+func (w *world) tryJoinWith(name string, link seal.Link, change func(*room.Config)) (*person, error) {
+	w.t.Helper()
 	p, cfg := w.person(name)
+	if change != nil {
+		change(&cfg)
+	}
 	r, err := room.Join(w.t.Context(), link, cfg)
 	if err != nil {
 		return p, err
@@ -168,9 +401,15 @@ func (p *person) event(e room.Event) {
 // wait returns the first event, old or new, that match accepts.
 func wait[E room.Event](p *person, what string, match func(E) bool) E {
 	p.t.Helper()
+	return waitAfter(p, 0, what, match)
+}
+
+// waitAfter is wait for events after a mark.
+func waitAfter[E room.Event](p *person, mark int, what string, match func(E) bool) E {
+	p.t.Helper()
 	timeout := time.NewTimer(patience)
 	defer timeout.Stop()
-	for seen := 0; ; {
+	for seen := mark; ; {
 		p.mu.Lock()
 		events, changed := p.events, p.changed
 		p.mu.Unlock()
@@ -182,8 +421,10 @@ func wait[E room.Event](p *person, what string, match func(E) bool) E {
 		select {
 		case <-changed:
 		case <-timeout.C:
-			for _, peer := range p.room.Peers() {
-				p.t.Logf("%s sees %+v", p.name, peer)
+			if p.room != nil {
+				for _, peer := range p.room.Peers() {
+					p.t.Logf("%s sees %+v", p.name, peer)
+				}
 			}
 			p.t.Fatalf("%s waited in vain for %s", p.name, what)
 		}
@@ -287,4 +528,121 @@ func (p *person) check(result room.Result, sent ...source) {
 			p.t.Fatalf("%s: file %d differs: %d bytes for %d", p.name, i, len(b), len(s))
 		}
 	}
+}
+
+// gated is a source whose bytes from some offset on cannot be read until the gate opens.
+type gated struct {
+	source
+	from int64
+	gate chan struct{}
+	once sync.Once
+}
+
+func newGated(t *testing.T, s source, from int64) *gated {
+	g := &gated{source: s, from: from, gate: make(chan struct{})}
+	t.Cleanup(g.open)
+	return g
+}
+
+func (g *gated) open() { g.once.Do(func() { close(g.gate) }) }
+
+func (g *gated) ReadAt(p []byte, off int64) (int, error) {
+	if off+int64(len(p)) > g.from {
+		<-g.gate
+	}
+	return g.source.ReadAt(p, off)
+}
+
+// clock is a clock that runs fast when told to.
+type clock struct {
+	mu   sync.Mutex
+	base time.Time // when it was last told
+	real time.Time
+	rate time.Duration
+}
+
+func newClock() *clock { return &clock{base: time.Now(), real: time.Now(), rate: 1} }
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.base.Add(time.Since(c.real) * c.rate)
+}
+
+func (c *clock) run(rate time.Duration) {
+	now := c.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.base, c.real, c.rate = now, time.Now(), rate
+}
+
+// stored waits until p, the sender, knows that a recipient has so many bytes on disk.
+func (p *person) stored(recipient *person, bytes int64) {
+	p.t.Helper()
+	id := recipient.room.Self().ID
+	wait(p, fmt.Sprintf("%d bytes at %s", bytes, recipient.name), func(e room.TransferProgress) bool {
+		for _, d := range e.Transfer.Deliveries {
+			if d.Peer == id && d.Bytes >= bytes {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// entry is what the ledger says of a recipient.
+func entry(t *testing.T, r room.Result, recipient *person) room.LedgerEntry {
+	t.Helper()
+	for _, e := range r.Ledger {
+		if e.Peer == recipient.room.Self().ID {
+			return e
+		}
+	}
+	t.Fatalf("no entry for %s in %+v", recipient.name, r.Ledger)
+	return room.LedgerEntry{}
+}
+
+// send offers files to everyone who is there, and returns the transfer's name.
+func (p *person) send(files ...room.OutFile) room.TransferID {
+	p.t.Helper()
+	snapshot, err := p.room.Send(files, room.SendOptions{})
+	if err != nil {
+		p.t.Fatalf("%s sends: %v", p.name, err)
+	}
+	return transferID(p.t, p.room.Self().ID, snapshot.ID)
+}
+
+// group makes a room with an owner and others who all have links to each other.
+func (w *world) group(names ...string) (all []*person) {
+	w.t.Helper()
+	all = append(all, w.create(names[0], nil))
+	for _, name := range names[1:] {
+		all = append(all, w.join(name, all[0].room.Link()))
+	}
+	meetAll(all...)
+	return all
+}
+
+func meetAll(all ...*person) {
+	for i, p := range all {
+		for j, o := range all {
+			if i != j {
+				p.meet(o)
+			}
+		}
+	}
+}
+
+// mark is how many events p has had.
+func (p *person) mark() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.events)
+}
+
+// since returns the events after a mark.
+func (p *person) since(mark int) []room.Event {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.events[mark:])
 }

@@ -16,6 +16,11 @@ const (
 	// pingEvery is how often an open link is asked for a sign of life; one that gives none for silence after a Ping is lost.
 	pingEvery = 5 * time.Second
 	silence   = 10 * time.Second
+	// maxLapse is how much of the time between two ticks counts as silence: after a long one it is we who were not there.
+	maxLapse = 3 * time.Second
+	// flowing is how many bytes the transport must have received between two looks to be taken for a sign of life: over a
+	// slow path a record takes longer than silence lasts.
+	flowing = 4096
 	// connTimeout bounds one operation on a connection, such as making an offer.
 	connTimeout = 20 * time.Second
 )
@@ -32,20 +37,25 @@ type member struct {
 	left        bool // it said goodbye
 	verified    bool
 	words       [4]string
-	since       time.Time // of the present lack of a link
-	shown       Peer      // as last reported
+	since       time.Time                    // of the present lack of a link
+	joined      time.Time                    // when it last sent a join (known to the owner)
+	shown       Peer                         // as last reported
+	sent        map[wire.PayloadType]wire.ID // the newest envelope of each kind that another one of the kind supersedes
 
 	rtt     time.Duration // smoothed; 0: unknown
 	pinged  time.Time
 	ping    uint64 // the token of the Ping that is out
 	heard   time.Time
+	quiet   time.Duration // since the Ping that is out, as far as we were there to hear
+	ticked  time.Time
 	route   string
 	statsAt time.Time
-	asking  bool // for statistics
+	asking  bool   // for statistics
+	arrived uint64 // bytes that the transport had received by then
 }
 
 func newMember(r *Room, id wire.ID, hash wire.Hash) *member {
-	m := &member{id: id, hash: hash, conns: map[uint32]*connection{}, since: r.cfg.Now()}
+	m := &member{id: id, hash: hash, conns: map[uint32]*connection{}, sent: map[wire.PayloadType]wire.ID{}, since: r.cfg.Now()}
 	m.negotiation = m.newNegotiation(r)
 	return m
 }
@@ -59,7 +69,7 @@ func (m *member) open() bool { return m.link != nil }
 
 // start brings a link about, if there is none.
 func (m *member) start(r *Room) {
-	m.started, m.left = true, false
+	m.started = true
 	m.do(r, m.negotiation.Start(r.cfg.Now()))
 }
 
@@ -73,22 +83,27 @@ func (m *member) payload(r *Room, t wire.PayloadType, body []byte, pair bool) bo
 	return acknowledge
 }
 
-// removed ends everything with a member that is no longer in the roster.
+// removed ends everything with a member that is no longer in the roster: the owner has removed it, or dropped it because
+// it had gone.
 func (m *member) removed(r *Room) {
+	code := fault.PeerGone
+	if r.owner != nil && r.owner.removed[m.id] || r.owner == nil && m.open() {
+		code = fault.Removed
+	}
 	m.link = nil
-	r.linkDown(m, true, fault.Removed)
-	m.do(r, m.negotiation.Close(r.cfg.Now(), fault.Removed))
+	r.linkDown(m, true, code)
+	m.do(r, m.negotiation.Close(r.cfg.Now(), code))
 	r.outbox.Forget(m.id)
 	last := m.snapshot(r)
 	last.State = PeerClosed
 	r.event(PeerLeft{last})
 }
 
-// shut says goodbye; closing is done when that is over.
-func (m *member) shut(r *Room, closing *sync.WaitGroup) {
+// shut says goodbye.
+func (m *member) shut(r *Room) {
 	m.negotiation.Close(r.cfg.Now(), fault.RoomClosed)
 	for _, c := range m.conns {
-		closing.Go(func() { c.end(wire.ByeLeft) })
+		c.end(wire.ByeLeft)
 	}
 	m.link = nil
 }
@@ -96,23 +111,42 @@ func (m *member) shut(r *Room, closing *sync.WaitGroup) {
 // goodbye takes a Bye that came over a connection.
 func (m *member) goodbye(r *Room, c *connection, code wire.ByeCode) {
 	switch code {
-	case wire.ByeReplaced: // by a newer link, which opens about now
-		m.do(r, c.negotiation.Failed(r.cfg.Now(), c.number, fault.PeerGone))
+	case wire.ByeReplaced:
+		if !c.negotiation.Underway() { // else by the newer link, which opens about now and closes this one
+			m.do(r, c.negotiation.Failed(r.cfg.Now(), c.number, fault.PeerGone))
+		}
 		return
 	case wire.ByeViolation:
-		r.event(Problem{fault.ProtocolViolation, m.id.String()})
-		r.linkDown(m, true, fault.ProtocolViolation)
-		m.do(r, c.negotiation.Failed(r.cfg.Now(), c.number, fault.ProtocolViolation))
+		m.violated(r, c)
 		return
+	case wire.ByeRemoved:
+		if m.id == r.link.Owner {
+			r.close(fault.Removed)
+		} else if r.owner == nil {
+			r.sendJoin() // a newer roster lacks us: if that is not because the owner wants it so, we are admitted again
+		}
+	case wire.ByeLeft:
+		if c.negotiation.Underway() { // it is back already, and the goodbye is that of the page before
+			r.linkDown(m, true, fault.PeerGone)
+			m.do(r, c.negotiation.Failed(r.cfg.Now(), c.number, fault.PeerGone))
+			return
+		}
+		if r.owner != nil && m.joined.Before(c.openedAt) {
+			r.owner.drop(m.id)
+		}
 	}
 	m.link, m.since, m.left = nil, r.cfg.Now(), true
 	r.linkDown(m, true, fault.PeerGone)
 	m.do(r, m.negotiation.Close(r.cfg.Now(), fault.PeerGone))
 	// It may come back: whatever it then says goes to a machine that has not begun.
 	m.negotiation = m.newNegotiation(r)
-	if r.owner != nil && code == wire.ByeLeft {
-		r.owner.drop(r, m.id)
-	}
+}
+
+// violated ends a link over which either end has broken the protocol, and the transfers over it.
+func (m *member) violated(r *Room, c *connection) {
+	r.event(Problem{fault.ProtocolViolation, m.id.String()})
+	r.linkDown(m, true, fault.ProtocolViolation)
+	m.do(r, c.negotiation.Failed(r.cfg.Now(), c.number, fault.ProtocolViolation))
 }
 
 func (m *member) setICE(ice wire.ICEServers) {
@@ -130,8 +164,16 @@ func (m *member) tick(r *Room, now time.Time) {
 	if m.link == nil {
 		return
 	}
-	switch waiting := m.pinged.After(m.heard); {
-	case waiting && now.Sub(m.pinged) > silence:
+	lapse := min(max(now.Sub(m.ticked), 0), maxLapse)
+	m.ticked = now
+	waiting := m.pinged.After(m.heard)
+	if waiting {
+		m.quiet += lapse
+	} else {
+		m.quiet = 0
+	}
+	switch {
+	case m.quiet > silence:
 		m.link.Abort(fault.Newf(fault.PeerGone, "room: silence"))
 	case !waiting && now.Sub(m.pinged) >= pingEvery:
 		m.pinged, m.ping = now, m.ping+1
@@ -139,13 +181,20 @@ func (m *member) tick(r *Room, now time.Time) {
 	}
 	if now.Sub(m.statsAt) >= pingEvery && !m.asking {
 		m.statsAt, m.asking = now, true
-		conn := m.link.Conn()
+		link := m.link
 		r.running.Go(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), connTimeout)
+			ctx, cancel := context.WithTimeout(r.ctx, connTimeout)
 			defer cancel()
-			stats, err := conn.Stats(ctx)
+			stats, err := link.Conn().Stats(ctx)
 			r.box.post(func() {
 				m.asking = false
+				if m.link != link {
+					return
+				}
+				if stats.BytesReceived >= m.arrived+flowing {
+					m.heard = r.cfg.Now()
+				}
+				m.arrived = stats.BytesReceived
 				if err == nil && stats.LocalType != "" {
 					m.route = "direct"
 					if stats.LocalType == "relay" || stats.RemoteType == "relay" {
@@ -204,7 +253,11 @@ func (m *member) do(r *Room, effects []peer.Effect) {
 	for _, e := range effects {
 		switch e := e.(type) {
 		case peer.SendPayload:
-			r.send(m.id, e.Session, e.Type, e.Body)
+			id := r.send(m.id, e.Session, e.Type, e.Body)
+			if e.Type != wire.PayloadCandidates {
+				r.outbox.Ack(m.id, m.sent[e.Type])
+				m.sent[e.Type] = id
+			}
 		case peer.OpenConn:
 			m.openConn(r, e)
 		case peer.ApplyAnswer:
@@ -231,11 +284,14 @@ func (m *member) do(r *Room, effects []peer.Effect) {
 					m.link, m.since = nil, r.cfg.Now()
 					r.linkDown(m, false, e.Code)
 				}
-				bye := wire.ByeReplaced
-				if e.Code == fault.Removed {
-					bye = wire.ByeRemoved
+				switch e.Code {
+				case fault.Removed:
+					c.end(wire.ByeRemoved)
+				case fault.ProtocolViolation:
+					c.end(wire.ByeViolation)
+				default:
+					c.end(wire.ByeReplaced)
 				}
-				r.running.Go(func() { c.end(bye) })
 			}
 		case peer.StateChanged: // publishChanges compares snapshots
 		}
@@ -250,23 +306,25 @@ type connection struct {
 	negotiation *peer.Negotiation
 	number      uint32
 
-	box    mailbox
-	quit   chan struct{}
-	ended  chan struct{}
-	once   sync.Once
-	conn   peer.Conn  // the worker's
-	worker *peer.Link // the worker's
-	link   *peer.Link // the loop's: the same, once open
+	ctx      context.Context // of its operations
+	cancel   context.CancelFunc
+	box      mailbox
+	quit     chan struct{}
+	once     sync.Once
+	conn     peer.Conn  // the worker's
+	worker   *peer.Link // the worker's
+	link     *peer.Link // the loop's: the same, once open
+	openedAt time.Time
 }
 
 func (m *member) openConn(r *Room, e peer.OpenConn) {
 	c := &connection{room: r, member: m, negotiation: m.negotiation, number: e.Attempt,
-		quit: make(chan struct{}), ended: make(chan struct{})}
+		quit: make(chan struct{})}
+	c.ctx, c.cancel = context.WithCancel(r.ctx)
 	c.box.init()
 	m.conns[e.Attempt] = c
 	ice, relayOnly := r.ice, r.cfg.RelayOnly || r.ice.RelayOnly
-	r.running.Go(func() {
-		defer close(c.ended)
+	r.links.Go(func() {
 		for {
 			select {
 			case <-c.box.ready:
@@ -334,7 +392,7 @@ func (c *connection) try(fn func(context.Context) error) error {
 	if c.conn == nil {
 		return peer.ErrClosed
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), connTimeout)
+	ctx, cancel := context.WithTimeout(c.ctx, connTimeout)
 	defer cancel()
 	return fn(ctx)
 }
@@ -351,13 +409,15 @@ func (c *connection) startLink(h peer.Handshake) {
 		return
 	}
 	r := c.room
-	c.worker = peer.NewLink(peer.LinkConfig{Conn: c.conn, Handshake: h, Engine: r.cfg.Engine, Pool: r.pool, Now: r.cfg.Now, Handler: c})
+	c.worker = peer.NewLink(peer.LinkConfig{Conn: c.conn, Handshake: h, Engine: r.cfg.Engine, Pool: r.pool, Now: r.cfg.Now,
+		Handler: c, Do: r.do})
 	c.worker.Start()
 }
 
-// end closes what there is, saying Bye over an open link, and returns when all of it has ended.
+// end has the connection's goroutine close what there is, saying Bye over an open link. What is under way there is given up.
 func (c *connection) end(bye wire.ByeCode) {
 	c.once.Do(func() {
+		c.cancel()
 		c.work(func() {
 			switch {
 			case c.worker != nil:
@@ -368,7 +428,6 @@ func (c *connection) end(bye wire.ByeCode) {
 		})
 		close(c.quit)
 	})
-	<-c.ended
 }
 
 // Opened implements peer.LinkHandler.
@@ -383,9 +442,14 @@ func (c *connection) Opened() {
 		link := c.worker
 		m.do(r, effects) // closes the link that this one replaces
 		c.link, m.link = link, link
+		for t, id := range m.sent {
+			r.outbox.Ack(m.id, id) // a Hello or Knock that comes now would only bring about another link
+			delete(m.sent, t)
+		}
 		now := r.cfg.Now()
+		c.openedAt = now
 		m.words, m.rtt, m.route, m.left = link.SafetyWords(), 0, "", false
-		m.heard, m.pinged, m.statsAt = now, now.Add(-pingEvery), time.Time{}
+		m.heard, m.pinged, m.statsAt, m.ticked, m.quiet, m.arrived = now, now.Add(-pingEvery), time.Time{}, now, 0, 0
 		link.SendControl(wire.Profile{Name: r.cfg.Name})
 		r.linkUp(m)
 	})
@@ -394,7 +458,7 @@ func (c *connection) Opened() {
 // Control implements peer.LinkHandler.
 func (c *connection) Control(message wire.ControlMessage) {
 	if receipt, ok := message.(wire.Receipt); ok && !c.verifies(seal.LabelReceipt, c.room.self, receipt.Transfer, receipt.Root, receipt.Files, receipt.Signature) {
-		c.violation("receipt with a bad signature")
+		c.violation()
 		return
 	}
 	c.call(func() {
@@ -412,6 +476,10 @@ func (c *connection) Control(message wire.ControlMessage) {
 			m.pong(now, message.Token)
 		case wire.Bye:
 			m.goodbye(c.room, c, message.Code)
+		case wire.RosterUpdate:
+			if m.id == c.room.link.Owner {
+				c.room.rosterReceived(message.Body)
+			}
 		default:
 			c.room.controlMessage(m, message)
 		}
@@ -422,11 +490,11 @@ func (c *connection) Control(message wire.ControlMessage) {
 func (c *connection) Bulk(b *bulk.Buffer) {
 	message, sender, id, err := parseBulk(b.B, c.member.id)
 	if err != nil {
-		c.violation(err.Error())
+		c.violation()
 		return
 	}
 	if end, ok := message.(wire.End); ok && !c.verifies(seal.LabelEnd, sender, id, end.Root, end.Files, end.Signature) {
-		c.violation("end with a bad signature")
+		c.violation()
 		return
 	}
 	c.call(func() {
@@ -453,8 +521,9 @@ func (c *connection) verifies(label seal.Label, sender, transfer wire.ID, root w
 	return c.worker.PeerKeys().Verify(label, wire.AppendDelivery(nil, sender, transfer, root, files), signature) == nil
 }
 
-func (c *connection) violation(why string) {
-	c.worker.Abort(fault.Newf(fault.ProtocolViolation, "room: %s", why))
+// violation ends the link for what came over it: nothing that comes after it counts.
+func (c *connection) violation() {
+	c.post(func() { c.member.violated(c.room, c) })
 }
 
 // Closed implements peer.LinkHandler.
@@ -475,6 +544,7 @@ func (c *connection) Closed(err error) {
 // call runs fn in the loop if the link is still the member's, and waits for it: that is what holds a member that sends faster
 // than we take.
 func (c *connection) call(fn func()) {
+	c.room.out.await(maxEvents, c.room.looped) // whoever takes our events is part of us
 	c.room.do(func() {
 		if c.member.conns[c.number] == c {
 			fn()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +20,10 @@ const (
 	// tickEvery is how often time passes for the machines. In a hidden tab it is far less often, and nothing that moves
 	// bytes depends on it.
 	tickEvery = 100 * time.Millisecond
+	// maxSignals and maxEvents are how many events of the hub wait for the loop, and how many of ours for Config.Events,
+	// before whoever makes more of them has to wait.
+	maxSignals = 64
+	maxEvents  = 1024
 	// enterTimeout is how long Create and Join wait for the server, ownerTimeout how long Join then waits for the owner;
 	// ownerAbsent is the latter where the server says that the owner is not there, which it may be wrong about.
 	enterTimeout = 12 * time.Second
@@ -39,12 +44,16 @@ type Room struct {
 	self     wire.ID
 	pool     *bulk.Pool
 
-	box     mailbox // work for the loop
-	out     mailbox // events for the outside
+	ctx     context.Context // of what blocks on others: ends when the room closes
+	cancel  context.CancelFunc
+	box     mailbox       // work for the loop
+	out     mailbox       // events for the outside
+	signals chan struct{} // tokens: events of the hub that wait for the loop
 	running sync.WaitGroup
-	stop    chan struct{} // closed when the loop is to end
-	looped  chan struct{} // closed when it has
-	stopped chan struct{} // closed when everything has ended
+	links   sync.WaitGroup // connections, which post to the loop until they have ended
+	stop    chan struct{}  // closed when the loop is to end
+	looped  chan struct{}  // closed when it has
+	stopped chan struct{}  // closed when everything has ended
 	once    sync.Once
 
 	// What follows belongs to the loop.
@@ -58,6 +67,7 @@ type Room struct {
 	failures  int       // attempts to reach the server since the last success
 	ice       wire.ICEServers
 	iceAt     time.Time
+	ticked    time.Time
 
 	state    State
 	code     fault.Code
@@ -67,11 +77,14 @@ type Room struct {
 	order    []wire.ID // of members, as the roster has them
 	roster   wire.Roster
 	owner    *ownership // nil: somebody else's room
-	joinID   wire.ID    // the nonce of the join that is out
+	join     sentJoin   // to somebody else's room
 	present  map[wire.ID]bool
 	outgoing map[transfer.Key]*outgoing
 	incoming map[transfer.Key]*incoming
-	stores   chan struct{} // tokens: chunks that may be verified and written at a time
+	stores   []func() // chunks that wait to be verified and written
+	storing  int      // of them, under way
+
+	deliveries uint64 // that Storage has had a name for
 }
 
 // Saved is what it takes to come back to an own room after a reload: as secret as the link.
@@ -83,7 +96,7 @@ type Saved struct {
 // Create makes a room and returns when the server has let us in. Its errors carry the codes InvalidArgument,
 // ServerUnreachable, ServerRefused, ServerFull, RateLimited and UnsupportedVersion.
 func Create(ctx context.Context, cfg Config) (*Room, error) {
-	r, err := newRoom(cfg)
+	r, err := newRoom(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +111,7 @@ func Create(ctx context.Context, cfg Config) (*Room, error) {
 // Join enters a room and returns when its owner has admitted us. Its errors carry, besides those of Create, OwnerAway,
 // RoomFull, RoomLocked, JoinDenied and Removed.
 func Join(ctx context.Context, link seal.Link, cfg Config) (*Room, error) {
-	r, err := newRoom(cfg)
+	r, err := newRoom(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +122,7 @@ func Join(ctx context.Context, link seal.Link, cfg Config) (*Room, error) {
 	return r, r.enter(ctx)
 }
 
-func newRoom(cfg Config) (*Room, error) {
+func newRoom(ctx context.Context, cfg Config) (*Room, error) {
 	if cfg.MaxRecipients == 0 {
 		cfg.MaxRecipients = DefaultMaxRecipients
 	}
@@ -119,14 +132,16 @@ func newRoom(cfg Config) (*Room, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	if len(cfg.Name) > wire.MaxName || cfg.MaxRecipients < 1 || cfg.MaxRecipients >= wire.MaxRoster ||
+	if len(cfg.Name) > wire.MaxName || strings.ToValidUTF8(cfg.Name, "") != cfg.Name || cfg.MaxRecipients < 1 || cfg.MaxRecipients >= wire.MaxRoster ||
 		cfg.Admission != AdmitAll && cfg.Admission != AdmitApproval {
 		return nil, fault.Newf(fault.InvalidArgument, "room: name, number of recipients or admission out of range")
 	}
 	r := &Room{cfg: cfg, pool: &bulk.Pool{}, stop: make(chan struct{}), looped: make(chan struct{}), stopped: make(chan struct{}),
 		state: StateConnecting, waiting: make(chan error, 1),
 		members: map[wire.ID]*member{}, present: map[wire.ID]bool{},
-		outgoing: map[transfer.Key]*outgoing{}, incoming: map[transfer.Key]*incoming{}, stores: make(chan struct{}, 8)}
+		outgoing: map[transfer.Key]*outgoing{}, incoming: map[transfer.Key]*incoming{},
+		signals: make(chan struct{}, maxSignals)}
+	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx)) // ctx is for entering only
 	r.box.init()
 	r.out.init()
 	if cfg.Seed != nil {
@@ -136,6 +151,7 @@ func newRoom(cfg Config) (*Room, error) {
 	}
 	var err error
 	if r.identity, err = seal.NewIdentity(r.seed); err != nil {
+		r.cancel()
 		return nil, fault.New(fault.Internal, err)
 	}
 	r.self = r.identity.ID()
@@ -155,7 +171,7 @@ func (r *Room) enter(ctx context.Context) error {
 	r.box.post(func() {
 		r.client = signaling.Dial(signaling.Config{URL: r.cfg.ServerURL,
 			Enter:  wire.Enter{Room: r.keys.ID, Member: r.self, Token: r.keys.Token, Claim: r.identity.Claim()},
-			Events: func(e signaling.Event) { r.box.post(func() { r.signal(e) }) }})
+			Events: r.signaled})
 	})
 	var err error
 	select {
@@ -210,13 +226,14 @@ func (r *Room) Peers() (list []Peer) {
 	return list
 }
 
-// Leave says goodbye to everyone and closes the room. Transfers end. It is idempotent and bounded in time.
+// Leave says goodbye to everyone and closes the room. Transfers end. When it returns, nothing of the room runs any more and
+// no event comes, unless ctx ended before; the room then goes on closing, which takes a few seconds. It is idempotent.
 func (r *Room) Leave(ctx context.Context) error {
 	r.shut(ctx, StateClosed, "")
 	return nil
 }
 
-// Done is closed when the room has closed and everything it owns has ended.
+// Done is closed when the room has closed, everything it owns has ended, and the last event has been taken.
 func (r *Room) Done() <-chan struct{} { return r.stopped }
 
 // do runs fn in the loop and waits for it. It reports false, without running fn, once the room has closed.
@@ -250,7 +267,7 @@ func (r *Room) attempt(fn func() error) (err error) {
 	return err
 }
 
-// loop owns the room's state.
+// loop owns the room's state. Messages let time pass too: in a hidden tab the ticker does so once a minute.
 func (r *Room) loop() {
 	defer close(r.looped)
 	ticker := time.NewTicker(tickEvery)
@@ -258,24 +275,37 @@ func (r *Room) loop() {
 	for {
 		select {
 		case <-r.box.ready:
-			r.box.run()
-		case <-ticker.C:
-			r.tick()
+		case <-ticker.C: // what has arrived comes first: it may be the sign of life that a tick misses
 		case <-r.stop:
 			r.box.run()
 			return
+		}
+		r.box.run()
+		if now := r.cfg.Now(); now.Sub(r.ticked) >= tickEvery || now.Before(r.ticked) {
+			r.ticked = now
+			r.tick()
+		}
+		if r.owner != nil && r.state != StateClosed {
+			r.owner.flush(r)
 		}
 		r.publishChanges()
 	}
 }
 
-// emit hands events to the outside, in order, until the room has ended.
+// emit hands events to the outside, in order, until everything else has ended.
 func (r *Room) emit() {
+	defer close(r.stopped)
+	ended := make(chan struct{})
+	go func() {
+		<-r.looped
+		r.running.Wait()
+		close(ended)
+	}()
 	for {
 		select {
 		case <-r.out.ready:
 			r.out.run()
-		case <-r.stopped:
+		case <-ended:
 			r.out.run()
 			return
 		}
@@ -312,20 +342,19 @@ func (r *Room) close(code fault.Code) {
 func (r *Room) shut(ctx context.Context, state State, code fault.Code) {
 	r.once.Do(func() {
 		go func() {
-			var closing sync.WaitGroup
 			r.do(func() {
 				r.waiting = nil
 				r.closeTransfers()
 				for _, id := range r.order {
-					r.members[id].shut(r, &closing)
+					r.members[id].shut(r)
 				}
-				r.setState(state, code)
+				r.publishChanges()
+				r.setState(state, code) // no connection is opened any more
+				r.cancel()
 			})
-			closing.Wait()
+			r.links.Wait()
 			r.client.Close()
 			close(r.stop)
-			r.running.Wait()
-			close(r.stopped)
 		}()
 	})
 	select {
@@ -335,6 +364,9 @@ func (r *Room) shut(ctx context.Context, state State, code fault.Code) {
 }
 
 func (r *Room) tick() {
+	if r.state == StateClosed {
+		return
+	}
 	now := r.cfg.Now()
 	if r.waiting != nil {
 		r.checkWait(now)
@@ -355,6 +387,8 @@ func (r *Room) tick() {
 	}
 	if r.owner != nil {
 		r.owner.tick(r, now)
+	} else if r.connected {
+		r.rejoin(now)
 	}
 	for _, o := range r.outgoing {
 		r.stepOutgoing(o, transfer.Tick{})
@@ -376,8 +410,23 @@ func (r *Room) checkWait(now time.Time) {
 	}
 }
 
+// signaled passes an event of the signaling client to the loop. A hub that sends faster than we take has to wait.
+func (r *Room) signaled(e signaling.Event) {
+	select {
+	case r.signals <- struct{}{}:
+		r.box.post(func() {
+			<-r.signals
+			r.signal(e)
+		})
+	case <-r.looped:
+	}
+}
+
 // signal takes an event of the signaling client.
 func (r *Room) signal(e signaling.Event) {
+	if r.state == StateClosed {
+		return
+	}
 	now := r.cfg.Now()
 	switch e := e.(type) {
 	case signaling.Entered:
@@ -405,7 +454,11 @@ func (r *Room) signal(e signaling.Event) {
 		r.failures++
 		switch {
 		case e.Final:
-			r.close(closingCodes[e.Code])
+			code, ok := closingCodes[e.Code]
+			if !ok {
+				code = fault.ServerRefused
+			}
+			r.close(code)
 		case r.state == StateOpen:
 			r.setState(StateDisconnected, fault.ServerUnreachable)
 		}
@@ -413,7 +466,6 @@ func (r *Room) signal(e signaling.Event) {
 }
 
 var closingCodes = map[wire.ClosingCode]fault.Code{
-	0:                              fault.ServerRefused,
 	wire.ClosingBadRequest:         fault.ServerRefused,
 	wire.ClosingUnsupportedVersion: fault.UnsupportedVersion,
 	wire.ClosingForbidden:          fault.ServerRefused,
@@ -440,7 +492,7 @@ func (r *Room) entered() {
 	switch {
 	case r.owner != nil:
 		if r.roster.Epoch == 0 {
-			r.publishRoster(wire.ID{})
+			r.owner.publish(r)
 		}
 		r.setState(StateOpen, "")
 		r.answer(nil)
@@ -466,24 +518,47 @@ func (r *Room) appeared(id wire.ID) {
 	}
 }
 
-// mailbox is a queue of work. What fills it is bounded elsewhere: each link waits for what it has posted to be done, and
-// everything else is this program's own.
+// mailbox is a queue of work. What fills it is bounded elsewhere: each link waits for what it has posted to be done, the hub
+// for its tokens, and everything else is this program's own.
 type mailbox struct {
-	mu    sync.Mutex
-	queue []func()
-	ready chan struct{}
+	mu      sync.Mutex
+	queue   []func()
+	ready   chan struct{}
+	drained chan struct{} // one token: it has been run
 }
 
-func (m *mailbox) init() { m.ready = make(chan struct{}, 1) }
+func (m *mailbox) init() { m.ready, m.drained = make(chan struct{}, 1), make(chan struct{}, 1) }
+
+// await waits until fewer than limit wait, or stop.
+func (m *mailbox) await(limit int, stop <-chan struct{}) {
+	for {
+		m.mu.Lock()
+		full := len(m.queue) >= limit
+		m.mu.Unlock()
+		if !full {
+			token(m.drained) // others may wait too
+			return
+		}
+		select {
+		case <-m.drained:
+		case <-stop:
+			return
+		}
+	}
+}
+
+func token(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
 
 func (m *mailbox) post(fn func()) {
 	m.mu.Lock()
 	m.queue = append(m.queue, fn)
 	m.mu.Unlock()
-	select {
-	case m.ready <- struct{}{}:
-	default:
-	}
+	token(m.ready)
 }
 
 // run runs what is queued, and what that queues.
@@ -499,5 +574,6 @@ func (m *mailbox) run() {
 		for _, fn := range queue {
 			fn()
 		}
+		token(m.drained)
 	}
 }

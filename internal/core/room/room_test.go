@@ -11,6 +11,7 @@ import (
 )
 
 func TestOneToOne(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 11, 0)
 	ann := w.create("Ann", nil)
 	bob := w.join("Bob", ann.room.Link())
@@ -48,6 +49,7 @@ func TestOneToOne(t *testing.T) {
 }
 
 func TestGroup(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{2, 5, 10} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) { group(t, n, 2) })
 	}

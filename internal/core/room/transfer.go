@@ -1,8 +1,6 @@
 package room
 
 import (
-	"bytes"
-	"compress/flate"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +20,7 @@ import (
 
 const (
 	maxOffersPerMember = 8        // that wait for an answer
+	maxStoring         = 8        // messages whose chunks are verified and written at a time
 	maxTransfers       = 64       // kept, ended ones included; the oldest ended one goes first
 	maxManifests       = 16 << 20 // bytes of manifests of a member's unanswered offers
 )
@@ -29,8 +28,12 @@ const (
 // TransferID names a transfer: only its sender can continue it.
 type TransferID = transfer.Key
 
-// deliveryName is what an incoming transfer is called in Storage.
-func deliveryName(k TransferID) string { return k.Sender.String() + k.Transfer.String() }
+// deliveryName is what an incoming transfer is called in Storage, which several members on one page may share. A transfer that was ended
+// and is offered again has another name: what came of it before may still be read, or being deleted.
+func (r *Room) deliveryName(k TransferID) string {
+	r.deliveries++
+	return k.Sender.String() + k.Transfer.String() + r.self.String() + strconv.FormatUint(r.deliveries, 36)
+}
 
 // outgoing is an outgoing transfer and what the room does for it.
 type outgoing struct {
@@ -54,6 +57,10 @@ type incoming struct {
 
 // Send offers files to members of the room.
 func (r *Room) Send(files []OutFile, options SendOptions) (snapshot Transfer, err error) {
+	if len(files) == 0 || options.LimitPerRecipient < 0 {
+		return snapshot, fault.Newf(fault.InvalidArgument, "room: nothing to send, or a negative limit")
+	}
+	files = slices.Clone(files)
 	entries := make([]wire.FileEntry, len(files))
 	var total uint64
 	for i := range files {
@@ -61,14 +68,14 @@ func (r *Room) Send(files []OutFile, options SendOptions) (snapshot Transfer, er
 		if f.Kind == wire.KindText {
 			f.Source = text(f.Text)
 		}
+		if f.Kind != wire.KindDirectory && f.Source == nil {
+			return snapshot, fault.Newf(fault.InvalidArgument, "room: file %d without content", i)
+		}
 		entries[i] = wire.FileEntry{Kind: f.Kind, MediaType: f.Type, Modified: uint64(max(f.Modified, 0)), Path: strings.ToValidUTF8(f.Path, "_")}
 		if f.Kind != wire.KindDirectory {
 			entries[i].Size = uint64(f.Source.Size())
 		}
 		total += entries[i].Size
-	}
-	if len(files) == 0 || options.LimitPerRecipient < 0 {
-		return snapshot, fault.Newf(fault.InvalidArgument, "room: nothing to send, or a negative limit")
 	}
 	size := options.ChunkSize
 	if size == 0 {
@@ -101,11 +108,7 @@ func (r *Room) Send(files []OutFile, options SendOptions) (snapshot Transfer, er
 				return fault.Newf(fault.UnknownPeer, "room: no member %s, or named twice", id)
 			}
 		}
-		paths := make([]string, len(entries))
-		for i := range entries {
-			paths[i] = entries[i].Path
-		}
-		o := &outgoing{files: files, paths: chunk.SafePaths(paths), order: r.nextOrder(), machine: transfer.NewOutgoing(transfer.OutgoingConfig{
+		o := &outgoing{files: files, paths: chunk.SafePaths(entries), order: r.nextOrder(), machine: transfer.NewOutgoing(transfer.OutgoingConfig{
 			Key: transfer.Key{Sender: r.self, Transfer: newID()}, Manifest: manifest, Recipients: to,
 			LateJoiners: options.LateJoiners, Limit: options.LimitPerRecipient, Schedule: transfer.Star{}})}
 		r.makeRoom()
@@ -190,21 +193,26 @@ func (r *Room) Accept(key transfer.Key, files []uint32) (snapshot Transfer, err 
 			return err
 		}
 		m := in.machine.Manifest()
+		wanted := wire.NewBitmap(len(m.Files))
 		for _, f := range files {
-			if int(f) >= len(m.Files) {
-				return fault.Newf(fault.InvalidArgument, "room: no file %d", f)
+			if int(f) >= len(m.Files) || wanted.Has(f) {
+				return fault.Newf(fault.InvalidArgument, "room: no file %d, or named twice", f)
 			}
+			wanted.Set(f)
 			need += m.Files[f].Size
 		}
-		if files == nil {
+		switch {
+		case files == nil:
 			need = m.Total
+		case len(files) == 0:
+			return fault.Newf(fault.InvalidArgument, "room: no file of the offer is accepted")
 		}
 		return nil
 	})
 	if err != nil {
 		return snapshot, err
 	}
-	free, err := r.cfg.Storage.Free(context.Background())
+	free, err := r.cfg.Storage.Free(r.ctx)
 	switch {
 	case err != nil:
 		return snapshot, fault.New(fault.StorageFailed, err)
@@ -216,6 +224,7 @@ func (r *Room) Accept(key transfer.Key, files []uint32) (snapshot Transfer, err 
 		if err != nil {
 			return err
 		}
+		r.shareCredit(in)
 		r.stepIncoming(in, transfer.AcceptFiles{Files: files})
 		snapshot = r.incomingSnapshot(in)
 		return nil
@@ -268,7 +277,7 @@ func (r *Room) CancelDelivery(key transfer.Key, to wire.ID) error {
 func (r *Room) Retry(key transfer.Key, to wire.ID) error {
 	return r.withOutgoing(key, func(o *outgoing) {
 		o.ended = false
-		r.stepOutgoing(o, transfer.RetryPeer{Peer: to})
+		r.stepOutgoing(o, transfer.RetryPeer{Peer: to, Transfer: newID()})
 		if m := r.members[to]; m == nil {
 			r.stepOutgoing(o, transfer.LinkDown{Peer: to, Final: true, Code: fault.PeerGone})
 		} else if !m.open() {
@@ -386,7 +395,7 @@ func (r *Room) controlMessage(m *member, message wire.ControlMessage) {
 	// are heard: the sender, and, in an outgoing one, its recipients.
 	received := transfer.Received{Peer: m.id, Message: message}
 	if key.Sender == r.self {
-		if o := r.outgoing[key]; o != nil {
+		if o := r.sent(key); o != nil {
 			r.stepOutgoing(o, received)
 		}
 	} else if in := r.incoming[key]; in != nil && key.Sender == m.id {
@@ -394,9 +403,22 @@ func (r *Room) controlMessage(m *member, message wire.ControlMessage) {
 	}
 }
 
+// sent is the outgoing transfer that a recipient's message is about: a retry has an id of its own.
+func (r *Room) sent(key transfer.Key) *outgoing {
+	if o := r.outgoing[key]; o != nil {
+		return o
+	}
+	for _, o := range r.outgoing {
+		if o.machine.Has(key.Transfer) {
+			return o
+		}
+	}
+	return nil
+}
+
 func (r *Room) offered(m *member, offer wire.TransferOffer) {
 	key := transfer.Key{Sender: m.id, Transfer: offer.Transfer}
-	if in := r.incoming[key]; in != nil && (!in.ended || in.machine.Progress().State == transfer.Done) {
+	if in := r.incoming[key]; in != nil {
 		r.stepIncoming(in, transfer.Received{Peer: m.id, Message: offer})
 		return
 	}
@@ -413,7 +435,7 @@ func (r *Room) offered(m *member, offer wire.TransferOffer) {
 	}
 	r.makeRoom()
 	r.incoming[key] = &incoming{machine: transfer.NewIncoming(key, offer, r.cfg.Now()), order: r.nextOrder(),
-		store: newStore(r.cfg.Storage, deliveryName(key))}
+		store: newStore(r.ctx, r.cfg.Storage, r.deliveryName(key))}
 }
 
 // bulkMessage takes a bulk message. buffer holds it.
@@ -449,10 +471,15 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 		case transfer.SendControl:
 			r.sendControl(effect)
 		case transfer.Store:
-			r.running.Go(func() {
-				done := in.store.write(effect, r.cfg.Engine, r.pool, r.stores)
-				r.box.post(func() { r.stepIncoming(in, done) })
+			r.stores = append(r.stores, func() {
+				done := in.store.write(effect, r.cfg.Engine)
+				r.box.post(func() {
+					r.storing--
+					r.stepIncoming(in, done)
+					r.startStores()
+				})
 			})
+			r.startStores()
 		case transfer.Commit:
 			files := in.machine.Manifest().Files
 			r.running.Go(func() {
@@ -482,8 +509,34 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 	}
 }
 
+// startStores verifies and writes what has come, a few at a time; credit bounds how much waits.
+func (r *Room) startStores() {
+	for r.storing < maxStoring && len(r.stores) > 0 {
+		r.storing++
+		r.running.Go(r.stores[0])
+		r.stores = r.stores[1:]
+	}
+}
+
+// shareCredit divides the budget among the transfers that are coming in, next included.
+func (r *Room) shareCredit(next *incoming) {
+	var active []*incoming
+	for _, in := range r.incoming {
+		if !in.ended && (in.machine.Accepted() || in == next) {
+			active = append(active, in)
+		}
+	}
+	for _, in := range active {
+		in.machine.SetShare(len(active))
+	}
+}
+
 func (r *Room) incomingFinished(in *incoming) {
+	r.shareCredit(nil)
 	if !in.machine.Accepted() {
+		if m := r.members[in.machine.Key().Sender]; m == nil || m.open() { // otherwise the sender still has to be told
+			delete(r.incoming, in.machine.Key()) // a manifest can be large, and a member can make offers without end
+		}
 		if in.shown {
 			r.event(OfferWithdrawn{From: in.machine.Key().Sender.String(), ID: in.machine.Key().Transfer.String(), Code: in.machine.Progress().Code})
 		}
@@ -522,9 +575,16 @@ func (r *Room) sendBulk(o *outgoing, e transfer.SendBulk) {
 }
 
 func (r *Room) violation(e transfer.Violation) {
-	if m := r.members[e.Peer]; m != nil && m.link != nil {
-		m.link.Abort(fault.New(fault.ProtocolViolation, e.Why))
+	m := r.members[e.Peer]
+	if m == nil || m.link == nil {
+		return
 	}
+	link := m.link
+	r.box.post(func() { // after what the machine wants besides
+		if c := m.conns[m.negotiation.OpenAttempt()]; c != nil && c.link == link {
+			m.violated(r, c)
+		}
+	})
 }
 
 // read reads and hashes a chunk.
@@ -551,55 +611,54 @@ func (r *Room) read(o *outgoing, e transfer.Read) {
 
 // store is where an incoming transfer's files lie.
 type store struct {
+	ctx      context.Context
 	storage  transfer.Storage
 	delivery string
 
-	mu    sync.Mutex
-	files map[uint32]transfer.StoredFile
+	mu    sync.Mutex // held for moments only: the room's loop takes it
+	files map[uint32]*openFile
 	gone  bool
 }
 
-func newStore(storage transfer.Storage, delivery string) *store {
-	return &store{storage: storage, delivery: delivery, files: map[uint32]transfer.StoredFile{}}
+// openFile is a file that is being made, until made is closed.
+type openFile struct {
+	made chan struct{}
+	file transfer.StoredFile
+	err  error
+}
+
+func newStore(ctx context.Context, storage transfer.Storage, delivery string) *store {
+	return &store{ctx: ctx, storage: storage, delivery: delivery, files: map[uint32]*openFile{}}
 }
 
 // file opens a file, the first time it is needed.
 func (s *store) file(index uint32, size int64) (transfer.StoredFile, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.gone {
+		s.mu.Unlock()
 		return nil, fault.New(fault.Cancelled, nil)
 	}
-	if f := s.files[index]; f != nil {
-		return f, nil
-	}
-	f, err := s.storage.Create(context.Background(), s.delivery, strconv.FormatUint(uint64(index), 10), size)
-	if err == nil {
+	f, found := s.files[index]
+	if !found {
+		f = &openFile{made: make(chan struct{})}
 		s.files[index] = f
 	}
-	return f, err
+	s.mu.Unlock()
+	if found {
+		<-f.made
+		return f.file, f.err
+	}
+	f.file, f.err = s.storage.Create(s.ctx, s.delivery, strconv.FormatUint(uint64(index), 10), size)
+	close(f.made)
+	return f.file, f.err
 }
 
-// write verifies chunks and writes them. tokens bounds how many do so at a time.
-func (s *store) write(e transfer.Store, engine bulk.Engine, pool *bulk.Pool, tokens chan struct{}) (done transfer.Stored) {
-	tokens <- struct{}{}
-	defer func() { <-tokens }()
+// write verifies chunks and writes them.
+func (s *store) write(e transfer.Store, engine bulk.Engine) transfer.Stored {
 	defer e.Buffer.Release()
+	done := transfer.Stored{Cost: e.Cost}
 	for _, c := range e.Chunks {
-		done.Cost += wire.ChunkCost(c.RawLength)
-	}
-	for _, c := range e.Chunks {
-		data := c.Data
-		if c.Compressed {
-			inflated := pool.Get(int(c.RawLength))
-			defer inflated.Release()
-			if !inflate(inflated.B, c.Data) {
-				done.Bad = true
-				return done
-			}
-			data = inflated.B
-		}
-		sum, err := engine.Sum256(data)
+		sum, err := engine.Sum256(c.Data)
 		if err == nil && wire.Hash(sum) != c.Hash {
 			done.Bad = true
 			return done
@@ -609,7 +668,7 @@ func (s *store) write(e transfer.Store, engine bulk.Engine, pool *bulk.Pool, tok
 			f, err = s.file(c.Chunk.File, c.Size)
 		}
 		if err == nil {
-			_, err = f.WriteAt(data, c.Offset)
+			_, err = f.WriteAt(c.Data, c.Offset)
 		}
 		if err != nil {
 			done.Err = err
@@ -620,24 +679,13 @@ func (s *store) write(e transfer.Store, engine bulk.Engine, pool *bulk.Pool, tok
 	return done
 }
 
-// inflate fills dst exactly from a DEFLATE stream.
-func inflate(dst, src []byte) bool {
-	in := flate.NewReader(bytes.NewReader(src))
-	defer in.Close()
-	if _, err := io.ReadFull(in, dst); err != nil {
-		return false
-	}
-	n, err := in.Read(make([]byte, 1))
-	return n == 0 && err == io.EOF
-}
-
 // commit makes files durable, empty ones included.
 func (s *store) commit(files wire.Bitmap, entries []wire.FileEntry) error {
 	for i, e := range entries {
 		if index := uint32(i); files.Has(index) && e.Kind != wire.KindDirectory {
 			f, err := s.file(index, int64(e.Size))
 			if err == nil {
-				err = f.Commit(context.Background())
+				err = f.Commit(s.ctx)
 			}
 			if err != nil {
 				return err
@@ -651,21 +699,31 @@ func (s *store) commit(files wire.Bitmap, entries []wire.FileEntry) error {
 func (s *store) discard() {
 	s.mu.Lock()
 	s.gone = true
-	for _, f := range s.files {
-		f.Close()
-	}
+	files := s.files
 	s.files = nil
 	s.mu.Unlock()
-	s.storage.Remove(context.Background(), s.delivery) // what cannot be removed is swept at the next start
+	for _, f := range files {
+		<-f.made
+		if f.file != nil {
+			f.file.Close()
+		}
+	}
+	s.storage.Remove(context.WithoutCancel(s.ctx), s.delivery) // what cannot be removed is swept at the next start
 }
 
-// stored returns the open files.
+// stored returns the files that are there.
 func (s *store) stored() map[uint32]transfer.StoredFile {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	files := make(map[uint32]transfer.StoredFile, len(s.files))
 	for i, f := range s.files {
-		files[i] = f
+		select {
+		case <-f.made:
+			if f.err == nil {
+				files[i] = f.file
+			}
+		default:
+		}
 	}
 	return files
 }

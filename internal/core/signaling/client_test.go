@@ -401,9 +401,11 @@ func TestClientBoundsWhatTheHubSends(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
+				blocked, release := make(chan struct{}), make(chan struct{})
 				memoryHub(t, func(n int, place *place) {
 					place.enter()
 					if n == 0 {
+						<-blocked
 						for range 2 * maxEvents {
 							if place.ws.Write(context.Background(), websocket.MessageBinary, p) != nil {
 								return
@@ -412,11 +414,13 @@ func TestClientBoundsWhatTheHubSends(t *testing.T) {
 					}
 					place.serve(nil)
 				})
-				release := make(chan struct{})
 				var end []Disconnected
 				events := 0
 				c := Dial(Config{URL: memoryURL, Enter: testEnter, Events: func(e Event) {
-					<-release
+					if events == 0 {
+						close(blocked)
+						<-release
+					}
 					events++
 					if d, ok := e.(Disconnected); ok {
 						end = append(end, d)

@@ -10,13 +10,9 @@ import (
 	"tallow/internal/core/wire"
 )
 
-const (
-	// creditWindow is how many bytes a recipient lets come before its disk has taken them. It bounds its memory and
-	// must cover rate times round-trip time.
-	creditWindow = 16 << 20
-	// creditStep is how much of the window must be free before more is granted: few messages, and never a stall.
-	creditStep = creditWindow / 8
-)
+// CreditBudget is how many bytes a recipient lets come before its disk has taken them, over all transfers. It bounds its
+// memory, stays below what a connection holds unread (peer.MaxUnread), and must cover rate times round-trip time.
+const CreditBudget = 16 << 20
 
 // Incoming is a recipient's end of a transfer.
 type Incoming struct {
@@ -30,7 +26,10 @@ type Incoming struct {
 
 	state    State
 	code     fault.Code
+	reason   string // the person's, of a decline
+	failure  wire.FailureCode
 	up       bool
+	offered  bool // the offer has come over the present link
 	asked    bool // Accept has been sent over the present link
 	held     bool // the sender has paused
 	paused   bool // the person has paused
@@ -47,7 +46,6 @@ type Incoming struct {
 	end      *wire.End
 	done     *wire.End // what has been committed and receipted
 	saving   bool      // a Commit is under way
-	again    bool      // the sender has asked anew meanwhile
 	meter    meter
 
 	now     time.Time
@@ -55,7 +53,7 @@ type Incoming struct {
 }
 
 type inFile struct {
-	hashes []wire.Hash // as announced, in order
+	hashes []wire.Hash // as announced, in order; of a file that is wanted
 	stored chunk.Set
 	taken  chunk.Set // stored, or on the way to the disk
 	bytes  uint64
@@ -65,8 +63,19 @@ type inFile struct {
 
 // NewIncoming makes the machine for an offer. The offer becomes ready (Ready) when its manifest has come.
 func NewIncoming(key Key, offer wire.TransferOffer, now time.Time) *Incoming {
-	return &Incoming{key: key, offer: offer, up: true, since: now, window: max(creditWindow, 4*uint64(offer.ChunkSize))}
+	return &Incoming{key: key, offer: offer, up: true, offered: true, since: now, window: CreditBudget}
 }
+
+// SetShare tells how many transfers share the recipient's CreditBudget. What has been granted stays granted.
+func (in *Incoming) SetShare(transfers int) {
+	in.window = max(CreditBudget/uint64(transfers), 2*in.largest())
+}
+
+// largest is the most that one message can cost.
+func (in *Incoming) largest() uint64 { return wire.MessageCost + wire.ChunkCost(in.offer.ChunkSize) }
+
+// Committed reports whether files of this transfer are verified on disk: then a repeated offer gets its receipt.
+func (in *Incoming) Committed() bool { return in.done != nil }
 
 // Key is the transfer's key.
 func (in *Incoming) Key() Key { return in.key }
@@ -112,7 +121,8 @@ func (in *Incoming) Step(now time.Time, event Event) []Effect {
 	in.now, in.effects = now, nil
 	switch e := event.(type) {
 	case LinkUp:
-		in.up, in.asked = true, false
+		// If the sender does not offer it again over this link, it has forgotten it.
+		in.up, in.offered, in.asked, in.since = true, false, false, now
 	case LinkDown:
 		in.linkDown(e)
 	case Received:
@@ -126,9 +136,10 @@ func (in *Incoming) Step(now time.Time, event Event) []Effect {
 	case AcceptFiles:
 		in.accept(e.Files)
 	case DeclineOffer:
-		if in.state == Offered {
-			in.control(wire.Decline{Transfer: in.key.Transfer, Reason: e.Reason})
+		if in.wanted == nil && !in.state.Final() {
+			in.reason = e.Reason
 			in.finish(Declined, fault.Declined)
+			in.tell()
 		}
 	case CancelAll:
 		in.fail(wire.FailureCancelled)
@@ -160,8 +171,12 @@ func (in *Incoming) finish(s State, code fault.Code) {
 		return
 	}
 	in.state, in.code = s, code
-	if s != Done && in.done == nil && in.wanted != nil {
+	if in.done == nil && in.wanted != nil {
 		in.do(Discard{})
+	}
+	for i := range in.files { // a root is enough from here on
+		f := &in.files[i]
+		f.hashes, f.stored, f.taken = nil, chunk.Set{}, chunk.Set{}
 	}
 	in.do(Changed{})
 	in.do(Finished{})
@@ -172,11 +187,28 @@ func (in *Incoming) fail(code wire.FailureCode) {
 	if in.state.Final() {
 		return
 	}
-	in.control(wire.Cancel{Sender: in.key.Sender, Transfer: in.key.Transfer, Code: code})
+	in.failure = code
 	if code == wire.FailureCancelled {
 		in.finish(Cancelled, fault.Cancelled)
 	} else {
 		in.finish(Failed, failureCodes[code])
+	}
+	in.tell()
+}
+
+// tell tells the sender how the delivery ended: at once, or when it offers it again over a new link.
+func (in *Incoming) tell() {
+	switch {
+	case in.done != nil:
+		if in.asked || in.offered {
+			in.do(SendReceipt{in.key.Sender, in.done.Root, in.done.Files})
+		}
+	case in.state == Declined:
+		in.control(wire.Decline{Transfer: in.key.Transfer, Reason: in.reason})
+	case in.failure != 0:
+		in.control(wire.Cancel{Sender: in.key.Sender, Transfer: in.key.Transfer, Code: in.failure})
+	default: // the sender ended it, or a violation did
+		in.control(wire.Cancel{Sender: in.key.Sender, Transfer: in.key.Transfer, Code: wire.FailureCancelled})
 	}
 }
 
@@ -186,12 +218,12 @@ func (in *Incoming) violation(format string, args ...any) {
 }
 
 func (in *Incoming) linkDown(e LinkDown) {
-	in.up, in.asked = false, false
+	in.up, in.offered, in.asked = false, false, false
 	switch {
-	case in.state.Final():
+	case in.state.Final(), in.saving: // what is verified is kept, whatever becomes of the link
 	case e.Final:
 		in.finish(Failed, e.Code)
-	default:
+	case in.state != Interrupted:
 		in.state, in.since = Interrupted, in.now
 		in.do(Changed{})
 	}
@@ -203,7 +235,7 @@ func (in *Incoming) received(message wire.ControlMessage) {
 	}
 	switch m := message.(type) {
 	case wire.TransferOffer:
-		in.offered(m)
+		in.offerAgain(m)
 	case wire.ManifestPart:
 		in.manifestPart(m)
 	case wire.Cancel:
@@ -228,21 +260,26 @@ func (in *Incoming) received(message wire.ControlMessage) {
 	}
 }
 
-// offered takes the offer again, over a new link: the sender wants to know what is here.
-func (in *Incoming) offered(m wire.TransferOffer) {
+// offerAgain takes the offer again, over a new link: the sender wants to know what is here, or how it ended.
+func (in *Incoming) offerAgain(m wire.TransferOffer) {
 	same := m.ManifestHash == in.offer.ManifestHash && m.ChunkSize == in.offer.ChunkSize && m.Files == in.offer.Files &&
 		m.TotalSize == in.offer.TotalSize && m.ManifestLength == in.offer.ManifestLength
+	if !same || in.offered {
+		in.violation("offer repeated or changed")
+		return
+	}
+	in.offered = true
 	switch {
-	case !same:
-		in.violation("offer changed")
-	case in.manifest == nil:
-		in.encoded, in.state = nil, Offered
-	case in.saving:
-		in.again = true
-	case in.wanted != nil && (!in.state.Final() || in.state == Done):
+	case in.state.Final():
+		in.tell()
+	case in.saving: // the receipt will follow
+	case in.wanted != nil:
 		in.sendAccept()
-	case in.state == Interrupted:
+	default:
 		in.state = Offered
+		if in.manifest == nil {
+			in.encoded = nil
+		}
 	}
 	in.do(Changed{})
 }
@@ -266,11 +303,7 @@ func (in *Incoming) manifestPart(m wire.ManifestPart) {
 	}
 	in.manifest, in.encoded = manifest, nil
 	in.files = make([]inFile, len(manifest.Files))
-	paths := make([]string, len(manifest.Files))
-	for i, f := range manifest.Files {
-		paths[i] = f.Path
-	}
-	in.paths = chunk.SafePaths(paths)
+	in.paths = chunk.SafePaths(manifest.Files)
 	in.do(Changed{})
 }
 
@@ -293,7 +326,7 @@ func (in *Incoming) accept(files []uint32) {
 			in.total += f.Size
 		}
 	}
-	if in.up {
+	if in.offered {
 		in.sendAccept()
 	}
 	in.do(Changed{})
@@ -301,32 +334,35 @@ func (in *Incoming) accept(files []uint32) {
 
 // sendAccept asks for what is lacking.
 func (in *Incoming) sendAccept() {
+	complete := wire.NewBitmap(len(in.files))
 	for i := range in.files {
 		f := uint32(i)
-		if runs := in.files[i].stored.Runs(wire.MaxHaveRuns); len(runs) > 0 && in.wanted.Has(f) {
-			in.control(wire.Have{Sender: in.key.Sender, Transfer: in.key.Transfer, File: f, Runs: runs})
+		chunks := in.manifest.Chunks(f)
+		switch stored := &in.files[i].stored; {
+		case !in.wanted.Has(f):
+		case stored.Count() == chunks && len(in.files[i].hashes) == int(chunks):
+			complete.Set(f)
+		case stored.Count() > 0:
+			in.control(wire.Have{Sender: in.key.Sender, Transfer: in.key.Transfer, File: f, Runs: stored.Runs(wire.MaxHaveRuns)})
 		}
 	}
-	if in.state != Done {
-		in.state = Transferring
-	}
+	in.state, in.asked = Transferring, true
 	in.end, in.held = nil, false
 	// Stores of the former link may still be under way; they count for nothing in the new one's credit.
 	in.spent, in.freed, in.granted, in.reported = 0, 0, in.window, in.stored
 	in.meter = meter{at: in.now, total: in.stored}
-	in.asked = in.up
-	in.control(wire.Accept{Transfer: in.key.Transfer, Credit: in.granted, Files: in.wanted})
+	in.control(wire.Accept{Transfer: in.key.Transfer, Credit: in.granted, Files: in.wanted, Complete: complete})
 	if in.paused {
 		in.control(wire.Pause{Sender: in.key.Sender, Transfer: in.key.Transfer, Paused: true})
 	}
 }
 
 func (in *Incoming) receivedBulk(e ReceivedBulk) {
-	if in.wanted == nil {
+	switch {
+	case in.state.Final(), in.end != nil:
+		return // it crossed our ending it
+	case !in.asked:
 		in.violation("data before it was accepted")
-		return
-	}
-	if in.state.Final() && in.state != Done || in.end != nil {
 		return
 	}
 	switch m := e.Message.(type) {
@@ -348,6 +384,9 @@ func (in *Incoming) announced(m wire.Hashes) {
 			return
 		}
 		f := &in.files[run.File]
+		if !in.wanted.Has(run.File) {
+			continue
+		}
 		if int(run.First) > len(f.hashes) {
 			in.violation("gap in the hashes")
 			return
@@ -366,7 +405,7 @@ func (in *Incoming) announced(m wire.Hashes) {
 }
 
 func (in *Incoming) chunks(m wire.Chunks, e ReceivedBulk) {
-	var cost uint64
+	cost, raw := uint64(wire.MessageCost), uint64(0)
 	for _, c := range m.Entries {
 		if int(c.File) >= len(in.files) || c.Index >= in.manifest.Chunks(c.File) ||
 			c.RawLength != in.manifest.Length(chunk.Ref{File: c.File, Index: c.Index}) {
@@ -374,27 +413,30 @@ func (in *Incoming) chunks(m wire.Chunks, e ReceivedBulk) {
 			return
 		}
 		cost += wire.ChunkCost(c.RawLength)
+		raw += uint64(c.RawLength)
+		if c.Compressed {
+			in.violation("compressed chunk, which was not agreed upon")
+			return
+		}
 	}
-	if in.spent += cost; in.spent > in.granted {
-		in.violation("more than was granted")
+	if in.spent += cost; in.spent > in.granted || raw > uint64(in.manifest.ChunkSize) {
+		in.violation("more than was granted, or than a message may hold")
 		return
 	}
-	store := Store{Chunks: make([]StoreChunk, 0, len(m.Entries))}
+	store := Store{Chunks: make([]StoreChunk, 0, len(m.Entries)), Cost: cost}
 	at := 0
 	for _, c := range m.Entries {
 		data := m.Data[at : at+int(c.Length)]
 		at += int(c.Length)
 		f := &in.files[c.File]
 		ref := chunk.Ref{File: c.File, Index: c.Index}
-		if int(c.Index) >= len(f.hashes) || !in.wanted.Has(c.File) || f.failed != 0 || !f.taken.Add(c.Index) {
-			in.freed += wire.ChunkCost(c.RawLength) // not announced, not wanted, or here already
-			cost -= wire.ChunkCost(c.RawLength)
-			continue
-		}
-		store.Chunks = append(store.Chunks, StoreChunk{Chunk: ref, Offset: in.manifest.Offset(ref), Size: int64(in.manifest.Files[c.File].Size), Data: data,
-			Compressed: c.Compressed, RawLength: c.RawLength, Hash: f.hashes[c.Index]})
+		if int(c.Index) < len(f.hashes) && in.wanted.Has(c.File) && f.failed == 0 && f.taken.Add(c.Index) {
+			store.Chunks = append(store.Chunks, StoreChunk{Chunk: ref, Offset: in.manifest.Offset(ref),
+				Size: int64(in.manifest.Files[c.File].Size), Data: data, Hash: f.hashes[c.Index]})
+		} // else it was not announced, is not wanted, or is here already
 	}
 	if len(store.Chunks) == 0 {
+		in.freed += cost
 		in.grant()
 		return
 	}
@@ -405,6 +447,9 @@ func (in *Incoming) chunks(m wire.Chunks, e ReceivedBulk) {
 
 func (in *Incoming) storedChunks(e Stored) {
 	in.pending--
+	if in.state.Final() {
+		return
+	}
 	for _, ref := range e.Done {
 		f := &in.files[ref.File]
 		if f.stored.Add(ref.Index) {
@@ -414,9 +459,6 @@ func (in *Incoming) storedChunks(e Stored) {
 		}
 	}
 	in.freed = min(in.freed+e.Cost, in.spent)
-	if in.state.Final() {
-		return
-	}
 	switch {
 	case e.Bad:
 		in.do(Violation{in.key.Sender, errors.New("chunk that is not what was announced")})
@@ -433,10 +475,14 @@ func (in *Incoming) storedChunks(e Stored) {
 	}
 }
 
-// grant raises the credit when a good part of the window is free, and tells how much is stored.
+// grant raises the credit when an eighth of the window is free, which makes few messages, or as soon as the sender may be out of it;
+// at the end it tells how much is stored.
 func (in *Incoming) grant() {
+	more := in.freed+in.window > in.granted
+	free := in.freed+in.window >= in.granted+in.window/8
+	short := in.granted-in.spent < in.largest()
 	complete := in.end != nil || in.stored == in.total
-	if in.freed+in.window-in.granted >= creditStep || complete && in.stored != in.reported {
+	if more && (free || short) || complete && in.stored != in.reported {
 		in.sendCredit()
 	}
 }
@@ -445,7 +491,7 @@ func (in *Incoming) sendCredit() {
 	if !in.asked {
 		return // Accept will say it
 	}
-	in.granted, in.reported, in.told = in.freed+in.window, in.stored, in.now
+	in.granted, in.reported, in.told = max(in.granted, in.freed+in.window), in.stored, in.now
 	in.control(wire.Credit{Transfer: in.key.Transfer, Granted: in.granted, Stored: in.stored})
 }
 
@@ -473,7 +519,7 @@ func (in *Incoming) ended(m wire.End) {
 // check goes on when End has come, all chunks under way are stored, and FileFailed, which travels on the other channel, has come for
 // each file that End leaves out.
 func (in *Incoming) check() {
-	if in.end == nil || in.pending > 0 || in.state.Final() && in.state != Done || in.saving {
+	if in.end == nil || in.pending > 0 || in.state.Final() || in.saving {
 		return
 	}
 	for i := range in.files {
@@ -501,10 +547,6 @@ func (in *Incoming) check() {
 		in.fail(wire.FailureIntegrity)
 		return
 	}
-	if in.state == Done { // the receipt was lost with the former link
-		in.do(SendReceipt{in.key.Sender, root, in.end.Files})
-		return
-	}
 	in.state, in.saving = Saving, true
 	in.do(Commit{Files: in.end.Files})
 	in.do(Changed{})
@@ -525,20 +567,15 @@ func (in *Incoming) committed(e Committed) {
 	}
 	in.done = in.end
 	in.sendCredit()
-	if in.asked { // otherwise the sender, over a new link, will ask for it again
-		in.do(SendReceipt{in.key.Sender, in.end.Root, in.end.Files})
-	}
+	state, code := Done, fault.Code("")
 	for i := range in.files {
 		if f := &in.files[i]; f.failed != 0 && in.wanted.Has(uint32(i)) { // part of a delivery is never success
-			in.finish(Failed, failureCodes[f.failed])
-			return
+			state, code = Failed, failureCodes[f.failed]
+			break
 		}
 	}
-	in.finish(Done, "")
-	if in.again {
-		in.again = false
-		in.sendAccept()
-	}
+	in.finish(state, code)
+	in.tell()
 }
 
 func (in *Incoming) tick() {
@@ -550,7 +587,7 @@ func (in *Incoming) tick() {
 	case Transferring:
 		before := in.meter.speed
 		in.meter.update(in.now, in.stored)
-		if in.stored != in.reported && in.now.Sub(in.told) >= 250*time.Millisecond {
+		if (in.stored != in.reported || in.freed+in.window > in.granted) && in.now.Sub(in.told) >= 250*time.Millisecond {
 			in.sendCredit()
 		}
 		if in.meter.speed != before {

@@ -61,17 +61,16 @@ type Read struct {
 type Store struct {
 	Buffer *bulk.Buffer // holds all the data
 	Chunks []StoreChunk
+	Cost   uint64 // credit; for Stored
 }
 
 // StoreChunk is one chunk of a Store.
 type StoreChunk struct {
-	Chunk      chunk.Ref
-	Offset     int64 // in the file
-	Size       int64 // of the file
-	Data       []byte
-	Compressed bool
-	RawLength  uint32
-	Hash       wire.Hash
+	Chunk  chunk.Ref
+	Offset int64 // in the file
+	Size   int64 // of the file
+	Data   []byte
+	Hash   wire.Hash
 }
 
 // Commit makes the files durable. The room answers with Committed.
@@ -79,7 +78,7 @@ type Commit struct{ Files wire.Bitmap }
 
 // SendReceipt signs and sends the receipt.
 type SendReceipt struct {
-	Peer  wire.ID
+	Peer  wire.ID // the transfer's sender
 	Root  wire.Hash
 	Files wire.Bitmap
 }
@@ -151,7 +150,7 @@ type ReadDone struct {
 // Stored answers Store, chunk by chunk in Done; Bad is the first whose hash did not match; Err is the storage's.
 type Stored struct {
 	Done []chunk.Ref
-	Cost uint64 // credit that the whole Store had used
+	Cost uint64 // the Store's
 	Bad  bool
 	Err  error
 }
@@ -171,8 +170,12 @@ type CancelPeer struct{ Peer wire.ID }
 // CancelAll: the person cancels the transfer.
 type CancelAll struct{}
 
-// RetryPeer: the person offers it again to a recipient whose delivery has failed.
-type RetryPeer struct{ Peer wire.ID }
+// RetryPeer: the person offers it again to a recipient whose delivery has ended otherwise than Done. Messages of the former
+// attempt may still be on their way, so it is a transfer of its own on the wire, with a fresh id.
+type RetryPeer struct {
+	Peer     wire.ID
+	Transfer wire.ID
+}
 
 // SetPaused: the person holds or continues the transfer.
 type SetPaused struct{ Paused bool }

@@ -61,17 +61,20 @@ type cached struct {
 
 // recipient is one delivery.
 type recipient struct {
-	id     wire.ID
-	state  State
-	code   fault.Code
-	reason string
+	id       wire.ID
+	transfer wire.ID // what the transfer is called between the two: the key's, or a retry's
+	state    State
+	code     fault.Code
+	reason   string
 
 	up       bool
-	accepted bool // over the present link
-	held     bool // the recipient has paused
-	since    time.Time
+	accepted bool             // over the present link
+	held     bool             // the recipient has paused
+	since    time.Time        // of the lack of a link
+	untold   wire.FailureCode // why we ended it while there was no link, or 0
 
 	wanted    wire.Bitmap
+	complete  wire.Bitmap // of which it has every hash and chunk
 	total     uint64
 	have      map[uint32]*chunk.Set
 	at        chunk.Ref // the first chunk that may be lacking
@@ -81,8 +84,9 @@ type recipient struct {
 	credit    uint64
 	spent     uint64
 	stored    uint64
-	queued    int // bulk messages that wait for the transport
-	ended     *wire.End
+	queued    int       // bulk messages that wait for the transport
+	ended     bool      // End has been sent over the present link
+	signed    *wire.End // the last one, over whichever link: a receipt for it counts
 	receipt   *wire.Receipt
 
 	sent   uint64
@@ -115,7 +119,7 @@ func NewOutgoing(c OutgoingConfig) *Outgoing {
 		},
 	}
 	for _, id := range c.Recipients {
-		o.peers = append(o.peers, &recipient{id: id})
+		o.peers = append(o.peers, &recipient{id: id, transfer: c.Key.Transfer})
 	}
 	return o
 }
@@ -139,6 +143,16 @@ func (o *Outgoing) Progress() []Progress {
 		}
 	}
 	return list
+}
+
+// Has reports whether the transfer goes by that id with one of the recipients: the key's, or a retry's.
+func (o *Outgoing) Has(transfer wire.ID) bool {
+	for _, r := range o.peers {
+		if r.transfer == transfer {
+			return true
+		}
+	}
+	return false
 }
 
 // Receipt is what the recipient has signed, or nil.
@@ -201,21 +215,13 @@ func (o *Outgoing) Step(now time.Time, event Event) []Effect {
 			o.cancel(r)
 		}
 	case RetryPeer:
-		if r := o.peer(e.Peer); r != nil && r.state.Final() && r.state != Done {
-			up := r.up
-			*r = recipient{id: r.id, since: now}
-			o.finished = false
-			if up {
-				o.linkUp(r.id)
-			}
-			o.changed()
-		}
+		o.retry(e)
 	case SetPaused:
 		if o.paused != e.Paused {
 			o.paused = e.Paused
 			for _, r := range o.peers {
 				if !r.state.Final() && r.accepted {
-					o.control(r, wire.Pause{Sender: o.key.Sender, Transfer: o.key.Transfer, Paused: e.Paused})
+					o.control(r, wire.Pause{Sender: o.key.Sender, Transfer: r.transfer, Paused: e.Paused})
 				}
 			}
 			o.changed()
@@ -263,34 +269,73 @@ func (o *Outgoing) end(r *recipient, s State, code fault.Code) {
 }
 
 func (o *Outgoing) cancel(r *recipient) {
-	if !r.state.Final() {
-		o.control(r, wire.Cancel{Sender: o.key.Sender, Transfer: o.key.Transfer, Code: wire.FailureCancelled})
-		o.end(r, Cancelled, fault.Cancelled)
+	if r.state.Final() {
+		return
 	}
+	if r.up {
+		o.sendCancel(r, wire.FailureCancelled)
+	} else {
+		r.untold = wire.FailureCancelled
+	}
+	o.end(r, Cancelled, fault.Cancelled)
 }
 
-// linkUp offers the transfer, again too: a recipient that has accepted already answers with what it has.
+func (o *Outgoing) sendCancel(r *recipient, code wire.FailureCode) {
+	o.control(r, wire.Cancel{Sender: o.key.Sender, Transfer: r.transfer, Code: code})
+}
+
+// retry begins a delivery anew. A file that could not be read gets another chance when nobody else still counts on its failure.
+func (o *Outgoing) retry(e RetryPeer) {
+	r := o.peer(e.Peer)
+	if r == nil || !r.state.Final() || r.state == Done {
+		return
+	}
+	active := false
+	for _, other := range o.peers {
+		active = active || !other.state.Final()
+	}
+	for i := range o.files {
+		if !active && o.files[i].failed != 0 {
+			o.files[i] = outFile{}
+		}
+	}
+	*r = recipient{id: r.id, transfer: e.Transfer, up: r.up, since: o.now}
+	o.finished = false
+	if r.up {
+		o.linkUp(r.id)
+	} else {
+		r.state = Interrupted
+	}
+	o.changed()
+}
+
+// linkUp offers the transfer, again too: a recipient that has accepted already answers with what it has, one that is done with
+// its receipt.
 func (o *Outgoing) linkUp(id wire.ID) {
 	r := o.peer(id)
 	if r == nil {
 		if !o.offer.LateJoiners || len(o.peers) >= wire.MaxParticipants {
 			return
 		}
-		r = &recipient{id: id}
+		r = &recipient{id: id, transfer: o.key.Transfer}
 		o.peers = append(o.peers, r)
 		o.offer.Participants = append(o.offer.Participants[:len(o.offer.Participants):len(o.offer.Participants)], id)
 	}
 	r.up, r.accepted, r.queued = true, false, 0
 	if r.state.Final() {
+		if r.untold != 0 {
+			o.sendCancel(r, r.untold)
+			r.untold = 0
+		}
 		return
 	}
-	if r.state == Interrupted && r.wanted == nil {
-		r.state = Offered
-	}
-	o.control(r, o.offer)
+	r.state = Offered
+	offer := o.offer
+	offer.Transfer = r.transfer
+	o.control(r, offer)
 	for at := 0; at < len(o.manifest.Encoded); at += wire.MaxManifestPart {
 		part := o.manifest.Encoded[at:min(at+wire.MaxManifestPart, len(o.manifest.Encoded))]
-		o.control(r, wire.ManifestPart{Transfer: o.key.Transfer, Offset: uint32(at), Data: part})
+		o.control(r, wire.ManifestPart{Transfer: r.transfer, Offset: uint32(at), Data: part})
 	}
 	o.changed()
 }
@@ -306,7 +351,7 @@ func (o *Outgoing) linkDown(e LinkDown) {
 	}
 	if e.Final {
 		o.end(r, Failed, e.Code)
-	} else {
+	} else if r.state != Interrupted {
 		r.state, r.since = Interrupted, o.now
 		o.changed()
 	}
@@ -314,11 +359,8 @@ func (o *Outgoing) linkDown(e LinkDown) {
 
 func (o *Outgoing) received(e Received) {
 	r := o.peer(e.Peer)
-	if r == nil || !r.up {
-		return
-	}
-	if r.state.Final() {
-		return // it crossed our cancelling
+	if r == nil || !r.up || r.state.Final() || transferOf(e.Message) != r.transfer {
+		return // it crossed our cancelling, or belongs to an attempt that is over
 	}
 	switch m := e.Message.(type) {
 	case wire.Have:
@@ -339,7 +381,7 @@ func (o *Outgoing) received(e Received) {
 		}
 		r.credit, r.stored = m.Granted, m.Stored
 		r.meter.update(o.now, r.stored)
-		if r.ended != nil && r.stored == r.total && r.state == Transferring {
+		if r.ended && r.stored == r.total && r.state == Transferring {
 			r.state = Verifying
 		}
 		o.changed()
@@ -359,36 +401,57 @@ func (o *Outgoing) received(e Received) {
 	}
 }
 
+// transferOf is which transfer a recipient's message is about.
+func transferOf(m wire.ControlMessage) wire.ID {
+	switch m := m.(type) {
+	case wire.Have:
+		return m.Transfer
+	case wire.Accept:
+		return m.Transfer
+	case wire.Decline:
+		return m.Transfer
+	case wire.Credit:
+		return m.Transfer
+	case wire.Receipt:
+		return m.Transfer
+	case wire.Cancel:
+		return m.Transfer
+	case wire.Pause:
+		return m.Transfer
+	}
+	return wire.ID{}
+}
+
 func (o *Outgoing) haveChunks(r *recipient, m wire.Have) {
 	if int(m.File) >= len(o.files) || r.accepted {
 		o.violation(r, "bad have-map")
 		return
 	}
-	chunks := o.manifest.Chunks(m.File)
+	// What it said over a former link is replaced.
+	have := &chunk.Set{}
 	for _, run := range m.Runs {
-		if uint64(run.First)+uint64(run.Count) > uint64(chunks) {
+		if uint64(run.First)+uint64(run.Count) > uint64(o.manifest.Chunks(m.File)) {
 			o.violation(r, "have-map beyond the file")
 			return
 		}
-		if r.have == nil {
-			r.have = map[uint32]*chunk.Set{}
-		}
-		if r.have[m.File] == nil {
-			r.have[m.File] = &chunk.Set{}
-		}
-		r.have[m.File].AddRun(run)
+		have.AddRun(run)
 	}
+	if r.have == nil {
+		r.have = map[uint32]*chunk.Set{}
+	}
+	r.have[m.File] = have
 }
 
 func (o *Outgoing) accepted(r *recipient, m wire.Accept) {
-	if !m.Files.Fits(len(o.files)) || r.accepted {
+	if !m.Files.Fits(len(o.files)) || !m.Complete.Fits(len(o.files)) || r.accepted {
 		o.violation(r, "bad accept")
 		return
 	}
 	r.state, r.accepted, r.held = Transferring, true, false
 	r.wanted = append(wire.Bitmap{}, m.Files...)
+	r.complete = append(wire.Bitmap{}, m.Complete...)
 	r.credit, r.spent = m.Credit, 0
-	r.at, r.announced, r.runs, r.hashes, r.ended = chunk.Ref{}, 0, nil, 0, nil
+	r.at, r.announced, r.runs, r.hashes, r.ended = chunk.Ref{}, 0, nil, 0, false
 	r.total, r.stored = 0, 0
 	r.tokens, r.filled = 0, o.now
 	for i := range o.files {
@@ -397,14 +460,27 @@ func (o *Outgoing) accepted(r *recipient, m wire.Accept) {
 			continue
 		}
 		if o.files[i].failed != 0 {
-			o.control(r, wire.FileFailed{Transfer: o.key.Transfer, File: f, Code: o.files[i].failed})
+			o.control(r, wire.FileFailed{Transfer: r.transfer, File: f, Code: o.files[i].failed})
+		}
+		if r.complete.Has(f) && o.files[i].known.Count() != o.manifest.Chunks(f) {
+			// Its hashes have to be read first, for the root.
+			r.complete.Clear(f)
+			if r.have == nil {
+				r.have = map[uint32]*chunk.Set{}
+			}
+			r.have[f] = &chunk.Set{}
+			r.have[f].AddRun(wire.Run{Count: o.manifest.Chunks(f)})
 		}
 		r.total += o.manifest.Files[i].Size
-		r.stored += o.haveBytes(f, r.have[f])
+		if r.complete.Has(f) {
+			r.stored += o.manifest.Files[i].Size
+		} else {
+			r.stored += o.haveBytes(f, r.have[f])
+		}
 	}
 	r.meter = meter{at: o.now, total: r.stored}
 	if o.paused {
-		o.control(r, wire.Pause{Sender: o.key.Sender, Transfer: o.key.Transfer, Paused: true})
+		o.control(r, wire.Pause{Sender: o.key.Sender, Transfer: r.transfer, Paused: true})
 	}
 	o.changed()
 }
@@ -422,7 +498,7 @@ func (o *Outgoing) haveBytes(file uint32, have *chunk.Set) uint64 {
 }
 
 func (o *Outgoing) receipt(r *recipient, m wire.Receipt) {
-	if r.ended == nil || m.Root != r.ended.Root || string(m.Files) != string(r.ended.Files) {
+	if r.signed == nil || m.Root != r.signed.Root || string(m.Files) != string(r.signed.Files) {
 		o.violation(r, "receipt for something else")
 		return
 	}
@@ -453,9 +529,9 @@ func (o *Outgoing) readDone(e ReadDone) {
 	if e.Err == nil && f.known.Has(e.Chunk.Index) && f.hashes[e.Chunk.Index] != e.Hash {
 		e.Err = ErrSourceChanged
 	}
-	if e.Err != nil || f.failed != 0 || entry == nil {
+	if e.Err != nil || f.failed != 0 || entry == nil || entry.buffer != nil {
 		e.Buffer.Release()
-		if entry != nil {
+		if entry != nil && (e.Err != nil || f.failed != 0) {
 			o.evict(e.Chunk, entry)
 		}
 		if e.Err != nil {
@@ -483,8 +559,8 @@ func (o *Outgoing) failFile(file uint32, err error) {
 		f.failed = wire.FailureFileChanged
 	}
 	for _, r := range o.peers {
-		if r.accepted && !r.state.Final() && r.ended == nil && r.wanted.Has(file) {
-			o.control(r, wire.FileFailed{Transfer: o.key.Transfer, File: file, Code: f.failed})
+		if r.accepted && !r.state.Final() && !r.ended && r.wanted.Has(file) {
+			o.control(r, wire.FileFailed{Transfer: r.transfer, File: file, Code: f.failed})
 		}
 	}
 	o.changed()
@@ -543,10 +619,10 @@ func (o *Outgoing) pump() {
 			if !o.flowing(r) || r.queued >= window {
 				continue
 			}
-			next, ok := o.next(r)
-			if !ok {
+			next, what := o.next(r)
+			if what == nothing {
 				o.sendEnd(r)
-			} else if r.spent+wire.ChunkCost(o.manifest.Length(next)) <= r.credit && o.allowed(r) {
+			} else if what == sendable && r.spent+wire.MessageCost+wire.ChunkCost(o.manifest.Length(next)) <= r.credit && o.allowed(r) {
 				candidates = append(candidates, Candidate{r.id, next, r.sent})
 			}
 		}
@@ -561,7 +637,7 @@ func (o *Outgoing) pump() {
 }
 
 func (o *Outgoing) flowing(r *recipient) bool {
-	return r.state == Transferring && r.up && r.accepted && !r.held && r.ended == nil
+	return r.state == Transferring && r.up && r.accepted && !r.held && !r.ended
 }
 
 // allowed reports whether the limit lets the recipient have a chunk now.
@@ -576,27 +652,40 @@ func (o *Outgoing) allowed(r *recipient) bool {
 	return r.tokens >= 0
 }
 
+// lack is what a recipient lacks.
+type lack uint8
+
+const (
+	nothing  lack = iota // everything has been sent
+	sendable             // a chunk, or its hash
+	later                // it cannot be said before the transport has taken some of what is queued
+)
+
 // next is the first chunk, in order, that the recipient lacks or whose hash is not known. On the way it announces the
 // rest of files whose remaining chunks the recipient has.
-func (o *Outgoing) next(r *recipient) (chunk.Ref, bool) {
+func (o *Outgoing) next(r *recipient) (chunk.Ref, lack) {
 	for int(r.at.File) < len(o.files) {
 		f := &o.files[r.at.File]
 		n := o.manifest.Chunks(r.at.File)
-		if f.failed == 0 && r.wanted.Has(r.at.File) && r.at.Index < n {
+		wanted := f.failed == 0 && r.wanted.Has(r.at.File) && !r.complete.Has(r.at.File)
+		if wanted && r.at.Index < n {
 			have := r.have[r.at.File]
 			if have == nil || !have.Has(r.at.Index) || !f.known.Has(r.at.Index) {
-				return r.at, true
+				return r.at, sendable
 			}
 			r.at.Index++
 			continue
 		}
-		if f.failed == 0 && r.wanted.Has(r.at.File) && r.announced < n {
+		if wanted && r.announced < n {
+			if r.queued >= window {
+				return r.at, later
+			}
 			o.announce(r, n)
 			continue // a long list takes several steps
 		}
 		r.at, r.announced = chunk.Ref{File: r.at.File + 1}, 0
 	}
-	return chunk.Ref{}, false
+	return chunk.Ref{}, nothing
 }
 
 // announce adds to the next Hashes message what is known of the recipient's present file and it has not been told, at
@@ -623,7 +712,7 @@ func (o *Outgoing) announce(r *recipient, need uint32) {
 func (o *Outgoing) flush(r *recipient) {
 	if len(r.runs) > 0 {
 		r.queued++
-		o.do(SendBulk{Peer: r.id, Head: wire.Hashes{Sender: o.key.Sender, Transfer: o.key.Transfer, Runs: r.runs}.Append(nil)})
+		o.do(SendBulk{Peer: r.id, Head: wire.Hashes{Sender: o.key.Sender, Transfer: r.transfer, Runs: r.runs}.Append(nil)})
 		r.runs, r.hashes = nil, 0
 	}
 }
@@ -634,9 +723,12 @@ func (o *Outgoing) send(r *recipient, first chunk.Ref) bool {
 	var m wire.Chunks
 	var data []*bulk.Buffer
 	total := uint32(0)
-	for ref, ok := first, true; ok; ref, ok = o.next(r) {
+	for ref, what := first, sendable; what == sendable; ref, what = o.next(r) {
 		n := o.manifest.Length(ref)
 		cost := wire.ChunkCost(n)
+		if len(data) == 0 {
+			cost += wire.MessageCost
+		}
 		entry := o.cache[ref]
 		if len(data) > 0 && (total+n > o.manifest.ChunkSize || len(m.Entries) == wire.MaxRun ||
 			entry == nil || entry.buffer == nil || r.spent+cost > r.credit || !o.allowed(r)) {
@@ -663,7 +755,7 @@ func (o *Outgoing) send(r *recipient, first chunk.Ref) bool {
 	}
 	o.flush(r)
 	if len(data) > 0 {
-		m.Sender, m.Transfer = o.key.Sender, o.key.Transfer
+		m.Sender, m.Transfer = o.key.Sender, r.transfer
 		r.queued++
 		o.do(SendBulk{Peer: r.id, Head: m.AppendHead(nil), Data: data})
 	}
@@ -685,11 +777,11 @@ func (o *Outgoing) sendEnd(r *recipient) {
 		}
 	}
 	if complete == 0 && failed != 0 {
-		o.control(r, wire.Cancel{Sender: o.key.Sender, Transfer: o.key.Transfer, Code: failed})
+		o.sendCancel(r, failed)
 		o.end(r, Failed, failureCodes[failed])
 		return
 	}
-	root := o.manifest.DeliveryRoot(o.key.Sender, o.key.Transfer, files, func(f uint32) wire.Hash {
+	root := o.manifest.DeliveryRoot(o.key.Sender, r.transfer, files, func(f uint32) wire.Hash {
 		root, ok := o.FileRoot(f)
 		if !ok {
 			panic("transfer: a file was sent whose hashes are not all known")
@@ -697,12 +789,12 @@ func (o *Outgoing) sendEnd(r *recipient) {
 		return root
 	})
 	o.flush(r)
-	r.ended = &wire.End{Transfer: o.key.Transfer, Root: root, Files: files}
+	r.ended, r.signed = true, &wire.End{Transfer: r.transfer, Root: root, Files: files}
 	if r.stored == r.total {
 		r.state = Verifying
 	}
 	r.queued++
-	o.do(SendBulk{Peer: r.id, End: r.ended})
+	o.do(SendBulk{Peer: r.id, End: r.signed})
 	o.changed()
 }
 
@@ -755,7 +847,7 @@ func (o *Outgoing) readAhead() {
 		ref, ahead := r.at, 0
 		for steps := 0; steps < readAheadSteps && int(ref.File) < len(o.files) &&
 			ahead < max(readAhead, int(o.manifest.ChunkSize)) && o.reading < maxReads; steps++ {
-			if o.files[ref.File].failed != 0 || !r.wanted.Has(ref.File) || ref.Index >= o.manifest.Chunks(ref.File) {
+			if o.files[ref.File].failed != 0 || !r.wanted.Has(ref.File) || r.complete.Has(ref.File) || ref.Index >= o.manifest.Chunks(ref.File) {
 				ref = chunk.Ref{File: ref.File + 1}
 				continue
 			}

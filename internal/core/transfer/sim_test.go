@@ -153,20 +153,24 @@ func (s *sim) step(e transfer.Event) {
 	}
 }
 
-func (p *simPeer) step(e transfer.Event) {
-	for _, effect := range p.in.Step(p.s.now, e) {
+func (p *simPeer) step(e transfer.Event) { p.stepOf(p.in, e) }
+
+func (p *simPeer) stepOf(in *transfer.Incoming, e transfer.Event) {
+	for _, effect := range in.Step(p.s.now, e) {
 		switch effect := effect.(type) {
 		case transfer.SendControl:
 			if p.up {
 				p.back = append(p.back, effect.Message)
 			}
 		case transfer.Store:
-			p.tasks = append(p.tasks, func() { p.store(effect) })
+			in := p.in
+			p.tasks = append(p.tasks, func() { p.store(in, effect) })
 		case transfer.Commit:
-			p.tasks = append(p.tasks, func() { p.step(transfer.Committed{Err: p.storeErr}) })
+			in := p.in
+			p.tasks = append(p.tasks, func() { p.stepOf(in, transfer.Committed{Err: p.storeErr}) })
 		case transfer.SendReceipt:
 			if p.up {
-				p.back = append(p.back, wire.Receipt{Transfer: p.s.key.Transfer, Root: effect.Root, Files: effect.Files, Signature: make([]byte, wire.SignatureSize)})
+				p.back = append(p.back, wire.Receipt{Transfer: p.in.Key().Transfer, Root: effect.Root, Files: effect.Files, Signature: make([]byte, wire.SignatureSize)})
 			}
 		case transfer.Discard:
 			clear(p.disk)
@@ -181,11 +185,8 @@ func (p *simPeer) step(e transfer.Event) {
 	}
 }
 
-func (p *simPeer) store(e transfer.Store) {
-	done := transfer.Stored{Err: p.storeErr}
-	for _, c := range e.Chunks {
-		done.Cost += wire.ChunkCost(c.RawLength)
-	}
+func (p *simPeer) store(in *transfer.Incoming, e transfer.Store) {
+	done := transfer.Stored{Err: p.storeErr, Cost: e.Cost}
 	for _, c := range e.Chunks {
 		if done.Err != nil {
 			break
@@ -202,16 +203,32 @@ func (p *simPeer) store(e transfer.Store) {
 		done.Done = append(done.Done, c.Chunk)
 	}
 	e.Buffer.Release()
-	p.step(done)
+	p.stepOf(in, done)
 }
 
 // control delivers the oldest control message to the recipient.
 func (p *simPeer) deliverControl() {
 	m := p.control[0]
 	p.control = p.control[1:]
-	if offer, ok := m.(wire.TransferOffer); ok && (p.in == nil || p.in.Progress().State.Final() && p.in.Progress().State != transfer.Done) {
-		p.in = transfer.NewIncoming(p.s.key, offer, p.s.now)
-		return
+	id := wire.ID{}
+	switch m := m.(type) {
+	case wire.TransferOffer:
+		id = m.Transfer
+		if key := (transfer.Key{Sender: p.s.key.Sender, Transfer: id}); p.in == nil || p.in.Key() != key {
+			p.in = transfer.NewIncoming(key, m, p.s.now)
+			return
+		}
+	case wire.ManifestPart:
+		id = m.Transfer
+	case wire.FileFailed:
+		id = m.Transfer
+	case wire.Cancel:
+		id = m.Transfer
+	case wire.Pause:
+		id = m.Transfer
+	}
+	if id != p.in.Key().Transfer {
+		return // of an attempt that is over
 	}
 	p.step(transfer.Received{Peer: p.s.key.Sender, Message: m})
 	if p.in.Ready() && !p.in.Accepted() && !p.in.Progress().State.Final() {
@@ -225,24 +242,31 @@ func (p *simPeer) deliverBulk() {
 	p.bulk = p.bulk[1:]
 	defer b.Release()
 	var message any
+	var id wire.ID
 	var err error
 	switch wire.BulkTypeOf(b.B) {
 	case wire.BulkHashes:
-		message, err = wire.ParseHashes(b.B)
+		var m wire.Hashes
+		m, err = wire.ParseHashes(b.B)
+		message, id = m, m.Transfer
 	case wire.BulkChunks:
 		var m wire.Chunks
 		m, err = wire.ParseChunks(b.B)
 		for _, e := range m.Entries {
 			p.received[chunk.Ref{File: e.File, Index: e.Index}]++
 		}
-		message = m
+		message, id = m, m.Transfer
 	default:
-		message, err = wire.ParseEnd(b.B)
+		var m wire.End
+		m, err = wire.ParseEnd(b.B)
+		message, id = m, m.Transfer
 	}
 	if err != nil {
 		p.s.t.Fatal(err)
 	}
-	p.step(transfer.ReceivedBulk{Peer: p.s.key.Sender, Message: message, Buffer: b})
+	if id == p.in.Key().Transfer {
+		p.step(transfer.ReceivedBulk{Peer: p.s.key.Sender, Message: message, Buffer: b})
+	}
 	if p.up {
 		p.s.step(transfer.Sent{Peer: p.id})
 	}

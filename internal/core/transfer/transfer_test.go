@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"tallow/internal/core/bulk"
 	"tallow/internal/core/chunk"
 	"tallow/internal/core/fault"
 	"tallow/internal/core/transfer"
@@ -121,7 +122,7 @@ func TestVanishing(t *testing.T) {
 	clear(gone.writes)
 	s.finished = false
 	s.connect(gone)
-	s.step(transfer.RetryPeer{Peer: gone.id})
+	s.step(transfer.RetryPeer{Peer: gone.id, Transfer: wire.ID{77}})
 	s.run(nil)
 	s.expectDone(gone)
 }
@@ -321,4 +322,281 @@ func TestMemory(t *testing.T) {
 	if waiting == 0 || waiting > 17<<20 {
 		t.Errorf("%d bytes wait for a disk that does nothing", waiting)
 	}
+}
+
+// TestRetry: cancelled or broken off at a random point and offered again over the same link, while the messages of the first
+// attempt are still on their way.
+func TestRetry(t *testing.T) {
+	for seed := range uint64(100) {
+		s := newSim(t, seed, 2, false, shapes["small"]...)
+		p := s.peers[member(0)]
+		s.connect(p)
+		s.connect(s.peers[member(1)])
+		steps := s.rand.IntN(60)
+		s.run(func() bool { steps--; return steps < 0 })
+		switch s.rand.IntN(3) {
+		case 0:
+			s.step(transfer.CancelPeer{Peer: p.id})
+		case 1:
+			if p.in != nil {
+				p.step(transfer.CancelAll{})
+			}
+		default:
+			s.step(transfer.CancelPeer{Peer: p.id})
+			if s.rand.IntN(2) == 0 {
+				s.cut(p, false)
+				s.connect(p)
+			}
+		}
+		if s.rand.IntN(2) == 0 {
+			steps = s.rand.IntN(20)
+			s.run(func() bool { steps--; return steps < 0 })
+		}
+		s.step(transfer.RetryPeer{Peer: p.id, Transfer: wire.ID{77}})
+		clear(p.writes)
+		s.run(nil)
+		if p.broken != nil {
+			t.Fatalf("seed %d: link broken: %v", seed, p.broken)
+		}
+		if state := s.state(p.id); state != transfer.Done && state != transfer.Cancelled {
+			t.Fatalf("seed %d: %+v", seed, s.out.Progress())
+		}
+		s.expectDone(s.peers[member(1)])
+	}
+}
+
+// TestSavingSurvives: a link that is lost while the recipient makes everything durable costs nothing, however long either takes.
+func TestSavingSurvives(t *testing.T) {
+	s := newSim(t, 1, 1, false, shapes["edges"]...)
+	p := s.peers[member(0)]
+	s.connect(p)
+	s.run(func() bool { return p.in != nil && p.in.Progress().State == transfer.Saving })
+	commit := p.tasks
+	p.tasks = nil
+	s.cut(p, false)
+	s.now = s.now.Add(transfer.Grace - time.Second)
+	p.step(transfer.Tick{})
+	s.step(transfer.Tick{})
+	s.connect(p)
+	s.run(nil)
+	s.now = s.now.Add(2 * transfer.Grace)
+	p.step(transfer.Tick{})
+	s.step(transfer.Tick{})
+	p.tasks = commit
+	s.run(nil)
+	s.expectDone(p)
+}
+
+// TestReceiptLost: the recipient is done, its receipt is lost with the link, and meanwhile a file fails at the sender.
+func TestReceiptLost(t *testing.T) {
+	s := newSim(t, 1, 1, false, 3*chunkSize, 5)
+	p := s.peers[member(0)]
+	s.connect(p)
+	s.run(func() bool { return p.finished })
+	s.cut(p, false)
+	s.readErr = func(chunk.Ref) error { return transfer.ErrSourceChanged }
+	s.connect(p)
+	s.run(nil)
+	s.expectDone(p)
+	if !s.finished {
+		t.Error("not finished")
+	}
+}
+
+// TestAcceptAfterReconnection: the person accepts when the link is back and the offer not yet repeated.
+func TestAcceptAfterReconnection(t *testing.T) {
+	s := newSim(t, 1, 1, false, shapes["edges"]...)
+	p := s.peers[member(0)]
+	p.answer = func(*simPeer) {}
+	s.connect(p)
+	s.run(nil)
+	s.cut(p, false)
+	s.connect(p)
+	p.step(transfer.AcceptFiles{})
+	s.run(nil)
+	s.expectDone(p)
+}
+
+// TestEndedWhileApart: what ends while there is no link is told when there is one again, and nobody is asked twice.
+func TestEndedWhileApart(t *testing.T) {
+	asked := 0
+	s := newSim(t, 1, 2, false, shapes["large"]...)
+	p, q := s.peers[member(0)], s.peers[member(1)]
+	q.answer = func(*simPeer) { asked++ }
+	s.connect(p)
+	s.connect(q)
+	s.run(func() bool { return len(p.writes) > 2 && asked > 0 })
+	s.cut(p, false)
+	s.cut(q, false)
+	s.step(transfer.CancelPeer{Peer: p.id})
+	q.step(transfer.DeclineOffer{})
+	s.connect(p)
+	s.connect(q)
+	before := asked
+	s.run(nil)
+	if got := p.in.Progress(); got.State != transfer.Cancelled || got.Code != fault.CancelledByPeer {
+		t.Errorf("cancelled: %+v", got)
+	}
+	if got := s.out.Progress()[1]; got.State != transfer.Declined || asked != before {
+		t.Errorf("declined: %+v, asked %d times more", got, asked-before)
+	}
+}
+
+// TestSmallWindow: many transfers share the budget until little more than a chunk is left for each; none stalls.
+func TestSmallWindow(t *testing.T) {
+	s := newSim(t, 1, 1, false, 20*chunkSize, 7)
+	p := s.peers[member(0)]
+	p.answer = func(p *simPeer) {
+		p.in.SetShare(1 << 20)
+		p.step(transfer.AcceptFiles{})
+	}
+	s.connect(p)
+	for range 5000 { // without a Tick: nothing may wait for one
+		if s.finished {
+			break
+		}
+		done := s.idle()
+		s.run(func() bool { d := done; done = s.idle(); return d || done })
+		if done {
+			break
+		}
+	}
+	s.expectDone(p)
+}
+
+// TestMaliciousRecipient: claims about what it has cost the sender nothing but the claims.
+func TestMaliciousRecipient(t *testing.T) {
+	files := wire.NewBitmap(2)
+	files.Set(0)
+	files.Set(1)
+	for name, messages := range map[string][]wire.ControlMessage{
+		"complete without ever having been told a hash": {wire.Accept{Credit: 1 << 40, Files: files, Complete: files}},
+		"have beyond the file":                          {wire.Have{File: 0, Runs: []wire.Run{{First: 1, Count: 1 << 31}}}},
+		"have of no file":                               {wire.Have{File: 9}},
+		"bitmap of another length":                      {wire.Accept{Files: wire.NewBitmap(20), Complete: wire.NewBitmap(20)}},
+		"two accepts":                                   {wire.Accept{Files: files, Complete: wire.NewBitmap(2)}, wire.Accept{Files: files, Complete: wire.NewBitmap(2)}},
+		"credit taken back":                             {wire.Accept{Credit: 5, Files: files, Complete: wire.NewBitmap(2)}, wire.Credit{Granted: 4}},
+		"more stored than there is":                     {wire.Accept{Credit: 5, Files: files, Complete: wire.NewBitmap(2)}, wire.Credit{Granted: 6, Stored: 1 << 50}},
+		"receipt out of nothing":                        {wire.Receipt{Files: files}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSim(t, 1, 2, false, 3*chunkSize, 5)
+			evil := s.peers[member(0)]
+			s.connect(evil)
+			evil.control = nil
+			for _, m := range messages {
+				switch m := m.(type) {
+				case wire.Accept:
+					m.Transfer = s.key.Transfer
+					s.step(transfer.Received{Peer: evil.id, Message: m})
+				case wire.Have:
+					m.Transfer = s.key.Transfer
+					s.step(transfer.Received{Peer: evil.id, Message: m})
+				case wire.Credit:
+					m.Transfer = s.key.Transfer
+					s.step(transfer.Received{Peer: evil.id, Message: m})
+				case wire.Receipt:
+					m.Transfer = s.key.Transfer
+					s.step(transfer.Received{Peer: evil.id, Message: m})
+				}
+			}
+			evil.bulk = nil
+			if s.state(evil.id) == transfer.Done {
+				t.Error("done")
+			}
+			s.connect(s.peers[member(1)])
+			s.run(func() bool { evil.bulk, evil.control = nil, nil; return s.state(member(1)).Final() })
+			s.expectDone(s.peers[member(1)])
+		})
+	}
+}
+
+// TestMaliciousSender: what was not announced, not wanted or not granted never reaches the disk.
+func TestMaliciousSender(t *testing.T) {
+	key := transfer.Key{Sender: wire.ID{9}, Transfer: wire.ID{8}}
+	data := make([]byte, chunkSize)
+	chunks := func(file, index uint32, n int) wire.Chunks {
+		m := wire.Chunks{Sender: key.Sender, Transfer: key.Transfer, Data: data[:n]}
+		m.Entries = []wire.ChunkEntry{{File: file, Index: index, RawLength: uint32(n), Length: uint32(n)}}
+		return m
+	}
+	hashes := func(file, first uint32, n int) wire.Hashes {
+		return wire.Hashes{Sender: key.Sender, Transfer: key.Transfer, Runs: []wire.HashRun{{File: file, First: first, List: make([]byte, 32*n)}}}
+	}
+	for _, test := range []struct {
+		name     string
+		messages []any
+		violates bool
+	}{
+		{"chunk without its hash", []any{chunks(0, 0, chunkSize)}, false},
+		{"chunk of a file that was not asked for", []any{hashes(1, 0, 1), chunks(1, 0, 5)}, false},
+		{"chunk of no file", []any{chunks(7, 0, 5)}, true},
+		{"chunk beyond the file", []any{chunks(0, 3, chunkSize)}, true},
+		{"chunk of a wrong length", []any{chunks(0, 0, 5)}, true},
+		{"gap in the hashes", []any{hashes(0, 1, 1)}, true},
+		{"hashes beyond the file", []any{hashes(0, 0, 4)}, true},
+		{"hashes of no file", []any{hashes(9, 0, 1)}, true},
+		{"end before everything was announced", []any{wire.End{Transfer: key.Transfer, Files: wire.Bitmap{1}}}, true},
+		{"end before everything was sent", []any{hashes(0, 0, 3), wire.End{Transfer: key.Transfer, Files: wire.Bitmap{1}}}, true},
+		{"end with a file that was not asked for", []any{wire.End{Transfer: key.Transfer, Files: wire.Bitmap{3}}}, true},
+		{"end with a bad bitmap", []any{wire.End{Transfer: key.Transfer, Files: wire.Bitmap{0xff}}}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m, err := chunk.NewManifest(chunkSize, []wire.FileEntry{{Size: 3 * chunkSize, Path: "a"}, {Size: 5, Path: "b"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			now := time.Unix(1, 0)
+			in := transfer.NewIncoming(key, wire.TransferOffer{Transfer: key.Transfer, ChunkSize: chunkSize, Files: 2, TotalSize: m.Total,
+				ManifestLength: uint32(len(m.Encoded)), ManifestHash: m.Hash}, now)
+			in.Step(now, transfer.Received{Peer: key.Sender, Message: wire.ManifestPart{Transfer: key.Transfer, Data: m.Encoded}})
+			in.Step(now, transfer.AcceptFiles{Files: []uint32{0}})
+			var pool bulk.Pool
+			violated := false
+			for _, message := range test.messages {
+				b := pool.Get(1)
+				for _, e := range in.Step(now, transfer.ReceivedBulk{Peer: key.Sender, Message: message, Buffer: b}) {
+					switch e.(type) {
+					case transfer.Store, transfer.Commit:
+						t.Errorf("%T", e)
+					case transfer.Violation:
+						violated = true
+					}
+				}
+				b.Release()
+			}
+			if violated != test.violates {
+				t.Errorf("violation: %v, want %v", violated, test.violates)
+			}
+		})
+	}
+	t.Run("more than was granted", func(t *testing.T) {
+		m, err := chunk.NewManifest(chunkSize, []wire.FileEntry{{Size: 1000 * chunkSize, Path: "a"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := time.Unix(1, 0)
+		in := transfer.NewIncoming(key, wire.TransferOffer{Transfer: key.Transfer, ChunkSize: chunkSize, Files: 1, TotalSize: m.Total,
+			ManifestLength: uint32(len(m.Encoded)), ManifestHash: m.Hash}, now)
+		in.Step(now, transfer.Received{Peer: key.Sender, Message: wire.ManifestPart{Transfer: key.Transfer, Data: m.Encoded}})
+		in.Step(now, transfer.AcceptFiles{})
+		var pool bulk.Pool
+		b := pool.Get(1)
+		in.Step(now, transfer.ReceivedBulk{Peer: key.Sender, Message: hashes(0, 0, 1000), Buffer: b})
+		taken := 0
+		for i := range uint32(1000) {
+			for _, e := range in.Step(now, transfer.ReceivedBulk{Peer: key.Sender, Message: chunks(0, i, chunkSize), Buffer: b}) {
+				switch e.(type) {
+				case transfer.Store:
+					taken++
+				case transfer.Violation:
+					if taken*chunkSize > transfer.CreditBudget {
+						t.Errorf("%d chunks taken", taken)
+					}
+					return
+				}
+			}
+		}
+		t.Error("never refused")
+	})
 }

@@ -18,6 +18,9 @@ const (
 	MaxRun    = 1024 // chunks in one Chunks
 )
 
+// MessageCost is what a Chunks message costs in credit, besides its chunks: a recipient does work for each.
+const MessageCost = 4096
+
 // ChunkCost is what a chunk of n bytes costs in credit.
 func ChunkCost(n uint32) uint64 { return uint64(n) + 64 }
 

@@ -14,6 +14,7 @@ const (
 	ControlRekey        ControlType = 5
 	ControlRekeyed      ControlType = 6
 	ControlBye          ControlType = 7
+	ControlRoster       ControlType = 8
 	ControlOffer        ControlType = 16
 	ControlManifestPart ControlType = 17
 	ControlHave         ControlType = 18
@@ -37,6 +38,7 @@ const (
 	MinChunkSize    = 64 << 10
 	MaxChunkSize    = 4 << 20
 	maxBitmap       = (MaxFiles + 7) / 8
+	maxRosterBody   = 16384
 )
 
 // ByeCode says why a member closes a link.
@@ -101,6 +103,9 @@ type Rekeyed struct {
 // Bye closes the link.
 type Bye struct{ Code ByeCode }
 
+// RosterUpdate carries a roster to a member whose link to the owner is open, so that no hub can withhold it.
+type RosterUpdate struct{ Body []byte } // of a Roster, signature included
+
 // TransferOffer offers files. Its manifest follows in ManifestPart messages.
 type TransferOffer struct {
 	Transfer       ID
@@ -135,6 +140,7 @@ type Accept struct {
 	Transfer ID
 	Credit   uint64
 	Files    Bitmap
+	Complete Bitmap // of these, the files of which the recipient has every hash and chunk
 }
 
 // Decline refuses an offer.
@@ -185,6 +191,7 @@ func (Pong) ControlType() ControlType          { return ControlPong }
 func (Rekey) ControlType() ControlType         { return ControlRekey }
 func (Rekeyed) ControlType() ControlType       { return ControlRekeyed }
 func (Bye) ControlType() ControlType           { return ControlBye }
+func (RosterUpdate) ControlType() ControlType  { return ControlRoster }
 func (TransferOffer) ControlType() ControlType { return ControlOffer }
 func (ManifestPart) ControlType() ControlType  { return ControlManifestPart }
 func (Have) ControlType() ControlType          { return ControlHave }
@@ -218,6 +225,10 @@ func (m Rekeyed) Append(b []byte) []byte {
 
 func (m Bye) Append(b []byte) []byte { return append(b, byte(ControlBye), byte(m.Code)) }
 
+func (m RosterUpdate) Append(b []byte) []byte {
+	return appendBytes16(append(b, byte(ControlRoster)), m.Body, maxRosterBody)
+}
+
 func (m TransferOffer) Append(b []byte) []byte {
 	must(len(m.Participants) > 0 && len(m.Participants) <= MaxParticipants, "number of participants")
 	b = append(append(append(b, byte(ControlOffer)), m.Transfer[:]...), flag(m.LateJoiners, 1))
@@ -247,7 +258,8 @@ func (m Have) Append(b []byte) []byte {
 
 func (m Accept) Append(b []byte) []byte {
 	b = append(append(b, byte(ControlAccept)), m.Transfer[:]...)
-	return appendBytes16(appendU64(b, m.Credit), m.Files, maxBitmap)
+	b = appendBytes16(appendU64(b, m.Credit), m.Files, maxBitmap)
+	return appendBytes16(b, m.Complete, maxBitmap)
 }
 
 func (m Decline) Append(b []byte) []byte {
@@ -299,6 +311,8 @@ func ParseControl(p []byte) (ControlMessage, error) {
 		m = Rekeyed{d.u32(), d.bytes(KEMCiphertextSize)}
 	case ControlBye:
 		m = Bye{ByeCode(d.oneOf(d.u8(), uint8(ByeLeft), uint8(ByeReplaced)))}
+	case ControlRoster:
+		m = RosterUpdate{d.bytes16(maxRosterBody)}
 	case ControlOffer:
 		m = d.transferOffer()
 	case ControlManifestPart:
@@ -310,7 +324,7 @@ func ParseControl(p []byte) (ControlMessage, error) {
 	case ControlHave:
 		m = d.have()
 	case ControlAccept:
-		m = Accept{d.id(), d.u64(), d.bytes16(maxBitmap)}
+		m = Accept{d.id(), d.u64(), d.bytes16(maxBitmap), d.bytes16(maxBitmap)}
 	case ControlDecline:
 		m = Decline{d.id(), d.text8(200)}
 	case ControlCredit:

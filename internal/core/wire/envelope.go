@@ -139,7 +139,7 @@ func ParseAck(p []byte) (m Ack, err error) {
 	return m, d.end()
 }
 
-// Restart is an ICE restart's offer or answer, or, with an empty SDP, a request for one.
+// Restart is an ICE restart's offer or answer.
 type Restart struct {
 	Generation uint32 // counts the restarts of a session, from 1
 	SDP        string
