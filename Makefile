@@ -26,10 +26,11 @@ run: build
 wasm_exec.js: $(shell $(GO) env GOROOT)/lib/wasm/wasm_exec.js
 	cp $< $@
 
+# Without inlining our own packages are 40 kB smaller on the wire, and no slower where it counts: in WebCrypto and the browser.
 # -trimpath and an empty build id make two builds of the same sources the same bytes.
 $(WASM): $(GO_SOURCES)
 	@mkdir -p bin
-	$(JS) $(GO) build -trimpath -ldflags='-s -w -buildid=' -o $@ ./wasm
+	$(JS) $(GO) build -trimpath -gcflags='tallow/...=-l' -ldflags='-s -w -buildid=' -o $@ ./wasm
 
 web/dist/build.json: $(WASM) $(WEB_SOURCES) web/pack/main.go
 	$(GO) run ./web/pack -wasm $(WASM)
@@ -50,8 +51,10 @@ vet:
 	$(JS) $(GO) vet $(CLIENT)
 
 staticcheck:
-	$(GO) tool staticcheck ./...
-	$(JS) $(GO) tool staticcheck $(CLIENT)
+	@mkdir -p bin
+	$(GO) build -o bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+	bin/staticcheck ./...
+	$(JS) bin/staticcheck $(CLIENT)
 
 unit: $(SERVER)
 	$(GO) test -race -timeout 10m ./...

@@ -1,8 +1,9 @@
 // The JS API alone, as tallow.d.ts describes it.
 
 import assert from "node:assert/strict";
+import fs from "node:fs";
 import test from "node:test";
-import { CHUNK, startBrowser, startServer } from "./harness.mjs";
+import { CHUNK, startBrowser, startServer, tempDir, writeFile } from "./harness.mjs";
 import { startMember } from "./member.mjs";
 
 // Functions given to evaluate run in the page, where member.mjs has left "me".
@@ -257,4 +258,137 @@ test("decline, cancel, signal, arguments, events, close", { timeout: 240_000 }, 
     assert.deepEqual(after, { state: "closed", code: "room-closed", again: "room-closed" });
     await owner.evaluate(() => me.until(() => me.room.peers.length === 1));
   });
+});
+
+test("a file that fails costs only itself, and is told", { timeout: 120_000 }, async (t) => {
+  const { owner, members } = await roomOf(t, 2);
+  const folder = tempDir(t);
+  const gone = await writeFile(folder, "gone.bin", CHUNK + 1);
+  const stays = await writeFile(folder, "stays.bin", 2 * CHUNK);
+  const input = await owner.evaluateHandle(() => document.body.appendChild(Object.assign(document.createElement("input"), { type: "file", multiple: true })));
+  const chooser = /** @type {import("puppeteer-core").ElementHandle<HTMLInputElement>} */ (input.asElement());
+  await chooser.uploadFile(gone.file);
+  fs.rmSync(gone.file);
+  // Nobody has looked at it, and now it seems to be empty.
+  assert.match(await owner.evaluate((chosen) => me.code(me.room.send(chosen.files).finished), chooser), /^file-(changed|unreadable)$/);
+
+  await writeFile(folder, "gone.bin", CHUNK + 1);
+  await chooser.uploadFile(gone.file, stays.file);
+  assert.deepEqual(await chooser.evaluate((chosen) => Array.from(chosen.files ?? [], (file) => file.size)), [CHUNK + 1, 2 * CHUNK]);
+  fs.rmSync(gone.file);
+  const sent = owner.evaluate(async (chosen) => {
+    const { successfulRecipients, failedRecipients, ledger } = await me.room.send(chosen.files).finished;
+    return {
+      successful: successfulRecipients.length,
+      failed: failedRecipients.map((r) => r.name).sort(),
+      ledger: ledger.find((entry) => entry.name === "member 1").files.map((f) => f.outcome),
+    };
+  }, chooser);
+  const [both, onlyGone] = await Promise.all(
+    members.map((page, i) =>
+      page.evaluate(async (wanted) => {
+        const transfer = (await me.offer()).accept({ files: wanted });
+        try {
+          const { files, failed } = await transfer.finished;
+          return { state: transfer.state, files: await Promise.all(files.map(async (f) => [f.path, await me.sha256(await f.file())])), failed };
+        } catch (error) {
+          return { state: transfer.state, code: error.code };
+        }
+      }, [[0, 1], [0]][i]),
+    ),
+  );
+  assert.deepEqual(both.files, [["stays.bin", stays.sha256]]);
+  assert.deepEqual(both.failed.map((f) => [f.name, f.path, f.complete]), [["gone.bin", "gone.bin", false]]);
+  assert.match(both.failed[0].code, /^file-(changed|unreadable)$/);
+  assert.equal(both.state, "failed", "part of a delivery is no success");
+  assert.match(onlyGone.code, /^file-(changed|unreadable)$/, "nothing has arrived: it rejects");
+  assert.deepEqual(await sent, {
+    successful: 0,
+    failed: ["member 1", "member 2"],
+    ledger: ["failed", "verified"],
+  });
+});
+
+test("a retry ends, whoever it is for", { timeout: 120_000 }, async (t) => {
+  const { owner, members } = await roomOf(t, 2);
+  const [leaves, stays] = members;
+  const ids = owner.evaluate(async () => {
+    const transfer = me.room.send(new File([me.blob(1000, 1)], "a.bin"));
+    Object.assign(me, { transfer });
+    await transfer.finished;
+    return Object.fromEntries(transfer.recipients.map((r) => [r.name, r.peer]));
+  });
+  await Promise.all(members.map((page) => page.evaluate(async () => (await me.offer()).decline())));
+  const { "member 1": left, "member 2": there } = await ids;
+  await leaves.evaluate(() => me.room.leave());
+  await owner.evaluate(() => me.meets(1));
+
+  const retry = (id) =>
+    owner.evaluate(async (to) => {
+      const before = me.transfer.finished;
+      await me.transfer.retry(to);
+      const { finished } = me.transfer;
+      const result = await Promise.race([finished, new Promise((resolve) => setTimeout(resolve, 20_000, "never settled"))]);
+      if (typeof result === "string") return result;
+      return { again: finished !== before, codes: Object.fromEntries(result.ledger.map((entry) => [entry.peer, entry.code ?? entry.state])) };
+    }, id);
+  assert.deepEqual(await retry(left), { again: true, codes: { [left]: "peer-gone", [there]: "declined" } });
+  assert.deepEqual(await retry(left), { again: true, codes: { [left]: "peer-gone", [there]: "declined" } });
+  const [result] = await Promise.all([retry(there), stays.evaluate(async () => void (await (await me.offer()).accept().finished))]);
+  assert.deepEqual(result, { again: true, codes: { [left]: "peer-gone", [there]: "done" } });
+  assert.deepEqual(await retry(there), { again: false, codes: { [left]: "peer-gone", [there]: "done" } }, "nothing to do for one who has it");
+
+  const refused = await owner.evaluate(async (to) => {
+    const before = me.transfer.finished;
+    await me.room.leave();
+    return { code: await me.code(me.transfer.retry(to)), same: me.transfer.finished === before };
+  }, left);
+  assert.deepEqual(refused, { code: "room-closed", same: true }, "a retry that is refused changes nothing");
+});
+
+test("an accept that fails leaves the offer to be answered", { timeout: 120_000 }, async (t) => {
+  const { owner, members } = await roomOf(t, 1);
+  const [member] = members;
+  const send = () =>
+    owner.evaluate(async () => {
+      me.transfer = me.room.send(new File([me.blob(1000, 1)], "a.bin"));
+    });
+  /** What the browser says of its space from now on. @param {string} estimate */
+  const space = (estimate) =>
+    member.evaluate((body) => {
+      StorageManager.prototype.estimate = /** @type {any} */ (new Function(body));
+    }, estimate);
+  const accept = () =>
+    member.evaluate(async () => {
+      const offer = await me.offer();
+      const code = await me.code(offer.accept().finished);
+      return { code, open: me.room.offers.map((other) => other === offer) };
+    });
+
+  await member.evaluate(() => Object.assign(me, { estimate: StorageManager.prototype.estimate }));
+  await send();
+  await space("return Promise.resolve({ quota: 1000, usage: 999 })");
+  assert.deepEqual(await accept(), { code: "disk-full", open: [true] });
+  await space("return Promise.reject(new Error('broken'))");
+  assert.deepEqual(await accept(), { code: "storage-failed", open: [true] });
+  await space("return me.estimate.call(this)");
+  assert.deepEqual(await accept(), { code: "resolved", open: [] });
+
+  // It is withdrawn while the browser still looks for space.
+  await space("return new Promise((resolve) => (me.answer = resolve))");
+  await send();
+  await member.evaluate(async () => {
+    me.first = await me.offer();
+    me.accepting = me.code(me.first.accept().finished);
+    await me.until(() => me.answer);
+  });
+  await owner.evaluate(() => me.transfer.cancel());
+  await send();
+  const left = await member.evaluate(async () => {
+    await me.offer(); // which comes after the cancelling
+    me.answer({ quota: 1000, usage: 999 });
+    const code = await me.accepting;
+    return { ended: code !== "resolved", first: me.room.offers.includes(me.first), open: me.room.offers.length };
+  });
+  assert.deepEqual(left, { ended: true, first: false, open: 1 });
 });

@@ -109,6 +109,50 @@ test("a reload comes back as the same member, the owner as the owner", { timeout
   }, link), []);
 });
 
+test("an owner's reload keeps who may come in", { timeout: 120_000 }, async (t) => {
+  const server = await startServer(t);
+  const { browser } = await startBrowser(t);
+  const [owner, one, two, three] = await Promise.all([1, 2, 3, 4].map(() => startMember(browser, server.url)));
+  const link = await owner.evaluate(async () => {
+    me.watch(await me.tallow.createRoom({ name: "owner", admission: "approval", maxRecipients: 2 }));
+    await me.room.lock();
+    return me.room.link;
+  });
+  /** What joining ends with. @param {import("puppeteer-core").Page} page */
+  const ask = (page) =>
+    page.evaluate((to) => me.code(me.tallow.joinRoom(to, { name: "guest", remember: false, signal: AbortSignal.timeout(30_000) })), link);
+  /** Lets in who asks. */
+  const approve = () =>
+    owner.evaluate(async () => {
+      const { id } = await me.until(() => me.events.find((e) => e.type === "joinrequest"));
+      me.events = [];
+      await me.room.approve(id);
+    });
+  /** @param {any} [options] */
+  const comeBack = async (options = {}) => {
+    await reload(owner);
+    return owner.evaluate(
+      async (to, given) => {
+        const room = await me.tallow.joinRoom(to, { name: "owner", ...given });
+        me.watch(room);
+        return { owner: room.self.owner, locked: room.locked };
+      },
+      link,
+      options,
+    );
+  };
+
+  assert.equal(await ask(one), "room-locked");
+  assert.deepEqual(await comeBack(), { owner: true, locked: true });
+  assert.equal(await ask(one), "room-locked", "it is still locked");
+  await owner.evaluate(() => me.room.lock(false));
+  for (const page of [one, two]) assert.deepEqual(await Promise.all([ask(page), approve()]), ["resolved", undefined], "the owner is still asked");
+  assert.equal(await ask(three), "room-full", "the limit is still the same");
+
+  assert.deepEqual(await comeBack({ admission: "auto", maxRecipients: 3 }), { owner: true, locked: false });
+  assert.equal(await ask(three), "resolved", "what is given anew counts");
+});
+
 /** Loads the page anew, with the API. @param {import("puppeteer-core").Page} page */
 async function reload(page) {
   await page.reload();

@@ -156,6 +156,7 @@ function showRoom(entered) {
   byId("copy-link", HTMLButtonElement).disabled = false;
   byId("share-link", HTMLButtonElement).hidden = !navigator.share;
   byId("owner-controls", HTMLElement).hidden = !entered.self.owner;
+  showLock(entered.locked);
   showOwnName();
   entered.addEventListener("statechange", ({ detail }) => room === entered && showState(detail));
   entered.addEventListener("error", ({ detail }) => {
@@ -307,7 +308,7 @@ function connectControls() {
     const locked = lock.getAttribute("aria-pressed") !== "true";
     try {
       await room?.lock(locked);
-      showLock(locked);
+      showLock(Boolean(room?.locked));
     } catch (error) {
       complain(error);
     }

@@ -80,8 +80,10 @@ export default function channels(host) {
 
     /** 0, or -1 when the channel does not take it. @param {number} handle @param {number} ptr @param {number} length */
     channel_send(handle, ptr, length) {
+      const state = watched.get(handle);
+      if (!state) return -1;
       try {
-        watched.get(handle).channel.send(host.bytes(ptr, length));
+        state.channel.send(host.bytes(ptr, length));
         return 0;
       } catch {
         return -1;

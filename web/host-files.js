@@ -248,7 +248,7 @@ const trusted = (() => {
 })();
 
 /**
- * @param {import("./host.js").HostContext} host @param {ReturnType<createReader>} reader
+ * @param {import("./host.js").HostContext} host @param {ReturnType<typeof createReader>} reader
  * @param {string} directory @param {string} workerURL
  * @returns {Promise<Backend>}
  */
@@ -366,7 +366,7 @@ async function openDisk(host, reader, directory, workerURL) {
 }
 
 /**
- * @param {import("./host.js").HostContext} host @param {ReturnType<createReader>} reader
+ * @param {import("./host.js").HostContext} host @param {ReturnType<typeof createReader>} reader
  * @param {number} limit bytes @param {string} refusal
  * @returns {Backend}
  */

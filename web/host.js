@@ -8,7 +8,7 @@
 /**
  * What the parts of the host share.
  * @typedef {object} HostContext
- * @property {(ptr: number, length: number) => Uint8Array} bytes a view of Go's memory, valid until Go runs again
+ * @property {(ptr: number, length: number) => Uint8Array<ArrayBuffer>} bytes a view of Go's memory, valid until Go runs again
  * @property {(ptr: number, length: number) => string} text UTF-8 in Go's memory
  * @property {(handle: number) => any} object the object behind a handle, or undefined
  * @property {(object: any) => number} attach keeps an object and returns its handle
@@ -16,7 +16,7 @@
  */
 
 /**
- * @param {{ importObject: any, _inst?: any }} go the instance of Go's runtime support (wasm_exec.js), before it runs
+ * @param {{ importObject: any, _inst?: any, exited?: boolean }} go the instance of Go's runtime support (wasm_exec.js), before it runs
  * @param {((host: HostContext) => Record<string, Function>)[]} parts
  */
 export function createHost(go, parts) {
@@ -27,7 +27,7 @@ export function createHost(go, parts) {
   let queue = [];
   let head = 0;
   let scheduled = false;
-  /** @type {Uint8Array} */
+  /** @type {Uint8Array<ArrayBuffer>} */
   let memory = new Uint8Array(0);
   const decoder = new TextDecoder();
 

@@ -16,6 +16,9 @@ const lockPrefix = "tallow identity ";
  * @property {string} name
  * @property {boolean} owner
  * @property {string[]} members of an own room: the roster, so that whoever was in it still is
+ * @property {"auto" | "approval"} [admission] of an own room, as the next two
+ * @property {number} [maxRecipients]
+ * @property {boolean} [locked]
  * @property {number} entered ms since 1970
  */
 

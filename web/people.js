@@ -134,7 +134,8 @@ class Row {
     if (remove) {
       this.#remove = el("button", { type: "button", class: "small quiet" }, "Remove");
       this.#remove.addEventListener("click", () => {
-        if (confirm(`Remove ${this.#peer.name} from the room? They cannot come back.`)) remove().catch(complain);
+        const name = this.#peer.name || "this person";
+        if (confirm(`Remove ${name} from the room? Whoever has the link can come back as somebody new; lock the room to prevent that.`)) remove().catch(complain);
       });
       this.element.append(this.#remove);
     }

@@ -37,7 +37,7 @@ export type ErrorCode =
   | "handshake-failed" // the other member could not prove who it is
   | "rekey-timeout" // the other member did not answer a key change
   | "file-changed" // a file is not what it was when it was offered
-  | "file-unreadable" // a file cannot be read
+  | "file-unreadable" // a file cannot be read; some browsers say so of changed files too
   | "disk-full" // the recipient has no room
   | "storage-failed" // the recipient cannot write
   | "integrity" // received data is not what was announced
@@ -89,9 +89,10 @@ export class Tallow {
    * `link-version`, `owner-away`, `room-full`, `room-locked`, `join-denied`, `removed`, `server-unreachable`,
    * `server-refused`, `server-full`, `rate-limited`, or the reason of the signal.
    *
-   * When this browser was in that room before and did not leave it, it enters as the same member, and the owner as the owner.
+   * When this browser was in that room before and did not leave it, it enters as the same member, and the owner as the owner: with its
+   * OwnerOptions and lock as they were, except those that are given here.
    */
-  joinRoom(link: string | URL, options?: RoomOptions & JoinOptions): Promise<Room>;
+  joinRoom(link: string | URL, options?: RoomOptions & JoinOptions & OwnerOptions): Promise<Room>;
   /** The rooms that this browser was in, did not leave, and has not open now: to be entered again with joinRoom(link). */
   remembered(): Promise<RememberedRoom[]>;
   /** Forgets a remembered room, and with it who we were there. */
@@ -127,6 +128,7 @@ export interface RoomOptions {
   signal?: AbortSignal;
 }
 
+/** For the owner; kept for its coming back. */
 export interface OwnerOptions {
   /** How many others may be in the room: 1 to 63. Default 10. The server may allow fewer. */
   maxRecipients?: number;
@@ -185,17 +187,22 @@ export class Room extends EventTarget {
   /** The transfers of this page, oldest first; ended ones stay. */
   readonly transfers: readonly (OutgoingTransfer | IncomingTransfer)[];
   readonly state: RoomState;
+  /** Owner: whether it lets nobody new in. */
+  readonly locked: boolean;
 
   /**
-   * Offers files to members. Sizes are taken now: a file that changes later fails with `file-changed`. Throws
-   * `invalid-argument`, `no-recipients` (nobody is there), `unknown-peer`, `too-large`, or `room-closed`.
+   * Offers files to members. Sizes are taken now: a file that changes later fails with `file-changed`, or with `file-unreadable` where the
+   * browser does not tell the two apart, as Chromium does not. Throws `invalid-argument`, `no-recipients` (nobody is there), `unknown-peer`, `too-large`, or `room-closed`.
    */
   send(items: Sendable | Iterable<Sendable>, options?: SendOptions): OutgoingTransfer;
   /** Owner: lets nobody new in, or lets them in again. */
   lock(locked?: boolean): Promise<void>;
   /** Owner: answers a `joinrequest`. */
   approve(id: string, admit?: boolean): Promise<void>;
-  /** Owner: removes a member, for good. */
+  /**
+   * Owner: removes a member and refuses its identity for as long as this page is in the room. Whoever holds the link can come back under a new
+   * identity: lock the room, too.
+   */
   remove(id: string): Promise<void>;
   /** Ends all transfers and leaves. Safe to call again. */
   leave(): Promise<void>;
@@ -284,8 +291,8 @@ export class Offer {
   readonly files: readonly FileInfo[];
   readonly totalSize: number;
   /**
-   * Throws `invalid-argument` when it was answered already, `unknown-transfer` when it is gone. A transfer that fails with `disk-full` or
-   * `storage-failed` before it begins leaves the offer open: it is in `room.offers` again.
+   * Throws `invalid-argument` when it was answered already, `unknown-transfer` when it is gone. A transfer that fails before it begins, with
+   * `disk-full` or `storage-failed` say, leaves the offer open: it is in `room.offers` again, unless it has been withdrawn.
    */
   accept(options?: AcceptOptions): IncomingTransfer;
   /** `reason` is shown to the sender; at most 200 bytes of UTF-8. */
@@ -358,8 +365,8 @@ export abstract class Transfer<Result = OutgoingResult | IncomingResult> extends
    */
   readonly state: DeliveryState;
   /**
-   * Resolves or rejects once, when it is over: see OutgoingResult and IncomingResult. Nobody needs to wait for it: a rejection that nobody
-   * observes is no unhandledrejection.
+   * Resolves or rejects once, when it is over: see OutgoingResult and IncomingResult. A retry of a transfer that is over makes a new one. Nobody
+   * needs to wait for it: a rejection that nobody observes is no unhandledrejection.
    */
   readonly finished: Promise<Result>;
   /** pause, resume and cancel do nothing once it is over. */
@@ -380,7 +387,10 @@ export class OutgoingTransfer extends Transfer<OutgoingResult> {
   readonly recipients: readonly Delivery[];
   /** Cancels for one recipient, or for all. */
   cancel(peer?: string | Peer): Promise<void>;
-  /** Offers it again to a recipient for whom it failed, was declined or was cancelled. */
+  /**
+   * Offers it again to a recipient for whom it failed, was declined or was cancelled; does nothing for others. For one who has left the room it
+   * fails again at once.
+   */
   retry(peer: string | Peer): Promise<void>;
   /** Limits each recipient from now on, in bytes per second; 0: no limit. */
   setBandwidthLimit(perRecipient: number): Promise<void>;
@@ -398,8 +408,8 @@ export class IncomingTransfer extends Transfer<IncomingResult> {
 }
 
 /**
- * How a send ended. It resolves however few succeeded; it rejects only when the offer could not be made at all, or with
- * `room-closed` when the room closed under it.
+ * How a send ended. It resolves however few succeeded; it rejects only when the offer could not be made at all (with `file-changed` when
+ * a file had gone already, say), or with `room-closed` when the room closed under it.
  */
 export interface OutgoingResult {
   readonly totalRecipients: number;
@@ -439,11 +449,14 @@ export interface LedgerFile {
   readonly code: ErrorCode | undefined;
 }
 
-/** How a receive ended. It rejects with a TallowError when it failed as a whole. */
+/**
+ * How a receive ended. It rejects with a TallowError when nothing of it arrived. Part of it is no success: look at `failed`; the
+ * transfer's `state` is "failed" then.
+ */
 export interface IncomingResult {
   /** Those that arrived, verified. */
   readonly files: readonly ReceivedFile[];
-  /** Those that were wanted and did not. */
+  /** Those that were wanted and did not; `code` says why. */
   readonly failed: readonly FileInfo[];
 }
 

@@ -68,6 +68,9 @@ export async function load(options = {}) {
 }
 
 export class Tallow {
+  /** @type {any} */
+  [own];
+
   /** @param {symbol} token @param {any} state */
   constructor(token, state) {
     internal(token);
@@ -120,10 +123,11 @@ snapshot(Tallow, ["version", "features"]);
 async function enter(tallow, link, options) {
   if (tallow.closing) throw new TallowError("room-closed");
   check(typeof options === "object" && options !== null, "options is an object");
-  const { name = "", relayOnly = false, remember = true, maxRecipients = 10, admission = "auto", signal, onpending } = options;
+  const { name = "", relayOnly = false, remember = true, signal, onpending } = options;
   check(typeof name === "string" && utf8.encode(name).length <= maxName, `name is a string of at most ${maxName} bytes`);
-  check(Number.isInteger(maxRecipients) && maxRecipients >= 1 && maxRecipients <= 63, "maxRecipients is 1 to 63");
-  check(admission === "auto" || admission === "approval", 'admission is "auto" or "approval"');
+  const { maxRecipients: most, admission: how } = options;
+  check(most === undefined || (Number.isInteger(most) && most >= 1 && most <= 63), "maxRecipients is 1 to 63");
+  check(how === undefined || how === "auto" || how === "approval", 'admission is "auto" or "approval"');
   check(onpending === undefined || typeof onpending === "function", "onpending is a function");
   checkSignal(signal);
   const serverURL = url(options.serverURL ?? defaultServer(), "serverURL", ["ws:", "wss:"]);
@@ -134,6 +138,9 @@ async function enter(tallow, link, options) {
   // Who we are in that room, if we were there before.
   const parsed = link === undefined ? undefined : await tallow.core.call("parseLink", { link });
   const known = parsed && remember ? await identity.recall(parsed.room) : undefined;
+  const { seed, members, locked = false } = known?.identity ?? {};
+  const admission = how ?? known?.identity.admission ?? "auto";
+  const maxRecipients = most ?? known?.identity.maxRecipients ?? 10;
   let held = known?.held;
   const number = ++tallow.lastRoom;
   const room = new Room(own, tallow, number);
@@ -149,15 +156,21 @@ async function enter(tallow, link, options) {
     const entered = await Promise.race([
       aborted,
       tallow.core.call(link === undefined ? "createRoom" : "joinRoom", {
-        room: number, link, name, serverURL, iceServers, relayOnly: Boolean(relayOnly), maxRecipients, admission, seed: known?.identity.seed, members: known?.identity.members,
+        room: number, link, name, serverURL, iceServers, relayOnly: Boolean(relayOnly), maxRecipients, admission, locked, seed, members,
       }),
     ]);
-    const { fragment, self, seed } = entered;
-    if (remember && !held) {
-      held = await identity.keep({ member: self.id, room: entered.room, seed, fragment, pageURL, name, owner: self.owner, members: [], entered: Date.now() });
+    const { fragment, self } = entered;
+    const settings = self.owner ? { admission, maxRecipients, locked } : {};
+    if (held) {
+      // Not awaited: what the room tells first would find nobody listening.
+      if (self.owner) held.update(settings).catch(() => {});
+    } else if (remember) {
+      held = await identity.keep({
+        member: self.id, room: entered.room, seed: entered.seed, fragment, pageURL, name, owner: self.owner, members: [], entered: Date.now(), ...settings,
+      });
     }
     signal?.removeEventListener("abort", abort);
-    room[own].entered(`${pageURL}#${fragment}`, self, held);
+    room[own].entered(`${pageURL}#${fragment}`, self, self.owner && locked, held);
     return room;
   } catch (error) {
     signal?.removeEventListener("abort", abort);
@@ -170,6 +183,9 @@ async function enter(tallow, link, options) {
 }
 
 export class Room extends EventTarget {
+  /** @type {any} */
+  [own];
+
   /** @param {symbol} token @param {any} tallow @param {number} number */
   constructor(token, tallow, number) {
     super();
@@ -217,7 +233,7 @@ export class Room extends EventTarget {
   }
 
   async lock(locked = true) {
-    await this[own].call("lock", { locked: Boolean(locked) });
+    await this[own].lock(Boolean(locked));
   }
   /** @param {string} id */
   async approve(id, admit = true) {
@@ -231,7 +247,7 @@ export class Room extends EventTarget {
     await this[own].leave();
   }
 }
-snapshot(Room, ["link", "self", "state"]);
+snapshot(Room, ["link", "self", "state", "locked"]);
 
 /** What a room knows. It applies the core's events, in order. */
 class RoomState {
@@ -241,15 +257,17 @@ class RoomState {
     this.tallow = tallow;
     this.number = number;
     /** @type {any} */
-    this.data = { link: "", self: undefined, state: "connecting" };
+    this.data = { link: "", self: undefined, state: "connecting", locked: false };
     /** @type {Map<string, any>} */
     this.peers = new Map();
     /** @type {Map<string, any>} */
     this.offers = new Map();
     /** @type {any[]} */
     this.transfers = [];
-    /** Transfers that are not over, by id. @type {Map<string, any>} */
-    this.running = new Map();
+    /** Offers whose answer is on its way, by id. @type {Map<string, any>} */
+    this.answering = new Map();
+    /** Transfers by id; ended ones too, since a retry makes them run again. @type {Map<string, any>} */
+    this.known = new Map();
     /** Events of transfers that are being sent and whose id is on its way here. @type {any[]} */
     this.early = [];
     this.sending = 0;
@@ -261,9 +279,10 @@ class RoomState {
     this.leaving = undefined;
   }
 
-  /** @param {string} link @param {any} self @param {identity.Held | undefined} held */
-  entered(link, self, held) {
+  /** @param {string} link @param {any} self @param {boolean} locked @param {identity.Held | undefined} held */
+  entered(link, self, locked, held) {
     this.data.link = link;
+    this.data.locked = locked;
     this.data.self = Object.freeze({ id: self.id, name: self.name, owner: self.owner });
     this.held = held;
     if (this.data.state === "closed") this.letGo();
@@ -278,6 +297,13 @@ class RoomState {
       (/** @type {string[]} */ members) => held.update({ members }).catch(() => {}), // without it they join again
       () => {},
     );
+  }
+
+  /** @param {boolean} locked */
+  async lock(locked) {
+    await this.call("lock", { locked });
+    this.data.locked = locked;
+    await this.held?.update({ locked }).catch(() => {}); // without it a reload forgets the lock
   }
 
   /** @param {string} method @param {object} [args] */
@@ -321,14 +347,14 @@ class RoomState {
         this.data.code = code;
         if (state === "pending") this.onpending?.();
         if (state === "closed") {
-          for (const offer of this.offers.values()) offer[own].gone = true;
+          for (const offer of [...this.offers.values(), ...this.answering.values()]) offer[own].gone = true;
           this.offers.clear();
           if (!this.leaving) this.letGo();
         }
         return this.dispatch("statechange", Object.freeze({ state, code }));
       }
       case "gone": // the room has ended, and nothing of it runs any more
-        for (const transfer of [...this.running.values(), ...this.transfers]) {
+        for (const transfer of this.transfers) {
           transfer[own].fail(new TallowError(event.code ?? "room-closed"));
         }
         this.tallow.rooms.delete(this.number);
@@ -351,6 +377,8 @@ class RoomState {
       }
       case "offerwithdrawn": {
         const { id, code } = event;
+        const answering = this.answering.get(id);
+        if (answering) answering[own].gone = true;
         const offer = this.offers.get(id);
         if (!offer) return; // answered meanwhile
         offer[own].gone = true;
@@ -359,7 +387,7 @@ class RoomState {
       }
       case "progress":
       case "finished": {
-        const transfer = this.running.get(event.id);
+        const transfer = this.known.get(event.id);
         if (transfer) transfer[own].apply(event);
         else if (this.sending > 0) this.early.push(event);
         return;
@@ -371,6 +399,9 @@ class RoomState {
 }
 
 export class Peer {
+  /** @type {any} */
+  [own];
+
   /** @param {symbol} token @param {RoomState} room @param {any} data */
   constructor(token, room, data) {
     internal(token);
@@ -385,6 +416,9 @@ export class Peer {
 snapshot(Peer, ["id", "name", "owner", "state", "quality", "rtt", "route", "safetyWords", "verified", "code"]);
 
 export class Offer {
+  /** @type {any} */
+  [own];
+
   /** @param {symbol} token @param {RoomState} room @param {any} data */
   constructor(token, room, data) {
     internal(token);
@@ -396,6 +430,7 @@ export class Offer {
   accept(options = {}) {
     const { room, data } = this[own];
     check(typeof options === "object" && options !== null, "options is an object");
+    checkOpen(this);
     const { files, signal } = options;
     checkSignal(signal);
     throwIfAborted(signal);
@@ -406,39 +441,58 @@ export class Offer {
       check(wanted.every((index) => Number.isInteger(index) && index >= 0 && index < data.files.length), "files are indices of the offer's files");
       check(wanted.length > 0, "nothing is accepted; use decline()");
     }
-    answer(this);
-    return new IncomingTransfer(own, room, this, wanted, signal);
+    const accepted = answered(this, room.call("accept", { id: data.id, files: wanted }));
+    return new IncomingTransfer(own, room, this, accepted, signal);
   }
 
   async decline(reason = "") {
     const { room, data } = this[own];
+    checkOpen(this);
     check(typeof reason === "string" && utf8.encode(reason).length <= maxReason, `reason is a string of at most ${maxReason} bytes`);
-    answer(this);
-    await room.call("decline", { id: data.id, reason });
+    await answered(this, room.call("decline", { id: data.id, reason }));
   }
 }
 snapshot(Offer, ["id", "from", "files", "totalSize"]);
 
-/** @param {Offer} offer */
-function answer(offer) {
+/** Throws unless the offer can be answered. @param {Offer} offer */
+function checkOpen(offer) {
   const state = offer[own];
   state.room.checkOpen();
   if (state.gone) throw new TallowError("unknown-transfer");
   check(!state.answered, "the offer was answered already");
-  state.answered = true;
-  state.room.offers.delete(state.data.id);
 }
 
-/** An answer that failed for want of disk space can be given again. @param {Offer} offer @param {unknown} error */
-function reopen(offer, error) {
+/**
+ * Takes an offer from the open ones while its answer is on the way. One that does not get through, for want of disk space say, leaves the offer open:
+ * it can be answered again, unless it is gone.
+ * @param {Offer} offer
+ * @param {Promise<any>} answer
+ */
+async function answered(offer, answer) {
   const state = offer[own];
-  if (!(error instanceof TallowError) || (error.code !== "disk-full" && error.code !== "storage-failed")) return;
-  if (state.gone || state.room.data?.state === "closed") return;
-  state.answered = false;
-  state.room.offers.set(state.data.id, offer);
+  const { room, data } = state;
+  state.answered = true;
+  room.offers.delete(data.id);
+  room.answering.set(data.id, offer);
+  try {
+    return await answer;
+  } catch (error) {
+    if (error instanceof TallowError && error.code === "unknown-transfer") state.gone = true;
+    if (!state.gone && room.data.state !== "closed") {
+      state.answered = false;
+      // Offered anew meanwhile, it is another one.
+      if (!room.offers.has(data.id)) room.offers.set(data.id, offer);
+    }
+    throw error;
+  } finally {
+    if (room.answering.get(data.id) === offer) room.answering.delete(data.id);
+  }
 }
 
 export class Transfer extends EventTarget {
+  /** @type {any} */
+  [own];
+
   /** @param {symbol} token @param {TransferState} state */
   constructor(token, state) {
     super();
@@ -482,16 +536,16 @@ export class OutgoingTransfer extends Transfer {
     super(own, state);
     room.sending++;
     const { core } = room.tallow;
-    state.begin(
-      room
-        .call("send", {
-          to: recipients.map((peer) => peer.id),
-          limit,
-          files: files.map(({ blob, file }) => (blob ? { ...file, handle: core.attach(blob) } : file)),
-        })
-        .finally(() => room.sending--),
-      signal,
-    );
+    const offered = async () => {
+      for (const { blob } of files) if (blob?.size === 0) await checkEmpty(blob);
+      room.checkOpen(); // what is attached is Go's to release
+      return room.call("send", {
+        to: recipients.map((peer) => peer.id),
+        limit,
+        files: files.map(({ blob, file }) => (blob ? { ...file, handle: core.attach(blob) } : file)),
+      });
+    };
+    state.begin(offered().finally(() => room.sending--), signal);
   }
 
   get id() {
@@ -510,8 +564,7 @@ export class OutgoingTransfer extends Transfer {
     const state = this[own];
     const id = state.recipient(peer);
     await state.started;
-    await state.room.call("retry", { id: state.id, peer: id });
-    state.restart();
+    await state.retry(id);
   }
   /** @param {number} perRecipient */
   async setBandwidthLimit(perRecipient) {
@@ -525,20 +578,16 @@ export class IncomingTransfer extends Transfer {
    * @param {symbol} token
    * @param {RoomState} room
    * @param {any} offer
-   * @param {number[] | undefined} wanted
+   * @param {Promise<any>} accepted
    * @param {AbortSignal | undefined} signal
    */
-  constructor(token, room, offer, wanted, signal) {
+  constructor(token, room, offer, accepted, signal) {
     internal(token);
     const { from, id, files } = offer;
     const state = new TransferState(room, files, [from], incomingResult(room.tallow.core));
     super(own, state);
     state.id = id;
     state.from = from;
-    const accepted = room.call("accept", { id, files: wanted }).catch((/** @type {unknown} */ error) => {
-      reopen(offer, error);
-      throw error;
-    });
     state.begin(accepted, signal);
   }
 
@@ -584,19 +633,36 @@ class TransferState {
     /** @type {Promise<void>} */
     this.started = Promise.resolve();
     this.over = false;
-    this.restart(true);
+    /** @type {Promise<any> | undefined} */
+    this.finished = undefined;
+    this.renew();
   }
 
   /** A new end to wait for. */
-  restart(first = false) {
-    if (!first && !this.over) return;
+  renew() {
     this.over = false;
     this.finished = new Promise((resolve, reject) => {
       this.resolve = resolve;
       this.reject = reject;
     });
     this.finished.catch(() => {});
-    if (!first) this.room.running.set(this.id, this.transfer);
+  }
+
+  /** @param {string} peer */
+  async retry(peer) {
+    if (this.deliveries.find((delivery) => delivery.peer === peer)?.state === "done") return;
+    const { over, finished } = this;
+    // Before the call: for one who has left, the new end comes before the call's own.
+    if (over) this.renew();
+    try {
+      await this.room.call("retry", { id: this.id, peer });
+    } catch (error) {
+      if (over && !this.over) {
+        this.fail(error);
+        this.finished = finished;
+      }
+      throw error;
+    }
   }
 
   /**
@@ -606,12 +672,12 @@ class TransferState {
   begin(answer, signal) {
     const { room } = this;
     room.transfers.push(this.transfer);
-    if (this.id) room.running.set(this.id, this.transfer);
+    if (this.id) room.known.set(this.id, this.transfer);
     this.started = answer.then(
       (event) => {
         this.id = event.id;
-        if (!this.over) room.running.set(this.id, this.transfer);
-        this.update(event);
+        room.known.set(this.id, this.transfer);
+        if (!this.over) this.update(event);
         const early = room.early.filter((e) => e.id === this.id);
         room.early = room.sending > 0 ? room.early.filter((e) => e.id !== this.id) : [];
         for (const e of early) this.apply(e);
@@ -684,11 +750,11 @@ class TransferState {
 
   /** @param {any} event */
   apply(event) {
-    if (this.over) return;
+    if (this.over) this.renew(); // a retry that crossed the end
     this.update(event);
     if (event.type === "finished") {
       this.delivery = event.delivery;
-      this.end();
+      this.over = true;
       try {
         this.resolve?.(this.result(event));
       } catch (error) {
@@ -701,13 +767,8 @@ class TransferState {
   /** @param {unknown} error */
   fail(error) {
     if (this.over) return;
-    this.end();
-    this.reject?.(error);
-  }
-
-  end() {
     this.over = true;
-    this.room.running.delete(this.id);
+    this.reject?.(error);
   }
 }
 
@@ -747,16 +808,20 @@ function outgoingResult({ result }) {
  */
 function incomingResult(core) {
   return ({ result, delivery }) => {
-    if (result.code) throw new TallowError(result.code);
     const wanted = frozen(result.files);
+    const complete = wanted.filter((file) => file.complete);
+    if (result.code && complete.length === 0) throw new TallowError(result.code);
     return Object.freeze({
-      files: Object.freeze(wanted.filter((file) => file.complete).map((file) => new ReceivedFile(own, core, delivery, file))),
+      files: Object.freeze(complete.map((file) => new ReceivedFile(own, core, delivery, file))),
       failed: Object.freeze(wanted.filter((file) => !file.complete)),
     });
   };
 }
 
 export class ReceivedFile {
+  /** @type {any} */
+  [own];
+
   /** @param {symbol} token @param {import("./boot.js").Core} core @param {string} delivery @param {any} data */
   constructor(token, core, delivery, data) {
     internal(token);
@@ -832,6 +897,15 @@ function sendable(item) {
   const type = utf8.encode(blob.type).length <= maxType ? blob.type : "";
   const file = { kind: "file", path, type, lastModified: blob instanceof File ? Math.max(0, blob.lastModified) : 0, size: blob.size };
   return { file, blob, info: describe(file) };
+}
+
+/** A file that was removed before anybody looked has size 0, too, and nothing else would read it. @param {Blob} blob */
+async function checkEmpty(blob) {
+  try {
+    await blob.arrayBuffer();
+  } catch (error) {
+    throw new TallowError(error instanceof DOMException && error.name === "NotFoundError" ? "file-changed" : "file-unreadable", error);
+  }
 }
 
 /** @param {any} file */

@@ -31,6 +31,7 @@ export class Transfers {
   #wakeLock;
   #complain;
   #memoryLimit = Infinity;
+  #askedToKeep = false;
 
   /** @param {(error: unknown) => void} complain */
   constructor(complain) {
@@ -72,8 +73,15 @@ export class Transfers {
 
   /** @param {OutgoingTransfer} transfer */
   sent(transfer) {
-    const card = new OutgoingCard(transfer, this.#complain);
+    const card = new OutgoingCard(transfer, this.#complain, () => this.#follow(transfer, card));
     this.#track(transfer, card);
+  }
+
+  /** Asks the browser, once, not to clear what is received when space gets short. It may ask the person in turn; nothing waits for that. */
+  #keepStorage() {
+    if (this.#askedToKeep) return;
+    this.#askedToKeep = true;
+    navigator.storage?.persist?.().catch(() => {});
   }
 
   /** @param {Room} room @param {Offer} offer */
@@ -81,26 +89,28 @@ export class Transfers {
     const from = offer.from.name || "Somebody";
     const heading = el("h2", { tabindex: "-1" }, el("strong", {}, from), ` wants to send you ${what(offer.files, offer.totalSize)}`);
     const problem = el("p", { class: "result bad", role: "alert" });
+    // The answer did not get through, for want of space say: the offer can still be answered.
+    const again = (/** @type {unknown} */ error) => {
+      if (!room.offers.includes(offer)) return false;
+      say(problem, complaint(error));
+      this.#offers.append(card);
+      return true;
+    };
     const accept = () => {
       card.remove();
+      this.#keepStorage();
       try {
         const transfer = offer.accept();
         const running = new IncomingCard(transfer, from, this.#complain);
         this.#track(transfer, running);
-        transfer.finished.catch((error) => {
-          if (!room.offers.includes(offer)) return;
-          // It did not begin, for want of space say: the offer can still be answered.
-          running.clear();
-          say(problem, complaint(error));
-          this.#offers.append(card);
-        });
+        transfer.finished.catch((error) => again(error) && running.clear());
       } catch (error) {
-        this.#complain(error);
+        if (!again(error)) this.#complain(error);
       }
     };
     const decline = () => {
       card.remove();
-      offer.decline().catch(this.#complain);
+      offer.decline().catch((error) => again(error) || this.#complain(error));
     };
     const buttons = el(
       "p",
@@ -129,21 +139,21 @@ export class Transfers {
       this.#showTitle();
     };
     transfer.addEventListener("progress", update);
+    update();
+    this.#follow(transfer, card);
+  }
+
+  /** Shows how a transfer ends; a retry has an end of its own. @param {OutgoingTransfer | IncomingTransfer} transfer @param {OutgoingCard | IncomingCard} card */
+  #follow(transfer, card) {
     transfer.finished.then(
-      (result) => {
-        update();
-        card.finish(result);
-      },
+      (result) => card.finish(result),
       (error) => {
-        this.#running.delete(transfer);
-        update();
         card.fail(error);
         this.#running.delete(transfer);
         this.#holdScreen();
         this.#showTitle();
       },
     );
-    update();
   }
 
   #showTitle() {
@@ -176,7 +186,7 @@ class Card {
   result = el("p", { class: "result", role: "status" });
   files;
   #pause = el("button", { type: "button", class: "small" }, "Pause");
-  #cancel = el("button", { type: "button", class: "small" }, "Cancel all");
+  #cancel;
   #clear = el("button", { type: "button", class: "small quiet" }, "Clear");
   #paused = false;
 
@@ -185,9 +195,11 @@ class Card {
    * @param {string} heading
    * @param {(error: unknown) => void} complain
    * @param {(id: string) => DeliveryActions} actions
+   * @param {string} cancel what the button is called that ends all of it
    */
-  constructor(transfer, heading, complain, actions) {
+  constructor(transfer, heading, complain, actions, cancel) {
     this.actions = actions;
+    this.#cancel = el("button", { type: "button", class: "small" }, cancel);
     this.files = fileList(transfer.files);
     this.#pause.addEventListener("click", () => (this.#paused ? transfer.resume() : transfer.pause()).catch(complain));
     this.#cancel.addEventListener("click", () => transfer.cancel().catch(complain));
@@ -227,6 +239,11 @@ class Card {
     this.#clear.hidden = running.length > 0;
   }
 
+  /** Says something else of a delivery than its state. @param {string} peer @param {string} text */
+  note(peer, text) {
+    this.#rows.get(peer)?.note(text);
+  }
+
   /** @param {unknown} error */
   fail(error) {
     say(this.result, complaint(error));
@@ -237,12 +254,13 @@ class Card {
 }
 
 class OutgoingCard extends Card {
-  /** @param {OutgoingTransfer} transfer @param {(error: unknown) => void} complain */
-  constructor(transfer, complain) {
-    super(transfer, `Sending ${what(transfer.files, total(transfer.files))}`, complain, (id) => ({
+  /** @param {OutgoingTransfer} transfer @param {(error: unknown) => void} complain @param {() => void} retried */
+  constructor(transfer, complain, retried) {
+    const actions = (/** @type {string} */ id) => ({
       cancel: () => transfer.cancel(id).catch(complain),
-      retry: () => transfer.retry(id).catch(complain),
-    }));
+      retry: () => transfer.retry(id).then(retried).catch(complain),
+    });
+    super(transfer, `Sending ${what(transfer.files, total(transfer.files))}`, complain, actions, "Cancel all");
   }
 
   /** @override @param {readonly Delivery[]} deliveries */
@@ -263,7 +281,7 @@ class IncomingCard extends Card {
 
   /** @param {IncomingTransfer} transfer @param {string} from @param {(error: unknown) => void} complain */
   constructor(transfer, from, complain) {
-    super(transfer, `Receiving ${what(transfer.files, total(transfer.files))} from ${from}`, complain, () => ({}));
+    super(transfer, `Receiving ${what(transfer.files, total(transfer.files))} from ${from}`, complain, () => ({}), "Cancel");
     this.#transfer = transfer;
     this.#complain = complain;
   }
@@ -285,21 +303,24 @@ class IncomingCard extends Card {
     const details = this.files.closest("details");
     if (details) details.open = true;
 
+    // Part of it is never shown as success, and is saved only by whom it is of use to.
+    const lacking = result.failed.length ? `${count(result.failed.length, "file")} of ${result.failed.length + result.files.length} did not arrive.` : "";
+    if (lacking) {
+      this.note(this.#transfer.from.id, `Incomplete: ${lacking}`);
+      this.result.classList.add("bad");
+    }
     const saveAll = async () => {
       for (const file of files) await this.#save(file);
-      say(this.result, `Verified and saved: ${count(files.length, "file")}.`);
+      say(this.result, `Verified and saved: ${count(files.length, "file")}. ${lacking}`);
     };
     if (files.length > 1)
       this.result.after(
         el("p", { class: "buttons" }, el("button", { type: "button", class: "small", onclick: () => saveAll().catch(this.#complain) }, "Save all")),
       );
-    if (files.length === 0) say(this.result, "Verified.");
+    if (lacking) say(this.result, `${lacking} The rest is verified${files.length ? "; save what is of use" : ""}.`);
+    else if (files.length === 0) say(this.result, "Verified.");
     else if (files.length <= SAVED_BY_ITSELF) await saveAll().catch(this.#complain);
     else say(this.result, `Verified: ${count(files.length, "file")}. Press “Save all” to save them.`);
-    if (result.failed.length) {
-      this.result.append(` ${count(result.failed.length, "file")} did not arrive.`);
-      this.result.classList.add("bad");
-    }
   }
 
   /** @param {ReceivedFile} file */
@@ -349,6 +370,11 @@ class DeliveryRow {
     this.element = el("li", {}, el("span", { class: "who" }, name), this.#progress, this.#note, buttons);
   }
 
+  /** @param {string} text */
+  note(text) {
+    say(this.#note, text);
+  }
+
   /** @param {Delivery} delivery */
   update(delivery) {
     this.element.dataset.state = delivery.state;
@@ -374,7 +400,7 @@ function describe(d) {
     case "paused":
       return `Paused · ${part}`;
     case "interrupted":
-      return `Connection lost, goes on by itself · ${part}`;
+      return `Connection lost; goes on by itself if it is back within 30 s · ${part}`;
     case "verifying":
       return "Verifying";
     case "saving":

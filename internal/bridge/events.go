@@ -45,11 +45,6 @@ type problemEvent struct {
 	Peer string     `json:"peer,omitempty"`
 }
 
-type goneEvent struct {
-	head
-	Code fault.Code `json:"code,omitempty"`
-}
-
 // features is what the browser has, as open answers it.
 type features struct {
 	Crypto      string `json:"crypto"`

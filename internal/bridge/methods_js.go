@@ -120,6 +120,7 @@ type enterArgs struct {
 	RelayOnly     bool
 	MaxRecipients int
 	Admission     room.Admission
+	Locked        bool // an own room stays locked
 	// Of an identity that was kept:
 	Seed    *[32]byte
 	Members []wire.Hash // the last roster of an own room
@@ -178,6 +179,9 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 	r, err := enter(ctx, cfg)
 	m.room = r
 	close(m.entered)
+	if err == nil && args.Locked && r.IsOwner() {
+		err = r.Lock(true) // before this program lets the browser deliver a join
+	}
 	if err != nil {
 		go m.leave()
 		return nil, err
@@ -193,6 +197,11 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 		Self     room.Peer `json:"self"`
 		Seed     [32]byte  `json:"seed"`
 	}{keys.ID.String(), link.Fragment(), self, r.Seed()}, nil
+}
+
+type goneEvent struct {
+	head
+	Code fault.Code `json:"code,omitempty"`
 }
 
 // end leaves m's room, whether it has been entered or not, and tells the page when nothing of it runs any more.
