@@ -54,7 +54,7 @@ func served(t *testing.T, allowOrigins ...string) http.Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return secure(a)
+	return secure(a, false)
 }
 
 func TestNegotiation(t *testing.T) {

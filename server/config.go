@@ -42,6 +42,7 @@ type config struct {
 	turnSecret      string
 	turnTTL         time.Duration
 	turnQuota       int
+	turnQuotaPerIP  int
 	turnMaxRelays   int
 	turnAllow       list[netip.Prefix]
 	iceServers      iceServers
@@ -80,7 +81,8 @@ func parseConfig(args []string, getenv func(string) string, out io.Writer) (*con
 	f.Var(&c.turnExternalIPs, "turn-external-ip", "`address` under which this host is reached, where it is not its own (repeatable: IPv4 and IPv6)")
 	f.StringVar(&c.turnSecret, "turn-secret", "", "`secret` that TURN credentials are made from; random if empty")
 	f.DurationVar(&c.turnTTL, "turn-ttl", 12*time.Hour, "how long TURN credentials are valid")
-	f.IntVar(&c.turnQuota, "turn-quota", 200, "most TURN allocations of one member; 0: no limit")
+	f.IntVar(&c.turnQuota, "turn-quota", 60, "most TURN allocations of one member; 0: no limit")
+	f.IntVar(&c.turnQuotaPerIP, "turn-quota-per-ip", 256, "the same, of one IPv4 address or IPv6 /64; 0: no limit")
 	f.IntVar(&c.turnMaxRelays, "turn-max-relays", 4000, "most TURN allocations; 0: no limit")
 	f.Var(&c.turnAllow, "turn-allow", "`CIDR` that TURN relays to although it is not public (repeatable)")
 	f.Var(&c.iceServers, "ice-servers", "further STUN and TURN servers: a `JSON` array of {urls, username, credential}, or with secret in place of the last two")
@@ -116,7 +118,7 @@ func (c *config) check() error {
 	require(err == nil, "-addr: %w", err)
 	require(c.maxMembers >= 2 && c.maxMembers <= hub.MaxMembersLimit, "-max-members must be from 2 to %d", hub.MaxMembersLimit)
 	require(c.maxRooms >= 1, "-max-rooms must be positive")
-	require(c.maxConnections >= 0 && c.maxConnectionsPerIP >= 0 && c.connectionRatePerIP >= 0 && c.turnQuota >= 0 && c.turnMaxRelays >= 0,
+	require(c.maxConnections >= 0 && c.maxConnectionsPerIP >= 0 && c.connectionRatePerIP >= 0 && c.turnQuota >= 0 && c.turnQuotaPerIP >= 0 && c.turnMaxRelays >= 0,
 		"limits must not be negative")
 	require((c.tlsCert == "") == (c.tlsKey == ""), "-tls-cert and -tls-key go together")
 	ways := 0

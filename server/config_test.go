@@ -77,7 +77,7 @@ func TestEveryFlagHasAnEnvironmentVariable(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	for _, args := range [][]string{
-		{"-addr", "8080"}, {"-max-members", "1"}, {"-max-members", "3000"}, {"-max-rooms", "0"}, {"-max-connections", "-1"},
+		{"-addr", "8080"}, {"-max-members", "1"}, {"-max-members", "3000"}, {"-max-rooms", "0"}, {"-max-connections", "-1"}, {"-turn-quota-per-ip", "-1"},
 		{"-tls-cert", "x"}, {"-tls-self-signed", "-acme-domain", "a.example"}, {"-acme-domain", "https://a.example"},
 		{"-allow-origin", "a.example"}, {"-allow-origin", "https://a.example/"}, {"-allow-origin", "https://"},
 		{"-trusted-proxies", "proxy"}, {"-turn-allow", "10.0.0.0/40"}, {"-turn-external-ip", "example.com"},

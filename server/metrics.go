@@ -34,6 +34,8 @@ var (
 	metricEnvelopes   = newMetric(prometheus.CounterValue, "hub_envelopes_total", "Envelopes passed on.")
 	metricBytes       = newMetric(prometheus.CounterValue, "hub_envelope_bytes_total", "Bytes of the messages that passed them on.")
 	metricAbsent      = newMetric(prometheus.CounterValue, "hub_envelopes_absent_total", "Envelopes to members that were not present.")
+	metricDropped     = newMetric(prometheus.CounterValue, "hub_envelopes_dropped_total", "Envelopes for which there was no room.")
+	metricWaiting     = newMetric(prometheus.GaugeValue, "hub_waiting_bytes", "Memory of what waits to be written, and of long messages being read.")
 	metricClosings    = newMetric(prometheus.CounterValue, "hub_closings_total", "Connections ended, by closing code; 0: by the client.", "code")
 
 	metricRelays     = newMetric(prometheus.GaugeValue, "turn_allocations", "TURN allocations.")
@@ -43,7 +45,7 @@ var (
 	metricRelayBytes = newMetric(prometheus.CounterValue, "turn_bytes_total", "Their bytes.", "direction")
 	metricRefused    = newMetric(prometheus.CounterValue, "turn_refused_total", "Permissions and datagrams refused.")
 
-	hubMetrics   = []metric{metricConnections, metricRooms, metricMembers, metricEnvelopes, metricBytes, metricAbsent, metricClosings}
+	hubMetrics   = []metric{metricConnections, metricRooms, metricMembers, metricEnvelopes, metricBytes, metricAbsent, metricDropped, metricWaiting, metricClosings}
 	relayMetrics = []metric{metricRelays, metricHolders, metricTCP, metricRelayed, metricRelayBytes, metricRefused}
 )
 
@@ -69,6 +71,8 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	put(metricEnvelopes, float64(h.Relayed))
 	put(metricBytes, float64(h.RelayedBytes))
 	put(metricAbsent, float64(h.Absent))
+	put(metricDropped, float64(h.Dropped))
+	put(metricWaiting, float64(h.Waiting))
 	for code, n := range h.Closings {
 		put(metricClosings, float64(n), strconv.Itoa(int(code)))
 	}

@@ -34,10 +34,15 @@ const (
 	// on which they have not asked for anything, and those look like requests under way.
 	shutdownTime = 5 * time.Second
 	requestTime  = 2 * time.Second
-	// headerTime and idleTime bound requests and pauses between them. WebSockets have bounds of their own.
+	// Bounds of a request's header, of the rest of it (which nobody here asks for), of its answer, and of the pause before
+	// the next one. Downloads extend the one of the answer; WebSockets have bounds of their own.
 	headerTime = 10 * time.Second
+	readTime   = 20 * time.Second
+	writeTime  = 30 * time.Second
 	idleTime   = 60 * time.Second
 	maxHeader  = 16 << 10
+	// maxStreams is how many requests one HTTP/2 connection has under way.
+	maxStreams = 16
 
 	defaultTURNPort = "3478"
 	// burst is how many seconds' worth of new connections one address may open at once.
@@ -92,12 +97,13 @@ func run(ctx context.Context, c *config, files fs.FS, out, errOut io.Writer) (er
 		ending.Go(func() { servers.close(bounded) })
 		ending.Wait()
 	}()
-	url, err := servers.listen(ctx, c.addr, tlsConf, handler(static, members), logger)
+	strict := tlsConf != nil && browsersTrust(tlsConf)
+	url, err := servers.listen(ctx, c.addr, tlsConf, handler(static, members, strict), c, logger)
 	if err != nil {
 		return err
 	}
 	if c.metricsAddr != "" {
-		if _, err := servers.listen(ctx, c.metricsAddr, nil, metrics{members, turn}.handler(), logger); err != nil {
+		if _, err := servers.listen(ctx, c.metricsAddr, nil, metrics{members, turn}.handler(), nil, logger); err != nil {
 			return err
 		}
 	}
@@ -116,8 +122,8 @@ func run(ctx context.Context, c *config, files fs.FS, out, errOut io.Writer) (er
 	}
 }
 
-// handler is everything that is served on the public port.
-func handler(static *assets, members http.Handler) http.Handler {
+// handler is everything that is served on the public port. Strict tells browsers to come by https only from now on.
+func handler(static *assets, members http.Handler, strict bool) http.Handler {
 	version := versionJSON(static.wasmHash)
 	mux := http.NewServeMux()
 	mux.Handle("/", static)
@@ -132,7 +138,7 @@ func handler(static *assets, members http.Handler) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		w.Write(version)
 	})
-	return secure(mux)
+	return secure(mux, strict)
 }
 
 // versionJSON says what was built and what is served.
@@ -169,18 +175,16 @@ type servers struct {
 	all     []*http.Server
 }
 
-// listen starts one more and returns its URL.
-func (s *servers) listen(ctx context.Context, addr string, tlsConf *tls.Config, h http.Handler, logger *slog.Logger) (string, error) {
+// listen starts one more and returns its URL. Its connections are bounded by c; nil means that they are not.
+func (s *servers) listen(ctx context.Context, addr string, tlsConf *tls.Config, h http.Handler, c *config, logger *slog.Logger) (string, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return "", err
 	}
-	server := &http.Server{
-		Handler: h, TLSConfig: tlsConf,
-		ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
-		// It complains about each client's mistakes, with the client's address.
-		ErrorLog: log.New(debugWriter{logger}, "", 0),
+	if c != nil {
+		l = newListener(l, c)
 	}
+	server := newServer(h, tlsConf, logger)
 	if s.failed == nil {
 		s.failed = make(chan error, 2)
 	}
@@ -201,6 +205,16 @@ func (s *servers) listen(ctx context.Context, addr string, tlsConf *tls.Config, 
 		scheme = "https"
 	}
 	return scheme + "://" + reachable(l.Addr().(*net.TCPAddr).AddrPort()), nil
+}
+
+func newServer(h http.Handler, tlsConf *tls.Config, logger *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: h, TLSConfig: tlsConf,
+		ReadHeaderTimeout: headerTime, ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		// It complains about each client's mistakes, with the client's address.
+		ErrorLog: log.New(debugWriter{logger}, "", 0),
+	}
 }
 
 func (s *servers) close(ctx context.Context) {
@@ -245,7 +259,7 @@ func startRelay(ctx context.Context, c *config, secret []byte, logger *slog.Logg
 	}
 	conf := relay.Config{
 		Addr: addr, ExternalIPs: c.turnExternalIPs.values, Secret: secret, TTL: c.turnTTL,
-		Quota: c.turnQuota, MaxRelays: c.turnMaxRelays, Allow: c.turnAllow.values, Log: logger,
+		Quota: c.turnQuota, PerAddress: c.turnQuotaPerIP, MaxRelays: c.turnMaxRelays, Allow: c.turnAllow.values, Log: logger,
 	}
 	s, err := relay.Listen(ctx, conf)
 	// On a developer's machine something else may have the port, and nobody opened it in a firewall.

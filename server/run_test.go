@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -272,6 +273,23 @@ func TestWithoutTURN(t *testing.T) {
 	s := start(t, "-turn=false")
 	if _, m := s.enter(wire.ID{1}); len(m.ICE.Servers) != 0 || m.ICE.TTL != 0 {
 		t.Fatalf("%+v", m.ICE)
+	}
+}
+
+// What each member is told fits into a message, or nobody is.
+func TestConfigIsTooLong(t *testing.T) {
+	server := fmt.Sprintf(`{"urls":["turn:%[1]s","turn:%[1]s","turn:%[1]s","turn:%[1]s","turn:%[1]s"]}`, strings.Repeat("x", 500))
+	for members, ok := range map[string]bool{"11": true, "2048": false} {
+		c, err := parse(nil, "-addr", "127.0.0.1:0", "-turn-addr", "127.0.0.1:0", "-max-members", members,
+			"-ice-servers", "["+strings.Repeat(server+",", 13)+server+"]")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := run(ended, c, files(), io.Discard, io.Discard); (err == nil) != ok {
+			t.Errorf("%s members: %v", members, err)
+		}
 	}
 }
 

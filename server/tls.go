@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -48,6 +49,17 @@ func tlsConfig(c *config) (*tls.Config, error) {
 	default:
 		return nil, nil
 	}
+}
+
+// browsersTrust reports whether browsers that are not told otherwise may trust the certificates of a configuration: those
+// that somebody else has signed.
+func browsersTrust(conf *tls.Config) bool {
+	for _, c := range conf.Certificates {
+		if c.Leaf == nil || bytes.Equal(c.Leaf.RawIssuer, c.Leaf.RawSubject) {
+			return false
+		}
+	}
+	return true
 }
 
 // selfSigned makes a certificate for this host under its names and addresses.

@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -24,6 +26,7 @@ type conn struct {
 	hub     *Hub
 	ws      *websocket.Conn
 	socket  *socket
+	from    netip.Prefix
 	release func() // gives the place at the gate back
 
 	messages, bytes *rate.Limiter // of the reading goroutine
@@ -32,17 +35,32 @@ type conn struct {
 	room   *room
 	member wire.ID
 
-	mu      sync.Mutex
-	why     *wire.Closing // asked to stop
-	ended   bool          // takes no more messages
-	queue   [][]byte
-	queued  int           // cost of queue
-	drained chan struct{} // closed by the writing goroutine at its end; nil when there is none
+	resigned bool // the client closed in order, which gives its place up; of the reading goroutine
+
+	mu        sync.Mutex
+	why       *wire.Closing // asked to stop
+	ended     bool          // takes no more messages
+	queue     []queued
+	control   int             // cost of what waits and is no envelope; what is being written included, here and below
+	envelopes int             // cost of the envelopes that wait
+	authors   map[wire.ID]int // the same by author; nil when nothing waits
+	drained   chan struct{}   // closed by the writing goroutine at its end; nil when there is none
 }
 
-func newConn(h *Hub, ws *websocket.Conn, s *socket, release func()) *conn {
+// queued is a message that waits to be written.
+type queued struct {
+	message  []byte
+	envelope bool
+	author   wire.ID // of the envelope
+}
+
+// cost is about what it takes of memory.
+func (q queued) cost() int { return len(q.message) + 96 }
+
+// newConn makes a connection; its WebSocket is yet to come.
+func newConn(h *Hub, from netip.Prefix, release func()) *conn {
 	return &conn{
-		hub: h, ws: ws, socket: s, release: release,
+		hub: h, from: from, release: release,
 		messages: rate.NewLimiter(rate.Limit(h.timing.messages), int(h.timing.messageBurst)),
 		bytes:    rate.NewLimiter(rate.Limit(h.timing.bytes), int(h.timing.byteBurst)),
 	}
@@ -115,10 +133,11 @@ func (c *conn) read(within time.Duration) ([]byte, *wire.Closing) {
 		return nil, c.readError(err)
 	}
 	c.readBy(c.hub.timing.message)
-	// The buffer grows with what has come, not with what a frame's header promises.
-	p, err := io.ReadAll(io.LimitReader(r, wire.MaxHubMessage+1))
+	p, why, err := c.readAll(r)
 	if err != nil {
 		return nil, c.readError(err)
+	} else if why != nil {
+		return nil, why
 	}
 	now := time.Now()
 	switch {
@@ -132,6 +151,38 @@ func (c *conn) read(within time.Duration) ([]byte, *wire.Closing) {
 	return p, nil
 }
 
+// readAll reads a message, up to a byte more than may be. What a frame's header promises takes no memory before it comes,
+// and a long message only from the hub's budget.
+func (c *conn) readAll(r io.Reader) ([]byte, *wire.Closing, error) {
+	p, err := io.ReadAll(io.LimitReader(r, shortMessage))
+	if err != nil || len(p) < shortMessage {
+		return p, nil, err
+	}
+	if !c.hub.memory.take(wire.MaxHubMessage, c.hub.timing.totalBytes) {
+		return nil, closing(wire.ClosingServerFull, "no memory for a long message"), nil
+	}
+	defer c.hub.memory.giveBack(wire.MaxHubMessage)
+	all := make([]byte, wire.MaxHubMessage+1)
+	n, err := io.ReadFull(r, all[copy(all, p):])
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = nil // the message is shorter than the buffer
+	}
+	return all[:len(p)+n], nil, err
+}
+
+// shortMessage is the length from which a message is long.
+const shortMessage = 4096
+
+// countFrame counts a WebSocket ping or pong as a message. It reports whether there may be one; if not, it stops the
+// connection.
+func (c *conn) countFrame() bool {
+	ok := c.messages.Allow()
+	if !ok {
+		c.stop(closing(wire.ClosingRateLimited, "too many messages"))
+	}
+	return ok
+}
+
 func (c *conn) readError(err error) *wire.Closing {
 	c.mu.Lock()
 	why := c.why
@@ -142,6 +193,7 @@ func (c *conn) readError(err error) *wire.Closing {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return closing(wire.ClosingIdle, "silence")
 	default:
+		c.resigned = websocket.CloseStatus(err) == websocket.StatusNormalClosure
 		c.hub.cfg.Log.Debug("read", "error", err)
 		return nil
 	}
@@ -172,59 +224,111 @@ func (c *conn) stopLocked(why *wire.Closing) {
 // cut ends the connection without a word.
 func (c *conn) cut() { c.socket.Conn.Close() }
 
-// send queues a message, which the caller does not touch again. It never blocks: who reads too slowly to empty the
-// queue loses the connection.
+// send queues a message that the client must get, which the caller does not touch again. It never blocks: a client for
+// which there is no room loses the connection.
 func (c *conn) send(message []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended || c.why != nil {
 		return
 	}
-	if c.queued+cost(message) > c.hub.timing.queueBytes {
-		c.queue, c.queued = nil, 0
-		c.stopLocked(closing(wire.ClosingRateLimited, "reads too slowly"))
+	q := queued{message: message}
+	var why *wire.Closing
+	switch {
+	case c.control+q.cost() > mostControl:
+		why = closing(wire.ClosingRateLimited, "reads too slowly")
+	case !c.hub.memory.take(q.cost(), c.hub.timing.totalBytes):
+		why = closing(wire.ClosingServerFull, "no memory for a message")
+	default:
+		c.control += q.cost()
+		c.enqueue(q)
 		return
 	}
-	c.enqueue(message)
+	c.clear()
+	c.stopLocked(why)
 }
 
-func (c *conn) enqueue(message []byte) {
-	c.queue = append(c.queue, message)
-	c.queued += cost(message)
+// mostControl bounds what waits for a client besides envelopes: several of the longest messages there are.
+const mostControl = 4 * wire.MaxHubMessage
+
+// deliver queues an envelope, or drops it where there is no room: its author repeats it. It never blocks. It reports
+// whether the envelope is queued.
+//
+// An author may have a third of what is free waiting: a quarter of the queue when it is alone, a quarter of what the
+// others have left when they have filled it (the dynamic thresholds of Choudhury and Hahne, 1998).
+func (c *conn) deliver(author wire.ID, message []byte) bool {
+	q := queued{message: message, envelope: true, author: author}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	free := c.hub.timing.queueBytes - c.envelopes
+	// A quarter of the hub's memory is for what must not be dropped.
+	if c.ended || c.why != nil || c.authors[author]+q.cost() > free/3 || !c.hub.memory.take(q.cost(), c.hub.timing.totalBytes/4*3) {
+		return false
+	}
+	if c.authors == nil {
+		c.authors = make(map[wire.ID]int)
+	}
+	c.authors[author] += q.cost()
+	c.envelopes += q.cost()
+	c.enqueue(q)
+	return true
+}
+
+func (c *conn) enqueue(q queued) {
+	c.queue = append(c.queue, q)
 	if c.drained == nil {
 		c.drained = make(chan struct{})
 		go c.drain(c.drained)
 	}
 }
 
-// cost is about what a queued message takes of memory.
-func cost(message []byte) int { return len(message) + 64 }
+// settle takes a message that waits no longer off the books.
+func (c *conn) settle(q queued) {
+	c.hub.memory.giveBack(q.cost())
+	if !q.envelope {
+		c.control -= q.cost()
+		return
+	}
+	c.envelopes -= q.cost()
+	if c.authors[q.author] -= q.cost(); c.authors[q.author] == 0 {
+		delete(c.authors, q.author)
+	}
+}
+
+// clear drops what waits.
+func (c *conn) clear() {
+	for _, q := range c.queue {
+		c.settle(q)
+	}
+	c.queue = nil
+}
 
 // drain writes what is queued, and ends.
 func (c *conn) drain(drained chan struct{}) {
 	defer close(drained)
-	for {
-		c.mu.Lock()
-		if len(c.queue) == 0 {
-			c.queue, c.drained = nil, nil
-			c.mu.Unlock()
-			return
-		}
-		message := c.queue[0]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.queue) > 0 {
+		q := c.queue[0]
+		c.queue[0] = queued{}
 		c.queue = c.queue[1:]
-		c.queued -= cost(message)
 		if !c.ended { // farewell's deadline stands
 			c.socket.SetWriteDeadline(time.Now().Add(c.hub.timing.write))
 		}
 		c.mu.Unlock()
-		if err := c.ws.Write(c.hub.ctx, websocket.MessageBinary, message); err != nil {
-			c.mu.Lock()
-			c.queue, c.queued, c.drained = nil, 0, nil
+		err := c.ws.Write(c.hub.ctx, websocket.MessageBinary, q.message)
+		c.mu.Lock()
+		c.settle(q)
+		if err != nil {
+			c.clear()
 			c.stopLocked(closing(wire.ClosingRateLimited, "reads too slowly"))
-			c.mu.Unlock()
-			return
 		}
 	}
+	if !c.ended {
+		// The library answers pings whenever they come, and an old deadline would fail its write.
+		c.socket.SetWriteDeadline(time.Time{})
+	}
+	c.queue, c.authors, c.drained = nil, nil, nil
 }
 
 // farewell writes what is queued and why, and closes. Without a reason the client has gone already.
@@ -234,9 +338,12 @@ func (c *conn) farewell(why *wire.Closing) {
 	c.ended = true
 	c.socket.SetWriteDeadline(by)
 	if why == nil {
-		c.queue, c.queued = nil, 0
+		c.clear()
 	} else {
-		c.enqueue(why.Append(nil))
+		q := queued{message: why.Append(nil)}
+		c.hub.memory.take(q.cost(), math.MaxInt) // as little as it is, it is told at any time
+		c.control += q.cost()
+		c.enqueue(q)
 	}
 	drained := c.drained
 	c.mu.Unlock()
@@ -252,6 +359,20 @@ func (c *conn) farewell(why *wire.Closing) {
 		c.ws.Close(websocket.StatusNormalClosure, "")
 	}
 }
+
+// budget is memory that is shared. Its methods may be called from any goroutine.
+type budget struct{ used atomic.Int64 }
+
+// take takes n bytes, unless more than most would be used then.
+func (b *budget) take(n, most int) bool {
+	if b.used.Add(int64(n)) > int64(most) {
+		b.giveBack(n)
+		return false
+	}
+	return true
+}
+
+func (b *budget) giveBack(n int) { b.used.Add(-int64(n)) }
 
 // socket is the connection beneath a WebSocket, kept for its deadlines.
 type socket struct {

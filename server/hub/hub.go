@@ -48,10 +48,13 @@ type timing struct {
 	write    time.Duration // one message into the socket
 	farewell time.Duration // for Closing, and again for the peer's answer to the close
 	forget   time.Duration // an empty room is remembered
+	hold     time.Duration // the place of a member whose connection broke is kept from strangers
+	remember time.Duration // the claim of an absent member counts, at least, while its room lives
 
 	messages, messageBurst float64 // per second and connection
 	bytes, byteBurst       float64
-	queueBytes             int // waiting for one connection
+	queueBytes             int // of envelopes waiting for one connection
+	totalBytes             int // waiting for all connections, and being read from them
 }
 
 // Hub is a signaling hub. It serves WebSocket requests as an http.Handler.
@@ -60,6 +63,7 @@ type Hub struct {
 	timing timing
 	ctx    context.Context // never ends: deadlines are the socket's, which costs an idle connection nothing
 	counts counts
+	memory budget // of what waits for connections, and of long messages being read
 
 	origins  []string      // patterns
 	refusals chan struct{} // bounds connections that are told why they get no place
@@ -77,7 +81,7 @@ type Hub struct {
 type room struct {
 	id      wire.ID
 	token   wire.Hash // of the join token
-	seats   []seat    // of members known: those present, and those whose claim is remembered
+	seats   []seat    // of members known: those present, and those whose claim is remembered; see Hub.sit
 	present int
 	emptied time.Time
 	empty   *list.Element // place in Hub.empty, or nil
@@ -85,21 +89,27 @@ type room struct {
 
 type seat struct {
 	member wire.ID
-	claim  wire.Hash // of the claim
-	conn   *conn     // nil when the member is not present
+	claim  wire.Hash    // of the claim
+	from   netip.Prefix // to whose share of the room's seats it counts
+	conn   *conn        // nil when the member is not present
 	left   time.Time
+	held   time.Time // until when its place is kept from strangers
 }
 
 type counts struct {
-	relayed, relayedBytes, absent atomic.Uint64
-	closings                      [closingCodes]atomic.Uint64
+	relayed, relayedBytes, absent, dropped atomic.Uint64
+	closings                               [closingCodes]atomic.Uint64
 }
 
 const (
 	closingCodes = int(wire.ClosingServerFull) + 1
-	// knownPerSeat times MaxMembers members are known to a room; beyond it the one longest absent is forgotten.
-	knownPerSeat = 4
 	mostRefusals = 64
+
+	// A room knows up to knownPerPlace members for each that can be present, and up to newPerPlace that first came from one
+	// address, so that it takes several addresses to leave no seat. Small rooms count as if they had leastPlaces.
+	knownPerPlace, newPerPlace, leastPlaces = 8, 2, 8
+	// tolerance is how many places beyond MaxMembers there are for members whose own have been taken meanwhile.
+	tolerance = 1
 )
 
 // literal makes of an origin the pattern that matches it alone (path.Match).
@@ -113,6 +123,12 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 	if cfg.MaxRooms < 1 {
 		return nil, fmt.Errorf("hub: there must be room for a room")
 	}
+	// The longest message that depends on the configuration alone; credentials are as long for one member as for another.
+	longest := wire.Entered{ICE: cfg.ICEServers(wire.ID{}, wire.ID{}, time.Now()), Present: make([]wire.ID, cfg.MaxMembers+tolerance-1)}
+	if n := len(longest.Append(nil)); n > wire.MaxHubMessage {
+		return nil, fmt.Errorf("hub: telling %d members of the ICE servers takes %d bytes, and a message can have %d: fewer of either are needed",
+			cfg.MaxMembers, n, wire.MaxHubMessage)
+	}
 	origins := make([]string, len(cfg.Origins))
 	for i, o := range cfg.Origins {
 		if origins[i] = o; o != "*" {
@@ -124,8 +140,8 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 		origins: origins,
 		timing: timing{
 			enter: 10 * time.Second, idle: 60 * time.Second, message: 10 * time.Second, write: 10 * time.Second,
-			farewell: time.Second, forget: 10 * time.Minute,
-			messages: 200, messageBurst: 1000, bytes: 8 << 20, byteBurst: 8 << 20, queueBytes: 1 << 20,
+			farewell: time.Second, forget: 10 * time.Minute, hold: 2 * time.Minute, remember: 10 * time.Minute,
+			messages: 200, messageBurst: 1000, bytes: 8 << 20, byteBurst: 8 << 20, queueBytes: 1 << 20, totalBytes: 256 << 20,
 		},
 		ctx:      context.WithoutCancel(ctx),
 		refusals: make(chan struct{}, mostRefusals),
@@ -152,9 +168,12 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refusal = refuse(err)
 	}
 	hijacked := &hijacker{ResponseWriter: w}
+	c := newConn(h, limit.Customer(addr), release)
 	ws, err := websocket.Accept(hijacked, r, &websocket.AcceptOptions{
 		Subprotocols:   []string{wire.HubSubprotocol},
 		OriginPatterns: h.origins,
+		OnPingReceived: func(context.Context, []byte) bool { return c.countFrame() },
+		OnPongReceived: func(context.Context, []byte) { c.countFrame() },
 	})
 	if err != nil {
 		h.cfg.Log.Debug("no WebSocket", "error", err)
@@ -165,7 +184,8 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if refusal == nil && ws.Subprotocol() == "" {
 		refusal = &wire.Closing{Code: wire.ClosingUnsupportedVersion, Reason: "subprotocol " + wire.HubSubprotocol + " is needed"}
 	}
-	h.start(newConn(h, ws, hijacked.socket, release), refusal)
+	c.ws, c.socket = ws, hijacked.socket
+	h.start(c, refusal)
 }
 
 func refuse(err error) *wire.Closing {
@@ -244,10 +264,16 @@ func (h *Hub) enter(c *conn, m wire.Enter) *wire.Closing {
 	switch {
 	case s != nil && !same(s.claim, claim):
 		return closing(wire.ClosingForbidden, "claim does not match")
-	case (s == nil || s.conn == nil) && r.present >= h.cfg.MaxMembers:
+	case s == nil && r.taken(now) >= h.cfg.MaxMembers:
 		return closing(wire.ClosingRoomFull, "room is full")
 	case s == nil:
-		s = r.addSeat(seat{member: m.Member, claim: claim}, knownPerSeat*h.cfg.MaxMembers)
+		var why *wire.Closing
+		if s, why = h.sit(r, seat{member: m.Member, claim: claim, from: c.from}, now); why != nil {
+			return why
+		}
+	case !s.takes(now) && r.taken(now) >= h.cfg.MaxMembers+tolerance:
+		// It belongs here, so it is not for the person to try again.
+		return fullForNow("room is full for the moment")
 	}
 	if s.conn != nil {
 		s.conn.stop(closing(wire.ClosingReplaced, "the member entered again"))
@@ -288,7 +314,10 @@ func (h *Hub) leave(c *conn) {
 	if s == nil || s.conn != c {
 		return
 	}
-	s.conn, s.left = nil, now
+	s.conn, s.left, s.held = nil, now, now
+	if !c.resigned {
+		s.held = now.Add(h.timing.hold)
+	}
 	r.present--
 	h.occupied--
 	if r.present == 0 {
@@ -317,9 +346,12 @@ func (h *Hub) deliver(c *conn, to wire.ID, envelope []byte) {
 		h.counts.absent.Add(1)
 		return
 	}
+	if !addressee.deliver(c.member, message) {
+		h.counts.dropped.Add(1)
+		return
+	}
 	h.counts.relayed.Add(1)
 	h.counts.relayedBytes.Add(uint64(len(message)))
-	addressee.send(message)
 }
 
 // forgetUntil forgets the rooms that have been empty since the time given or longer. The caller holds the mutex.
@@ -339,7 +371,7 @@ func (h *Hub) forgetOne() bool {
 	return true
 }
 
-// seat is the place of a member, valid until the next addSeat, or nil if the room does not know it.
+// seat is the place of a member, valid until the next sit, or nil if the room does not know it.
 func (r *room) seat(member wire.ID) *seat {
 	for i := range r.seats {
 		if r.seats[i].member == member {
@@ -349,20 +381,58 @@ func (r *room) seat(member wire.ID) *seat {
 	return nil
 }
 
-// addSeat adds a seat. When most are known already, it takes the place of the member that has been absent longest.
-func (r *room) addSeat(s seat, most int) *seat {
-	if len(r.seats) < most {
-		r.seats = append(r.seats, s)
-		return &r.seats[len(r.seats)-1]
-	}
-	var oldest *seat
+// takes reports whether a stranger finds the place of this member taken.
+func (s *seat) takes(now time.Time) bool { return s.conn != nil || now.Before(s.held) }
+
+// taken is how many places are.
+func (r *room) taken(now time.Time) (n int) {
 	for i := range r.seats {
-		if o := &r.seats[i]; o.conn == nil && (oldest == nil || o.left.Before(oldest.left)) {
-			oldest = o
+		if r.seats[i].takes(now) {
+			n++
 		}
 	}
-	*oldest = s // there is one: fewer are present than known
-	return oldest
+	return n
+}
+
+// sit adds a seat for a member that the room does not know, or says why it cannot. It forgets nobody's claim but that of
+// one who has been absent for long, and that only where a seat is needed: whoever could make the hub forget a claim could
+// enter in that member's place. The caller holds the mutex.
+func (h *Hub) sit(r *room, s seat, now time.Time) (*seat, *wire.Closing) {
+	places := max(leastPlaces, h.cfg.MaxMembers)
+	ofAddress := 0
+	var oldest, oldestOfAddress *seat
+	older := func(o, than *seat) bool { return than == nil || o.left.Before(than.left) }
+	for i := range r.seats {
+		o := &r.seats[i]
+		forgettable := o.conn == nil && now.Sub(o.left) >= h.timing.remember
+		if forgettable && older(o, oldest) {
+			oldest = o
+		}
+		if o.from != s.from {
+			continue
+		}
+		ofAddress++
+		if forgettable && older(o, oldestOfAddress) {
+			oldestOfAddress = o
+		}
+	}
+	switch {
+	case ofAddress >= newPerPlace*places:
+		if oldestOfAddress == nil {
+			return nil, closing(wire.ClosingRateLimited, "too many new members from this address")
+		}
+		*oldestOfAddress = s
+		return oldestOfAddress, nil
+	case len(r.seats) >= knownPerPlace*places:
+		if oldest == nil {
+			return nil, fullForNow("too many new members")
+		}
+		*oldest = s
+		return oldest, nil
+	default:
+		r.seats = append(r.seats, s)
+		return &r.seats[len(r.seats)-1], nil
+	}
 }
 
 func same(a, b wire.Hash) bool { return subtle.ConstantTimeCompare(a[:], b[:]) == 1 }
@@ -376,12 +446,19 @@ func closing(code wire.ClosingCode, reason string) *wire.Closing {
 	case wire.ClosingRateLimited:
 		m.RetryAfter = 5 + rand.Uint32N(6)
 	case wire.ClosingServerFull:
-		m.RetryAfter = 20 + rand.Uint32N(21)
+		m.RetryAfter = whenFull()
 	case wire.ClosingIdle:
 		m.RetryAfter = 1
 	}
 	return m
 }
+
+// fullForNow is a room-full for whom the place will be free: it says when to come again.
+func fullForNow(reason string) *wire.Closing {
+	return &wire.Closing{Code: wire.ClosingRoomFull, Reason: reason, RetryAfter: whenFull()}
+}
+
+func whenFull() uint32 { return 20 + rand.Uint32N(21) }
 
 // Stats are a hub's numbers at one moment; those that only grow count from its start.
 type Stats struct {
@@ -389,6 +466,8 @@ type Stats struct {
 
 	Relayed, RelayedBytes uint64                      // envelopes passed on, and their messages' bytes
 	Absent                uint64                      // envelopes whose addressee was not there
+	Dropped               uint64                      // envelopes for which the addressee's queue, or the hub's memory, had no room
+	Waiting               int64                       // bytes that wait to be written, and of long messages being read
 	Closings              map[wire.ClosingCode]uint64 // by code, 0 for connections that the client ended
 }
 
@@ -396,7 +475,7 @@ type Stats struct {
 func (h *Hub) Stats() Stats {
 	s := Stats{
 		Relayed: h.counts.relayed.Load(), RelayedBytes: h.counts.relayedBytes.Load(), Absent: h.counts.absent.Load(),
-		Closings: make(map[wire.ClosingCode]uint64, closingCodes),
+		Dropped: h.counts.dropped.Load(), Waiting: h.memory.used.Load(), Closings: make(map[wire.ClosingCode]uint64, closingCodes),
 	}
 	for code := range h.counts.closings {
 		s.Closings[wire.ClosingCode(code)] = h.counts.closings[code].Load()

@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,8 +44,13 @@ func run(t *testing.T, changes ...func(*Config, *timing)) (*Hub, string) {
 	t.Helper()
 	cfg := Config{
 		MaxMembers: 3, MaxRooms: 10,
-		Gate:       limit.New(limit.Limits{Total: 100}),
-		ClientAddr: func(r *http.Request) netip.Addr { return netip.MustParseAddrPort(r.RemoteAddr).Addr() },
+		Gate: limit.New(limit.Limits{Total: 100}),
+		ClientAddr: func(r *http.Request) netip.Addr {
+			if from := r.Header.Get("Test-From"); from != "" {
+				return netip.MustParseAddr(from)
+			}
+			return netip.MustParseAddrPort(r.RemoteAddr).Addr()
+		},
 		ICEServers: func(room, member wire.ID, now time.Time) wire.ICEServers {
 			return wire.ICEServers{RelayOnly: true, TTL: 60, Servers: []wire.ICEServer{
 				{URLs: []string{"turn:192.0.2.1:3478"}, Username: member.String(), Credential: room.String()},
@@ -73,7 +80,7 @@ func run(t *testing.T, changes ...func(*Config, *timing)) (*Hub, string) {
 func (t *timing) override(o timing) {
 	for _, f := range []struct{ to, from *time.Duration }{
 		{&t.enter, &o.enter}, {&t.idle, &o.idle}, {&t.message, &o.message}, {&t.write, &o.write},
-		{&t.farewell, &o.farewell}, {&t.forget, &o.forget},
+		{&t.farewell, &o.farewell}, {&t.forget, &o.forget}, {&t.hold, &o.hold}, {&t.remember, &o.remember},
 	} {
 		if *f.from != 0 {
 			*f.to = *f.from
@@ -88,6 +95,9 @@ func (t *timing) override(o timing) {
 	if o.queueBytes != 0 {
 		t.queueBytes = o.queueBytes
 	}
+	if o.totalBytes != 0 {
+		t.totalBytes = o.totalBytes
+	}
 }
 
 type client struct {
@@ -98,6 +108,12 @@ type client struct {
 
 func dial(t *testing.T, url string) *client {
 	t.Helper()
+	return dialFrom(t, url, "")
+}
+
+// dialFrom connects from another address.
+func dialFrom(t *testing.T, url, from string) *client {
+	t.Helper()
 	c := &client{t: t}
 	transport := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		nc, err := (&net.Dialer{}).DialContext(ctx, network, addr)
@@ -107,7 +123,7 @@ func dial(t *testing.T, url string) *client {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	ws, _, err := websocket.Dial(ctx, url, &websocket.DialOptions{
-		Subprotocols: []string{wire.HubSubprotocol}, HTTPClient: &http.Client{Transport: transport},
+		Subprotocols: []string{wire.HubSubprotocol}, HTTPClient: &http.Client{Transport: transport}, HTTPHeader: http.Header{"Test-From": {from}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -195,7 +211,7 @@ func (c *client) alive() {
 	c.t.Helper()
 	c.send([]byte{byte(wire.HubPing)})
 	if p := c.next(); wire.ParseBare(p, wire.HubPong) != nil {
-		c.t.Fatalf("got %x instead of Pong", p)
+		c.t.Fatalf("got %.50x instead of Pong", p)
 	}
 }
 
@@ -360,24 +376,131 @@ func TestClaimIsRememberedWhileAbsent(t *testing.T) {
 	a.presence(wire.HubPresent, bob)
 }
 
-func TestKnownMembersAreBounded(t *testing.T) {
+// visit enters as a stranger and leaves in order.
+func visit(a *client, url, from string, id wire.ID) {
+	a.t.Helper()
+	c := dialFrom(a.t, url, from)
+	c.enter(enterAs(roomA, id))
+	a.presence(wire.HubPresent, id)
+	c.ws.Close(websocket.StatusNormalClosure, "")
+	a.presence(wire.HubAbsent, id)
+}
+
+// However many strangers come and go, nobody can be made unknown and then be replaced.
+func TestClaimsAreNotCrowdedOut(t *testing.T) {
 	h, url := run(t)
 	a := enter(t, url, roomA, alice)
-	for i := range 30 {
-		id := wire.ID{100 + byte(i)}
-		c := enter(t, url, roomA, id)
-		a.presence(wire.HubPresent, id)
-		c.ws.Close(websocket.StatusNormalClosure, "")
-		a.presence(wire.HubAbsent, id)
+	visit(a, url, "", bob)
+	const places = leastPlaces // of a room of three
+	// One address does not get far.
+	stranger := byte(10)
+	for range newPerPlace * places {
+		visit(a, url, "192.0.2.1", wire.ID{stranger})
+		stranger++
 	}
+	c := dialFrom(t, url, "192.0.2.1")
+	c.send(enterAs(roomA, wire.ID{stranger}).Append(nil))
+	if m := c.closing(wire.ClosingRateLimited); m.RetryAfter == 0 {
+		t.Fatal("says not to come again")
+	}
+	// Several together take all seats, and no claim.
+	for i := 2; len(h.known(roomA)) < knownPerPlace*places; i++ {
+		for range min(newPerPlace*places, knownPerPlace*places-len(h.known(roomA))) {
+			visit(a, url, netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}).String(), wire.ID{stranger})
+			stranger++
+		}
+	}
+	late := wire.ID{stranger}
+	c = dialFrom(t, url, "192.0.2.99")
+	c.send(enterAs(roomA, late).Append(nil))
+	if m := c.closing(wire.ClosingRoomFull); m.RetryAfter == 0 {
+		t.Fatal("says not to come again")
+	}
+	thief := dialFrom(t, url, "192.0.2.99")
+	thief.send(wire.Enter{Room: roomA, Member: bob, Token: secret, Claim: wire.ID{0xbd}}.Append(nil))
+	thief.closing(wire.ClosingForbidden)
+	visit(a, url, "", bob)
+
+	// Time makes room: first for the address that has its share, from what that had, then for any.
+	h.age(roomA, wire.ID{12}, h.timing.remember)
+	visit(a, url, "192.0.2.1", late)
+	h.age(roomA, wire.ID{30}, h.timing.remember)
+	visit(a, url, "192.0.2.99", wire.ID{stranger + 1})
+	known := h.known(roomA)
+	for id, want := range map[wire.ID]bool{{12}: false, {30}: false, bob: true, alice: true, late: true, {stranger + 1}: true} {
+		if known[id] != want {
+			t.Errorf("%v is known: %v", id, known[id])
+		}
+	}
+}
+
+func (h *Hub) known(room wire.ID) map[wire.ID]bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if n := len(h.rooms[roomA].seats); n != 12 {
-		t.Fatalf("%d members are known", n)
+	list := make(map[wire.ID]bool)
+	for _, s := range h.rooms[room].seats {
+		list[s.member] = true
 	}
-	if s := h.rooms[roomA].seat(alice); s == nil || s.conn == nil {
-		t.Fatal("the member present was forgotten")
+	return list
+}
+
+// age makes a member absent for that much longer.
+func (h *Hub) age(room, member wire.ID, d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.rooms[room].seat(member)
+	s.left, s.held = s.left.Add(-d), s.held.Add(-d)
+}
+
+// A member whose connection breaks finds its place again.
+func TestPlacesAreKept(t *testing.T) {
+	h, url := run(t)
+	dave, erin := wire.ID{4}, wire.ID{5}
+	members := map[wire.ID]*client{}
+	for _, id := range []wire.ID{alice, bob, carol} {
+		members[id] = enter(t, url, roomA, id)
 	}
+	present := 3
+	lose := func(id wire.ID) {
+		t.Helper()
+		members[id].nc.Close()
+		present--
+		eventually(t, func() bool { return h.Stats().Members == present })
+	}
+	back := func(id wire.ID) {
+		t.Helper()
+		members[id] = enter(t, url, roomA, id)
+		present++
+	}
+	refused := func(id wire.ID, again bool) {
+		t.Helper()
+		c := dial(t, url)
+		c.send(enterAs(roomA, id).Append(nil))
+		if m := c.closing(wire.ClosingRoomFull); (m.RetryAfter > 0) != again {
+			t.Fatalf("come again after %d s", m.RetryAfter)
+		}
+	}
+	lose(bob)
+	refused(dave, false)
+	back(bob)
+	// After a while somebody else can have the place; there is one more for who comes back.
+	lose(bob)
+	h.age(roomA, bob, h.timing.hold)
+	back(dave)
+	back(bob)
+	refused(erin, false)
+	// Whom even that one does not help is told to try again.
+	lose(bob)
+	lose(carol)
+	h.age(roomA, bob, h.timing.hold)
+	h.age(roomA, carol, h.timing.hold)
+	back(erin)
+	back(bob)
+	refused(carol, true)
+	lose(erin)
+	refused(carol, true) // hers is kept now
+	h.age(roomA, erin, h.timing.hold)
+	back(carol)
 }
 
 func TestRoomFull(t *testing.T) {
@@ -482,11 +605,32 @@ func TestRateLimits(t *testing.T) {
 	})
 }
 
+// patient lets a client send as much as it likes.
+func patient(o *timing) {
+	o.farewell = 200 * time.Millisecond
+	o.messages, o.messageBurst = 1e6, 1e6
+	o.bytes, o.byteBurst = 1<<30, 1<<30
+}
+
+// flood sends more than the socket buffers of both ends hold until the hub drops envelopes.
+func (c *client) flood(h *Hub, to wire.ID) {
+	c.t.Helper()
+	envelope := strings.Repeat("x", 60_000)
+	for dropped := h.Stats().Dropped; h.Stats().Dropped == dropped; {
+		if h.Stats().Relayed > 1000 {
+			c.t.Fatal("a queue without bound: 60 MB wait for a reader that does not read")
+		}
+		c.tell(to, envelope)
+	}
+	for range 20 {
+		c.tell(to, envelope)
+	}
+}
+
 func TestSlowConsumerHarmsNobodyElse(t *testing.T) {
 	h, url := run(t, func(_ *Config, o *timing) {
-		o.farewell = 200 * time.Millisecond
-		o.messages, o.messageBurst = 1e6, 1e6
-		o.bytes, o.byteBurst = 1<<30, 1<<30
+		patient(o)
+		o.write = 300 * time.Millisecond
 	})
 	a := enter(t, url, roomA, alice)
 	slow := enter(t, url, roomA, bob) // and reads no more
@@ -495,24 +639,174 @@ func TestSlowConsumerHarmsNobodyElse(t *testing.T) {
 	a.presence(wire.HubPresent, carol)
 	slow.nc.(*net.TCPConn).SetReadBuffer(4096)
 
-	// More than the socket buffers of both ends and the queue hold together.
-	flood := strings.Repeat("x", 60_000)
-	gone := false
-	for range 1000 {
-		a.tell(bob, flood)
-		if h.Stats().Closings[wire.ClosingRateLimited] > 0 {
-			gone = true
-			break
-		}
-	}
-	if !gone {
-		t.Fatal("a queue without bound: 60 MB wait for a reader that does not read")
-	}
+	a.flood(h, bob)
+	eventually(t, func() bool {
+		a.tell(bob, strings.Repeat("x", 60_000)) // the sockets' own buffers may still take some
+		return h.Stats().Closings[wire.ClosingRateLimited] == 1
+	})
 	a.presence(wire.HubAbsent, bob)
 	a.tell(carol, "hello")
 	c.presence(wire.HubAbsent, bob)
 	c.told(alice, "hello")
 	eventually(t, func() bool { return h.Stats().Connections == 2 })
+	eventually(t, func() bool { return h.Stats().Waiting == 0 })
+}
+
+// Whom somebody floods keeps its connection, and hears the others.
+func TestFloodedMemberStays(t *testing.T) {
+	h, url := run(t, func(_ *Config, o *timing) { patient(o) })
+	a := enter(t, url, roomA, alice)
+	b := enter(t, url, roomA, bob)
+	c := enter(t, url, roomA, carol)
+	b.presence(wire.HubPresent, carol)
+	a.flood(h, bob)
+	c.tell(bob, "hello")
+	b.send([]byte{byte(wire.HubPing)})
+	for heard, answered := false, false; !heard || !answered; {
+		switch p := b.next(); wire.TypeOf(p) {
+		case wire.HubDeliver:
+			m, err := wire.ParseRelay(p, wire.HubDeliver)
+			if err != nil {
+				t.Fatal(err)
+			}
+			heard = heard || m.Member == carol && string(m.Envelope) == "hello"
+		case wire.HubPong:
+			answered = true
+		default:
+			t.Fatalf("got %x", p)
+		}
+	}
+}
+
+// stalled is a connection that nothing is written to.
+func stalled(t *testing.T) *conn {
+	t.Helper()
+	h, _ := run(t)
+	c := newConn(h, netip.Prefix{}, func() {})
+	c.socket, c.drained = &socket{Conn: &net.TCPConn{}}, make(chan struct{})
+	return c
+}
+
+func TestQueueIsShared(t *testing.T) {
+	c := stalled(t)
+	fill := func(author byte) (bytes int) {
+		for ; c.deliver(wire.ID{author}, make([]byte, 1000)); bytes += 1000 {
+		}
+		return bytes
+	}
+	all := c.hub.timing.queueBytes
+	if n := fill(0); n < all/5 || n > all/4 {
+		t.Fatalf("one author has %d bytes of %d", n, all)
+	}
+	for author := range byte(9) {
+		fill(author + 1)
+	}
+	if !c.deliver(wire.ID{10}, make([]byte, 12_000)) { // the longest there is in practice is an Offer
+		t.Fatal("the others of a full room leave nothing for the last one")
+	}
+	if c.why != nil {
+		t.Fatalf("stopped: %+v", c.why)
+	}
+	c.send([]byte{byte(wire.HubPong)})
+	if c.why != nil || c.control == 0 {
+		t.Fatal("envelopes leave no room for what must be told")
+	}
+	c.mu.Lock()
+	c.clear()
+	c.mu.Unlock()
+	if c.envelopes != 0 || c.control != 0 || len(c.authors) != 0 || c.hub.memory.used.Load() != 0 {
+		t.Fatalf("%d and %d bytes, %d authors, %d bytes in all are left", c.envelopes, c.control, len(c.authors), c.hub.memory.used.Load())
+	}
+}
+
+func TestWhatMustBeToldIsBounded(t *testing.T) {
+	for most, code := range map[int]wire.ClosingCode{1 << 30: wire.ClosingRateLimited, 10_000: wire.ClosingServerFull} {
+		c := stalled(t)
+		c.hub.timing.totalBytes = most
+		sent := 0
+		for ; c.why == nil && sent < 2*mostControl; sent += 1000 {
+			c.send(make([]byte, 1000))
+		}
+		if c.why == nil || c.why.Code != code || c.why.RetryAfter == 0 {
+			t.Errorf("after %d bytes: %+v, want code %d", sent, c.why, code)
+		}
+		if n := c.hub.memory.used.Load(); n != 0 {
+			t.Errorf("%d bytes are left", n)
+		}
+	}
+}
+
+func TestMemoryIsBounded(t *testing.T) {
+	const most = 400_000
+	h, url := run(t, func(_ *Config, o *timing) {
+		patient(o)
+		o.queueBytes, o.totalBytes = 100*most, most
+	})
+	a := enter(t, url, roomA, alice)
+	b := enter(t, url, roomA, bob)
+	a.presence(wire.HubPresent, bob)
+	b.nc.(*net.TCPConn).SetReadBuffer(4096)
+	a.flood(h, bob)
+	// Neither a message being read nor what must be told falls to what can be dropped.
+	if s := h.Stats(); s.Waiting > most {
+		t.Fatalf("%d bytes wait", s.Waiting)
+	}
+	a.tell(wire.ID{99}, strings.Repeat("x", 60_000))
+	a.alive()
+
+	// Beyond the budget there are no long messages, only short ones.
+	b.nc.Close()
+	a.presence(wire.HubAbsent, bob)
+	eventually(t, func() bool { return h.Stats().Waiting == 0 })
+	h.memory.take(most-10_000, most)
+	a.alive()
+	a.tell(carol, strings.Repeat("x", 60_000))
+	a.closing(wire.ClosingServerFull)
+	h.memory.giveBack(most - 10_000)
+	eventually(t, func() bool { return h.Stats().Waiting == 0 })
+}
+
+// The library answers WebSocket pings, which must find no deadline of an earlier message.
+func TestWebSocketPing(t *testing.T) {
+	_, url := run(t, func(_ *Config, o *timing) { o.write = 50 * time.Millisecond })
+	c := enter(t, url, roomA, alice)
+	time.Sleep(100 * time.Millisecond)
+	ponged := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		ponged <- c.ws.Ping(ctx)
+	}()
+	// The answer is read with whatever comes next.
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	go func() {
+		select {
+		case err := <-ponged:
+			ponged <- err
+			c.ws.Write(ctx, websocket.MessageBinary, []byte{byte(wire.HubPing)})
+		case <-ctx.Done():
+		}
+	}()
+	if _, p, err := c.ws.Read(ctx); err != nil || wire.ParseBare(p, wire.HubPong) != nil {
+		t.Fatalf("%x, %v", p, err)
+	}
+	if err := <-ponged; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWebSocketPingsAreCounted(t *testing.T) {
+	_, url := run(t, func(_ *Config, o *timing) { o.messages, o.messageBurst = 0.001, 6 })
+	c := enter(t, url, roomA, alice)
+	ctx, cancel := context.WithCancel(t.Context())
+	var pings sync.WaitGroup
+	for range 20 {
+		pings.Go(func() { c.ws.Ping(ctx) })
+	}
+	c.closing(wire.ClosingRateLimited)
+	cancel()
+	pings.Wait()
 }
 
 func TestSilence(t *testing.T) {
@@ -663,6 +957,16 @@ func TestConfigIsChecked(t *testing.T) {
 	for _, cfg := range []Config{{MaxMembers: 1, MaxRooms: 1}, {MaxMembers: MaxMembersLimit + 1, MaxRooms: 1}, {MaxMembers: 2}} {
 		if _, err := New(t.Context(), cfg); err == nil {
 			t.Errorf("%+v is accepted", cfg)
+		}
+	}
+	// What tells the members of each other and of the ICE servers fits into a message.
+	for servers, ok := range map[int]bool{1: true, 16: false} {
+		_, err := New(t.Context(), Config{MaxMembers: MaxMembersLimit, MaxRooms: 1, ICEServers: func(_, _ wire.ID, _ time.Time) wire.ICEServers {
+			url := "turn:" + strings.Repeat("x", 500)
+			return wire.ICEServers{Servers: slices.Repeat([]wire.ICEServer{{URLs: []string{url, url, url, url, url}}}, servers)}
+		}})
+		if (err == nil) != ok {
+			t.Errorf("with %d ICE servers: %v", servers, err)
 		}
 	}
 }

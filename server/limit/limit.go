@@ -27,7 +27,7 @@ type Limits struct {
 	Burst      int     // places that it may take at once after a pause; at least 1 where Rate is set
 }
 
-// Gate hands out places. One address is an IPv4 address, or a /64 of IPv6, which is what one customer gets.
+// Gate hands out places. One address is what Customer says, because that is what one customer gets.
 // It is safe for concurrent use.
 type Gate struct {
 	limits Limits
@@ -54,7 +54,7 @@ func New(l Limits) *Gate {
 // Take takes a place for addr. The error is ErrFull or ErrAddress; without one the caller owes a Release.
 func (g *Gate) Take(addr netip.Addr) error {
 	now := time.Now()
-	key := customer(addr)
+	key := Customer(addr)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := g.shares[key]
@@ -88,7 +88,7 @@ func (g *Gate) Take(addr netip.Addr) error {
 
 // Release gives back a place that Take took for the same address.
 func (g *Gate) Release(addr netip.Addr) {
-	key := customer(addr)
+	key := Customer(addr)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := g.shares[key]
@@ -112,7 +112,8 @@ func (g *Gate) forget(now time.Time) {
 	g.sweep = max(1024, 2*len(g.shares))
 }
 
-func customer(addr netip.Addr) netip.Prefix {
+// Customer is what counts as one address: an IPv4 address, or a /64 of IPv6. All invalid addresses are one.
+func Customer(addr netip.Addr) netip.Prefix {
 	addr = addr.Unmap().WithZone("")
 	bits := addr.BitLen()
 	if addr.Is6() {
@@ -120,7 +121,7 @@ func customer(addr netip.Addr) netip.Prefix {
 	}
 	p, err := addr.Prefix(bits)
 	if err != nil {
-		return netip.Prefix{} // the invalid address: all of them share one share
+		return netip.Prefix{} // the invalid address
 	}
 	return p
 }

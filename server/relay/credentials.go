@@ -6,6 +6,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -29,8 +31,9 @@ func (s *Server) Credentials(holder string, now time.Time) (username, password s
 	return Credentials(s.cfg.Secret, holder, now.Add(s.cfg.TTL))
 }
 
-// authenticate is called for each request that must be signed: Allocate and Refresh, CreatePermission, ChannelBind.
-func (s *Server) authenticate(r *turn.RequestAttributes) (holder string, key []byte, ok bool) {
+// authenticate is called for each request that must be signed: Allocate and Refresh, CreatePermission, ChannelBind. What
+// it returns as user is what the library says of who allocates, and whom an allocation belongs to.
+func (s *Server) authenticate(r *turn.RequestAttributes) (user string, key []byte, ok bool) {
 	expiry, holder, found := strings.Cut(r.Username, ":")
 	unix, err := strconv.ParseInt(expiry, 10, 64)
 	if !found || err != nil || unix <= time.Now().Unix() {
@@ -40,7 +43,35 @@ func (s *Server) authenticate(r *turn.RequestAttributes) (holder string, key []b
 	if username != r.Username { // "+5" and "05" are not how 5 is written
 		return "", nil, false
 	}
-	return holder, turn.GenerateAuthKey(username, r.Realm, password), true
+	return owner{source(r.SrcAddr), holder}.String(), turn.GenerateAuthKey(username, r.Realm, password), true
+}
+
+// owner is who has an allocation. The library passes a user's name on to where quotas are counted and nothing of its
+// address, so the name that it gets holds both. An allocation is bound to its client's address in any case.
+type owner struct {
+	client netip.AddrPort
+	holder string
+}
+
+// String is what parseOwner parses.
+func (o owner) String() string { return o.client.String() + " " + o.holder }
+
+func parseOwner(user string) owner {
+	client, holder, _ := strings.Cut(user, " ")
+	addr, _ := netip.ParseAddrPort(client) // invalid addresses are one address
+	return owner{addr, holder}
+}
+
+// source is a client's address.
+func source(a net.Addr) netip.AddrPort {
+	var from netip.AddrPort
+	switch a := a.(type) {
+	case *net.UDPAddr:
+		from = a.AddrPort()
+	case *net.TCPAddr:
+		from = a.AddrPort()
+	}
+	return netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 }
 
 // loggers passes what pion has to say on at debug level: it names addresses and users.

@@ -10,14 +10,20 @@ import (
 )
 
 // special are the ranges that are nobody's public address: who may relay there reaches into private networks, this
-// host included. From the IANA special-purpose address registries; IPv4-mapped addresses are judged as IPv4.
+// host included. From the IANA special-purpose address registries, but for the last line; IPv4-mapped addresses are judged as IPv4.
 var special = prefixes(
 	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
-	"192.0.0.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
+	"192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
+	"224.0.0.0/4", "240.0.0.0/4",
 	// ::/96 holds the unspecified and the loopback address; the next four lead to IPv4 addresses inside.
 	"::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16",
-	"100::/64", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
+	"100::/64", "2001:db8::/32", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
+	"168.63.129.16/32", // Azure's host, for its guests: public by its number only
 )
+
+// reservedPorts is how many ports, from 0, are for services and not for peers, whose ports are the system's choice. 443
+// is left: a peer's NAT may be told to use it because networks let it out.
+const reservedPorts = 1024
 
 func prefixes(texts ...string) []netip.Prefix {
 	list := make([]netip.Prefix, len(texts))
@@ -172,7 +178,7 @@ func (p *policy) permits(ip netip.Addr) bool {
 	return ip.IsValid() && ip == p.family(ip.Is6()).relay || p.public(ip)
 }
 
-// public reports whether the address may be reached on all ports.
+// public reports whether the address may be reached on the ports of peers.
 func (p *policy) public(ip netip.Addr) bool {
 	switch {
 	case !ip.IsValid() || ip.Zone() != "":
@@ -190,7 +196,8 @@ func (p *policy) route(dst netip.AddrPort) (netip.AddrPort, bool) {
 	if f := p.family(dst.Addr().Is6()); dst.Addr() == f.relay && p.isAllocated(dst) {
 		return netip.AddrPortFrom(f.via, dst.Port()), true
 	}
-	return dst, p.public(dst.Addr())
+	service := dst.Port() < reservedPorts && dst.Port() != 443 && !within(p.allow, dst.Addr())
+	return dst, p.public(dst.Addr()) && !service
 }
 
 // origin is whom a datagram from src is from, if it is to be heard: the inverse of route.

@@ -6,7 +6,7 @@ import (
 )
 
 func TestPolicy(t *testing.T) {
-	const public4, public6 = "203.0.113.7", "2a00:1450::1"
+	const public4, public6 = "8.8.4.4", "2a00:1450::1"
 	tests := []struct {
 		name                  string
 		bound                 string
@@ -20,6 +20,7 @@ func TestPolicy(t *testing.T) {
 				"0.0.0.0", "0.1.2.3", "10.0.0.1", "10.255.255.255", "100.64.0.1", "100.127.255.255", "127.0.0.2", "127.1.0.1",
 				"169.254.169.254", "172.16.0.1", "172.31.255.255", "192.0.0.1", "192.168.0.1", "198.18.0.1", "198.19.255.255",
 				"224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255",
+				"192.0.2.1", "198.51.100.1", "203.0.113.255", "168.63.129.16", "2001:db8::1", "3fff:fff::1", "5f00::1",
 				"::", "::1", "::7f00:1", "::ffff:10.0.0.1", "::ffff:127.0.0.2", "::ffff:169.254.169.254", "64:ff9b::a00:1",
 				"2001:0:1::1", "2002:a00:1::1", "fc00::1", "fd12:3456::1", "fe80::1", "febf::1", "fec0::1", "ff02::1", "ff0e::1",
 			},
@@ -52,10 +53,10 @@ func TestPolicy(t *testing.T) {
 				if p.permits(netip.MustParseAddr(ip)) {
 					t.Errorf("%s is permitted", ip)
 				}
-				if _, ok := p.route(netip.AddrPortFrom(netip.MustParseAddr(ip), 80)); ok {
+				if _, ok := p.route(netip.AddrPortFrom(netip.MustParseAddr(ip), 50_000)); ok {
 					t.Errorf("datagrams to %s are sent", ip)
 				}
-				if _, ok := p.origin(netip.AddrPortFrom(netip.MustParseAddr(ip), 80)); ok && netip.MustParseAddr(ip) != netip.MustParseAddr(tt.bound) {
+				if _, ok := p.origin(netip.AddrPortFrom(netip.MustParseAddr(ip), 50_000)); ok && netip.MustParseAddr(ip) != netip.MustParseAddr(tt.bound) {
 					t.Errorf("datagrams from %s are heard", ip)
 				}
 			}
@@ -76,13 +77,29 @@ func TestPolicyRefusesOwnPublicAddresses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := netip.MustParseAddr("203.0.113.7")
+	other := netip.MustParseAddr("8.8.4.4")
 	if !p.permits(other) {
 		t.Fatal("an ordinary address is refused")
 	}
 	p.own.Store(&map[netip.Addr]bool{other: true})
 	if p.permits(other) {
 		t.Fatal("the host's own address is permitted")
+	}
+}
+
+func TestServicesAreNotReached(t *testing.T) {
+	p, err := newPolicy(netip.MustParseAddr("127.0.0.1"), nil, prefixes("10.0.0.0/8"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]bool{
+		"8.8.4.4:0": false, "8.8.4.4:53": false, "8.8.4.4:80": false, "8.8.4.4:1023": false, "[2a00:1450::1]:123": false, "[::ffff:8.8.4.4]:53": false,
+		"8.8.4.4:443": true, "8.8.4.4:1024": true, "8.8.4.4:3478": true, "8.8.4.4:65535": true, "[2a00:1450::1]:50000": true,
+		"10.0.0.1:53": true, // what the operator allows is the operator's
+	} {
+		if _, ok := p.route(netip.MustParseAddrPort(text)); ok != want {
+			t.Errorf("%s is sent to: %v", text, ok)
+		}
 	}
 }
 

@@ -28,6 +28,7 @@ type Config struct {
 	Secret      []byte         // from which credentials are made; not empty
 	TTL         time.Duration  // of credentials; at least a second
 	Quota       int            // allocations of one credential's holder at the same time; 0: no bound
+	PerAddress  int            // allocations of one client address, as limit.Customer counts them; 0: no bound
 	MaxRelays   int            // allocations in all; 0: no bound
 	Allow       []netip.Prefix // relayed to although they are special (policy.go)
 	Log         *slog.Logger   // gets addresses at debug level only
@@ -42,11 +43,12 @@ type Server struct {
 	tcp    *listener
 	counts counts
 
-	mu      sync.Mutex
-	closed  bool
-	relays  map[*relayConn]struct{}
-	holders map[string]int // allocations by holder
-	open    sync.WaitGroup // relays and TCP clients
+	mu        sync.Mutex
+	closed    bool
+	relays    map[*relayConn]struct{}
+	holders   map[string]int       // allocations by holder
+	customers map[netip.Prefix]int // the same by client address
+	open      sync.WaitGroup       // relays and TCP clients
 }
 
 type counts struct {
@@ -72,6 +74,8 @@ const (
 	// tcpSilence ends a TCP connection: an allocation that nobody refreshes is gone by then.
 	tcpSilence = 11 * time.Minute
 	tcpWrite   = 10 * time.Second
+	// tcpIdle is how long a TCP connection may have no allocation.
+	tcpIdle = 30 * time.Second
 	// portAttempts to find a port that is free for both UDP and TCP.
 	portAttempts = 16
 )
@@ -96,22 +100,22 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	udp.SetReadBuffer(4 << 20) // as much as the kernel grants: one goroutine reads for all
 	s := &Server{
 		cfg: cfg, policy: policy, port: bound.Port(),
-		relays: make(map[*relayConn]struct{}), holders: make(map[string]int),
+		relays: make(map[*relayConn]struct{}), holders: make(map[string]int), customers: make(map[netip.Prefix]int),
 	}
 	s.tcp = &listener{
-		Listener: tcp, server: s, conns: make(map[*clientConn]struct{}),
+		Listener: tcp, server: s, idle: tcpIdle, conns: make(map[netip.AddrPort]*clientConn),
 		gate: limit.New(limit.Limits{Total: maxTCP, PerAddress: maxTCPPerAddress}),
 	}
 	s.turn, err = turn.NewServer(turn.ServerConfig{
 		Realm:         realm,
 		LoggerFactory: loggers{cfg.Log},
 		AuthHandler:   s.authenticate,
-		QuotaHandler:  func(holder, _ string, _ net.Addr) bool { return s.withinQuota(holder) },
+		QuotaHandler:  func(user, _ string, _ net.Addr) bool { return s.withinQuota(parseOwner(user)) },
 		PacketConnConfigs: []turn.PacketConnConfig{
-			{PacketConn: udp, RelayAddressGenerator: generator{s}, PermissionHandler: s.permit},
+			{PacketConn: udp, RelayAddressGenerator: generator{s, nil}, PermissionHandler: s.permit},
 		},
 		ListenerConfigs: []turn.ListenerConfig{
-			{Listener: s.tcp, RelayAddressGenerator: generator{s}, PermissionHandler: s.permit},
+			{Listener: s.tcp, RelayAddressGenerator: generator{s, s.tcp}, PermissionHandler: s.permit},
 		},
 	})
 	if err != nil {
@@ -209,10 +213,15 @@ func (s *Server) permit(_ net.Addr, ip net.IP) bool {
 }
 
 // withinQuota lets the library answer 486; what binds is the count in reserve.
-func (s *Server) withinQuota(holder string) bool {
+func (s *Server) withinQuota(o owner) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.cfg.Quota == 0 || s.holders[holder] < s.cfg.Quota
+	return s.withinQuotaLocked(o)
+}
+
+func (s *Server) withinQuotaLocked(o owner) bool {
+	return (s.cfg.Quota == 0 || s.holders[o.holder] < s.cfg.Quota) &&
+		(s.cfg.PerAddress == 0 || s.customers[limit.Customer(o.client.Addr())] < s.cfg.PerAddress)
 }
 
 // reserve counts c and lets others reach it, until release.
@@ -222,11 +231,11 @@ func (s *Server) reserve(c *relayConn) error {
 	switch {
 	case s.closed:
 		return errClosed
-	case s.cfg.Quota > 0 && s.holders[c.holder] >= s.cfg.Quota,
-		s.cfg.MaxRelays > 0 && len(s.relays) >= s.cfg.MaxRelays:
+	case !s.withinQuotaLocked(c.owner), s.cfg.MaxRelays > 0 && len(s.relays) >= s.cfg.MaxRelays:
 		return errQuota
 	}
-	s.holders[c.holder]++
+	s.holders[c.owner.holder]++
+	s.customers[limit.Customer(c.owner.client.Addr())]++
 	s.relays[c] = struct{}{}
 	s.policy.allocated(c.addr)
 	s.open.Add(1)
@@ -238,13 +247,21 @@ func (s *Server) release(c *relayConn) {
 	defer s.mu.Unlock()
 	delete(s.relays, c)
 	s.policy.freed(c.addr)
-	if s.holders[c.holder]--; s.holders[c.holder] == 0 {
-		delete(s.holders, c.holder)
+	decrement(s.holders, c.owner.holder)
+	decrement(s.customers, limit.Customer(c.owner.client.Addr()))
+}
+
+func decrement[K comparable](counts map[K]int, key K) {
+	if counts[key]--; counts[key] == 0 {
+		delete(counts, key)
 	}
 }
 
-// generator makes the sockets that relay.
-type generator struct{ *Server }
+// generator makes the sockets that relay for the clients of UDP, or of a listener.
+type generator struct {
+	*Server
+	listener *listener // nil for UDP
+}
 
 // Validate implements turn.RelayAddressGenerator.
 func (generator) Validate() error { return nil }
@@ -260,11 +277,15 @@ func (g generator) AllocatePacketConn(conf turn.AllocateListenerConfig) (net.Pac
 		return nil, nil, err
 	}
 	port := udp.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-	c := &relayConn{UDPConn: udp, server: g.Server, holder: conf.UserID, addr: netip.AddrPortFrom(f.relay, port)}
+	c := &relayConn{UDPConn: udp, server: g.Server, owner: parseOwner(conf.UserID), addr: netip.AddrPortFrom(f.relay, port)}
+	if g.listener != nil {
+		c.client = g.listener.client(c.owner.client)
+	}
 	if err := g.reserve(c); err != nil {
 		udp.Close()
 		return nil, nil, err
 	}
+	c.client.allocated(1)
 	return c, net.UDPAddrFromAddrPort(c.addr), nil
 }
 
@@ -280,7 +301,8 @@ func (generator) AllocateConn(turn.AllocateConnConfig) (net.Conn, error) { retur
 type relayConn struct {
 	*net.UDPConn
 	server *Server
-	holder string
+	owner  owner
+	client *clientConn    // over which it was asked for; nil for UDP
 	addr   netip.AddrPort // as clients are told
 	once   sync.Once
 }
@@ -327,6 +349,7 @@ func (c *relayConn) Close() (err error) {
 	c.once.Do(func() {
 		c.server.release(c) // before the port is anybody's again
 		err = c.UDPConn.Close()
+		c.client.allocated(-1)
 		c.server.open.Done()
 	})
 	return err
@@ -340,7 +363,8 @@ type listener struct {
 
 	mu     sync.Mutex
 	closed bool
-	conns  map[*clientConn]struct{}
+	idle   time.Duration                  // that the clients to come may be without an allocation
+	conns  map[netip.AddrPort]*clientConn // by the client's address
 }
 
 // Accept implements net.Listener.
@@ -350,21 +374,22 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		addr := nc.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
-		if l.gate.Take(addr) != nil {
+		addr := source(nc.RemoteAddr())
+		if l.gate.Take(addr.Addr()) != nil {
 			nc.Close()
 			continue
 		}
 		c := &clientConn{Conn: nc, listener: l, addr: addr}
 		l.mu.Lock()
+		c.idle, c.by = l.idle, time.Now().Add(l.idle)
 		closed := l.closed
 		if !closed {
-			l.conns[c] = struct{}{}
+			l.conns[addr] = c
 			l.server.open.Add(1)
 		}
 		l.mu.Unlock()
 		if closed {
-			l.gate.Release(addr)
+			l.gate.Release(addr.Addr())
 			nc.Close()
 			continue
 		}
@@ -378,7 +403,7 @@ func (l *listener) Close() error {
 	l.mu.Lock()
 	l.closed = true
 	conns := make([]*clientConn, 0, len(l.conns))
-	for c := range l.conns {
+	for _, c := range l.conns {
 		conns = append(conns, c)
 	}
 	l.mu.Unlock()
@@ -388,24 +413,55 @@ func (l *listener) Close() error {
 	return err
 }
 
+// client is the client at an address; nil where it has gone.
+func (l *listener) client(addr netip.AddrPort) *clientConn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conns[addr]
+}
+
 func (l *listener) open() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.conns)
 }
 
-// clientConn is a TCP client. One that is silent, or does not take what is relayed to it, is closed.
+// clientConn is a TCP client. One that is silent, allocates nothing, or does not take what is relayed to it, is closed.
 type clientConn struct {
 	net.Conn
 	listener *listener
-	addr     netip.Addr
+	addr     netip.AddrPort
+	idle     time.Duration
 	once     sync.Once
+
+	mu     sync.Mutex
+	relays int       // allocations
+	by     time.Time // until when it must have one
 }
 
 // Read implements net.Conn.
 func (c *clientConn) Read(p []byte) (int, error) {
-	c.SetReadDeadline(time.Now().Add(tcpSilence))
+	c.mu.Lock()
+	by := time.Now().Add(tcpSilence)
+	if c.relays == 0 {
+		by = c.by
+	}
+	c.SetReadDeadline(by)
+	c.mu.Unlock()
 	return c.Conn.Read(p)
+}
+
+// allocated notes that there are n more allocations. The client may be nil.
+func (c *clientConn) allocated(n int) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.relays += n; c.relays == 0 {
+		c.by = time.Now().Add(c.idle)
+		c.SetReadDeadline(c.by) // of a Read that is under way
+	}
 }
 
 // Write implements net.Conn.
@@ -422,9 +478,11 @@ func (c *clientConn) Write(p []byte) (int, error) {
 func (c *clientConn) Close() (err error) {
 	c.once.Do(func() {
 		err = c.Conn.Close()
-		c.listener.gate.Release(c.addr)
+		c.listener.gate.Release(c.addr.Addr())
 		c.listener.mu.Lock()
-		delete(c.listener.conns, c)
+		if c.listener.conns[c.addr] == c {
+			delete(c.listener.conns, c.addr)
+		}
 		c.listener.mu.Unlock()
 		c.listener.server.open.Done()
 	})

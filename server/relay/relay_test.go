@@ -289,7 +289,7 @@ func TestSpecialAddressesAreRefused(t *testing.T) {
 			t.Errorf("Connect to %s is granted", ip)
 		}
 	}
-	if code, _ := c.request(stun.MethodCreatePermission, rawPeer(netip.MustParseAddrPort("203.0.113.7:80"))); code != 0 {
+	if code, _ := c.request(stun.MethodCreatePermission, rawPeer(netip.MustParseAddrPort("8.8.4.4:50000"))); code != 0 {
 		t.Errorf("a public address is refused: %d", code)
 	}
 	if s.Stats().Refused == 0 {
@@ -411,7 +411,7 @@ func TestQuotas(t *testing.T) {
 		t.Fatalf("beyond the quota: %d", code)
 	}
 	// The library asks before it allocates: what was asked at the same moment is counted when it takes place.
-	if err := s.reserve(&relayConn{holder: "holder"}); !errors.Is(err, errQuota) {
+	if err := s.reserve(&relayConn{owner: owner{holder: "holder"}}); !errors.Is(err, errQuota) {
 		t.Fatalf("beyond the quota: %v", err)
 	}
 	// Renewed credentials are the same holder's.
@@ -433,6 +433,79 @@ func TestQuotas(t *testing.T) {
 		t.Fatal(code)
 	}
 	clients[2].allocate()
+}
+
+// Whoever makes up members has one address still.
+func TestQuotaOfAnAddress(t *testing.T) {
+	s := start(t, func(c *Config) { c.Quota, c.PerAddress = 2, 3 })
+	allocate := func(i int, network string) (*client, int) {
+		user, pass := s.Credentials(fmt.Sprint("holder", i), time.Now())
+		c := dial(t, s, network, user, pass)
+		code, _ := c.request(stun.MethodAllocate, udpTransport)
+		return c, code
+	}
+	first, _ := allocate(0, "udp")
+	for i, network := range []string{"udp", "tcp"} {
+		if _, code := allocate(i+1, network); code != 0 {
+			t.Fatalf("allocation %d: %d", i+2, code)
+		}
+	}
+	if _, code := allocate(3, "tcp"); code != int(stun.CodeAllocQuotaReached) {
+		t.Fatalf("beyond the quota: %d", code)
+	}
+	at := netip.MustParseAddrPort("127.0.0.1:9")
+	if err := s.reserve(&relayConn{owner: owner{at, "another"}}); !errors.Is(err, errQuota) {
+		t.Fatalf("beyond the quota: %v", err)
+	}
+	if !s.withinQuota(owner{netip.MustParseAddrPort("8.8.4.4:9"), "another"}) {
+		t.Fatal("another address is refused")
+	}
+	if code, _ := first.request(stun.MethodRefresh, stun.RawAttribute{Type: stun.AttrLifetime, Value: []byte{0, 0, 0, 0}}); code != 0 {
+		t.Fatal(code)
+	}
+	if _, code := allocate(3, "tcp"); code != 0 {
+		t.Fatalf("what was released cannot be taken again: %d", code)
+	}
+}
+
+func TestTCPWithoutAllocationIsClosed(t *testing.T) {
+	s := start(t)
+	s.tcp.mu.Lock()
+	s.tcp.idle = 200 * time.Millisecond
+	s.tcp.mu.Unlock()
+	user, pass := s.Credentials("holder", time.Now())
+	busy, idle := dial(t, s, "tcp", user, pass), dial(t, s, "tcp", user, pass)
+	busy.allocate()
+	// What is said without allocating does not count.
+	gone := func(c *client) bool {
+		m := stun.MustBuild(stun.TransactionID, stun.BindingRequest)
+		if _, err := c.conn.Write(m.Raw); err != nil {
+			return true
+		}
+		return c.read(3*time.Second) == nil
+	}
+	began := time.Now()
+	for !gone(idle) {
+		if time.Since(began) > 3*time.Second {
+			t.Fatal("a connection without an allocation stays")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if gone(busy) {
+		t.Fatal("a connection with an allocation is closed")
+	}
+	s.mu.Lock()
+	var relay *relayConn
+	for relay = range s.relays {
+	}
+	s.mu.Unlock()
+	relay.Close() // as when nobody has refreshed it, while the client says nothing
+	for s.Stats().TCP > 0 {
+		if time.Since(began) > 3*time.Second {
+			t.Fatal("a connection without an allocation stays")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 func TestClose(t *testing.T) {
