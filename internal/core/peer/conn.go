@@ -103,8 +103,8 @@ type Channel interface {
 
 // HighWater is how many bytes a channel queues in the transport before WriteRecord blocks, LowWater where it goes on.
 const (
-	HighWater = 1 << 20
-	LowWater  = 256 << 10
+	HighWater = 4 << 20
+	LowWater  = 1 << 20
 )
 
 // MaxUnread is how much a channel keeps of what was received and not read, in bytes. Natively the transport then slows

@@ -881,7 +881,7 @@ func (p *pair) settle(epoch uint32) {
 // TestLinkRekeyUnderway sends without a pause, and has every epoch's records used up after a few milliseconds.
 func TestLinkRekeyUnderway(t *testing.T) {
 	p := newPair(t, nil)
-	const count = 160
+	const count = 600 // many times what the transport queues, behind which each key record waits
 	stop := make(chan struct{})
 	var sending, ticking sync.WaitGroup
 	ticking.Go(func() {
