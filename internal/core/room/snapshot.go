@@ -5,7 +5,6 @@ import (
 	"reflect"
 
 	"tallow/internal/core/chunk"
-	"tallow/internal/core/peer"
 	"tallow/internal/core/transfer"
 	"tallow/internal/core/wire"
 )
@@ -24,10 +23,6 @@ var deliveryStates = map[transfer.State]DeliveryState{
 }
 
 var kinds = map[wire.FileKind]string{wire.KindFile: "file", wire.KindText: "text", wire.KindDirectory: "directory"}
-
-func bulkItem(e transfer.SendBulk, sent func()) peer.BulkItem {
-	return peer.BulkItem{Head: e.Head, Data: e.Data, Sent: sent}
-}
 
 // publishChanges reports what has changed since the last time.
 func (r *Room) publishChanges() {

@@ -13,6 +13,7 @@ import (
 	"tallow/internal/core/bulk"
 	"tallow/internal/core/chunk"
 	"tallow/internal/core/fault"
+	"tallow/internal/core/peer"
 	"tallow/internal/core/seal"
 	"tallow/internal/core/transfer"
 	"tallow/internal/core/wire"
@@ -563,13 +564,13 @@ func (r *Room) sendBulk(o *outgoing, e transfer.SendBulk) {
 		e.Head = end.Append(nil)
 	}
 	link := m.link
-	link.SendBulk(bulkItem(e, func() {
+	link.SendBulk(peer.BulkItem{Head: e.Head, Data: e.Data, Sent: func() {
 		r.box.post(func() {
 			if m.link == link {
 				r.stepOutgoing(o, transfer.Sent{Peer: e.Peer})
 			}
 		})
-	}))
+	}})
 }
 
 func (r *Room) violation(e transfer.Violation) {
