@@ -14,6 +14,7 @@ import puppeteer from "puppeteer-core";
 
 const root = path.join(path.dirname(fileURLToPath(import.meta.url)), "..");
 const chromium = process.env.TALLOW_CHROMIUM ?? "/usr/bin/chromium";
+const firefox = process.env.TALLOW_FIREFOX ?? "/usr/bin/firefox-esr";
 const serverBinary = process.env.TALLOW_SERVER ?? path.join(root, "bin", "tallow-server");
 
 /** The size of one chunk of a small file set, in bytes. */
@@ -62,28 +63,18 @@ export async function startServer(t, { addr = "127.0.0.1:0", args = [] } = {}) {
 }
 
 /**
- * Starts a Chromium with a profile and a download folder of its own.
+ * Starts a browser with a profile and a download folder of its own.
  * @param {import("node:test").TestContext} t
- * @param {{ args?: string[] }} [options]
+ * @param {{ args?: string[], kind?: "chromium" | "firefox", executable?: string }} [options] executable: another program that starts it
  */
-export async function startBrowser(t, { args = [] } = {}) {
+export async function startBrowser(t, { args = [], kind = "chromium", executable } = {}) {
   const downloads = makeDir();
   const profile = makeDir();
   const browser = await puppeteer.launch({
-    executablePath: chromium,
-    pipe: true,
     userDataDir: profile,
     protocolTimeout: 120_000,
-    downloadBehavior: { policy: "allow", downloadPath: downloads },
-    args: [
-      "--no-sandbox",
-      "--disable-features=WebRtcHideLocalIpsWithMdns",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-      "--no-first-run",
-      ...args,
-    ],
+    ...(kind === "chromium" ? chromiumOptions(downloads, args) : firefoxOptions(downloads, args)),
+    ...(executable && { executablePath: executable }),
   });
   t.after(async () => {
     await browser.close().catch(() => {}); // a test may have killed it
@@ -92,6 +83,40 @@ export async function startBrowser(t, { args = [] } = {}) {
   });
   return { browser, downloads };
 }
+
+/** @param {string} downloads @param {string[]} args @returns {import("puppeteer-core").LaunchOptions} */
+const chromiumOptions = (downloads, args) => ({
+  executablePath: chromium,
+  pipe: true,
+  downloadBehavior: { policy: "allow", downloadPath: downloads },
+  args: [
+    "--no-sandbox",
+    "--disable-features=WebRtcHideLocalIpsWithMdns",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    ...args,
+  ],
+});
+
+/** @param {string} downloads @param {string[]} args @returns {import("puppeteer-core").LaunchOptions} */
+const firefoxOptions = (downloads, args) => ({
+  browser: "firefox",
+  executablePath: firefox,
+  args,
+  extraPrefsFirefox: {
+    "media.peerconnection.ice.obfuscate_host_addresses": false,
+    "media.peerconnection.ice.loopback": true,
+    "browser.download.folderList": 2,
+    "browser.download.dir": downloads,
+    "browser.download.useDownloadDir": true,
+    "browser.download.always_ask_before_handling_new_types": false,
+    "browser.helperApps.neverAsk.saveToDisk": "application/octet-stream,text/plain",
+    "browser.download.manager.showWhenStarting": false,
+    "browser.download.alwaysOpenPanel": false,
+  },
+});
 
 /**
  * Waits until look returns something true, and returns that.

@@ -17,10 +17,11 @@ export class Person {
   /**
    * Somebody with a browser of their own.
    * @param {import("node:test").TestContext} t
-   * @param {{ args?: string[], name?: string, before?: () => void }} [options] before runs in the page before its scripts
+   * @param {{ kind?: "chromium" | "firefox", args?: string[], executable?: string, name?: string, before?: () => void }} [options] before runs in
+   *   the page before its scripts; the rest is startBrowser's
    */
-  static async arrive(t, { args, name, before } = {}) {
-    const { browser, downloads } = await startBrowser(t, { args });
+  static async arrive(t, { kind, args, executable, name, before } = {}) {
+    const { browser, downloads } = await startBrowser(t, { kind, args, executable });
     const [page] = await browser.pages();
     if (before) await page.evaluateOnNewDocument(before);
     if (name) {
