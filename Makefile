@@ -13,7 +13,7 @@ GO_SOURCES  := $(shell find internal wasm -name '*.go' -not -name '*_test.go') g
 WEB_SOURCES := $(wildcard web/*.html web/*.js web/*.css web/*.svg web/*.webmanifest web/*.d.ts web/*.png) wasm_exec.js
 SERVER_SOURCES := $(shell find server web internal/core/wire -name '*.go' -not -name '*_test.go') go.mod go.sum
 
-.PHONY: all build run test check fmt vet staticcheck unit unit-js e2e deps soak fuzz bench-throughput bench-load clean
+.PHONY: all build run test check fmt vet staticcheck unit unit-js e2e deps soak fuzz bench-throughput bench-load bench-group clean
 
 all: build
 
@@ -92,6 +92,10 @@ bench-throughput: deps $(SERVER)
 
 bench-load: deps $(SERVER)
 	node bench/load/bench.mjs
+
+# Needs root, for network namespaces.
+bench-group: deps $(SERVER)
+	node bench/group/bench.mjs
 
 clean:
 	rm -rf bin $(filter-out web/dist/.gitkeep,$(wildcard web/dist/*))

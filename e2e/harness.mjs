@@ -33,10 +33,12 @@ export function tempDir(t) {
 /**
  * Starts bin/tallow-server.
  * @param {import("node:test").TestContext} t
- * @param {{ addr?: string, args?: string[] }} [options] addr: where it listens; by default a port of its own on loopback
+ * @param {{ addr?: string, args?: string[], command?: string[] }} [options] addr: where it listens; by default a port of its own on
+ *   loopback; command: what runs it
  */
-export async function startServer(t, { addr = "127.0.0.1:0", args = [] } = {}) {
-  const child = spawn(serverBinary, ["-addr", addr, ...args], { stdio: ["ignore", "pipe", "pipe"] });
+export async function startServer(t, { addr = "127.0.0.1:0", args = [], command = [] } = {}) {
+  const [program, ...rest] = [...command, serverBinary, "-addr", addr, ...args];
+  const child = spawn(program, rest, { stdio: ["ignore", "pipe", "pipe"] });
   const exited = new Promise((resolve) => child.once("exit", (code, signal) => resolve({ code, signal })));
   let log = "";
   child.stderr.on("data", (data) => (log = (log + data).slice(-20_000)));
@@ -65,9 +67,10 @@ export async function startServer(t, { addr = "127.0.0.1:0", args = [] } = {}) {
 /**
  * Starts a browser with a profile and a download folder of its own.
  * @param {import("node:test").TestContext} t
- * @param {{ args?: string[], kind?: "chromium" | "firefox", executable?: string }} [options] executable: another program that starts it
+ * @param {{ args?: string[], kind?: "chromium" | "firefox", executable?: string, keepThrottling?: boolean }} [options] executable: another
+ *   program that starts it; keepThrottling: background pages are slowed down as they are for people, which drivers prevent
  */
-export async function startBrowser(t, { args = [], kind = "chromium", executable } = {}) {
+export async function startBrowser(t, { args = [], kind = "chromium", executable, keepThrottling = false } = {}) {
   const downloads = makeDir();
   const profile = makeDir();
   const browser = await puppeteer.launch({
@@ -75,6 +78,9 @@ export async function startBrowser(t, { args = [], kind = "chromium", executable
     protocolTimeout: 120_000,
     ...(kind === "chromium" ? chromiumOptions(downloads, args) : firefoxOptions(downloads, args)),
     ...(executable && { executablePath: executable }),
+    ...(keepThrottling && {
+      ignoreDefaultArgs: ["--disable-background-timer-throttling", "--disable-backgrounding-occluded-windows", "--disable-renderer-backgrounding"],
+    }),
   });
   t.after(async () => {
     await browser.close().catch(() => {}); // a test may have killed it

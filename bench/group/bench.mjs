@@ -1,0 +1,286 @@
+// One to a group, over links with a rate: every browser has a network namespace of its own, so that the network and not the
+// processor is what they share. Needs root.
+//
+//	node bench/group/bench.mjs [--mb 4] [--uplink 8] [--downlink 4] [--only line,group,total,hidden]
+//
+// Measured against a bare RTCDataChannel from the same browsers over the same links, one peer connection per recipient, 64 KiB
+// ArrayBuffers with at most 4 MiB queued each:
+//
+//	line_share     one recipient, the sender's uplink capped: bytes of the file per second, as a share of the link's rate
+//	group_ratio_N  the same uplink, N recipients: the time until all have the file, relative to one recipient
+//	jain_10        there, how evenly ten share it: Jain's index over the bytes that each has when half of all has arrived
+//	total_ratio_N  each recipient's downlink capped: all bytes per second, ours over bare
+//	hidden_ratio   both pages hidden, without the driver's switches against throttling: the rate, relative to the foreground
+//
+// A reading is void when the processors were busy for more than 80 % of the time.
+
+import fs from "node:fs";
+import os from "node:os";
+import { parseArgs } from "node:util";
+import { prepare } from "../../e2e/member.mjs";
+import { Network } from "../../e2e/netns.mjs";
+
+const { values } = parseArgs({
+  options: {
+    mb: { type: "string", default: "4" },
+    uplink: { type: "string", default: "8" },
+    downlink: { type: "string", default: "4" },
+    only: { type: "string", default: "line,group,total,hidden" },
+  },
+});
+const size = Number(values.mb) * 1e6;
+const uplink = Number(values.uplink);
+const downlink = Number(values.downlink);
+const only = values.only.split(",");
+
+const cleanups = [];
+const t = /** @type {any} */ ({ after: (fn) => cleanups.push(fn) });
+
+/** Time that the processors were busy, and that has passed, in ms of one processor. */
+const cpu = () => {
+  const [, user, nice, system, idle, wait, irq, softirq] = fs.readFileSync("/proc/stat", "utf8").split("\n")[0].split(/\s+/).map(Number);
+  const busy = (user + nice + system + irq + softirq) * 10;
+  return { busy, all: busy + (idle + wait) * 10 };
+};
+
+/** @param {() => Promise<any>} fn */
+async function timed(fn) {
+  const [t0, c0] = [performance.now(), cpu()];
+  const result = await fn();
+  const seconds = (performance.now() - t0) / 1000;
+  const c1 = cpu();
+  return { result, seconds, load: (c1.busy - c0.busy) / (c1.all - c0.all) };
+}
+
+const report = (what, { seconds, load }, bytes) => {
+  const line = `${what.padEnd(28)} ${seconds.toFixed(1).padStart(6)} s ${((bytes * 8) / 1e6 / seconds).toFixed(2).padStart(7)} Mbit/s  processors ${(load * 100).toFixed(0)} %`;
+  console.log(line + (load > 0.8 ? "  VOID" : ""));
+};
+
+/** Runs in the page: everything that a bare loop needs. */
+function prepareBare() {
+  const gathered = (pc) =>
+    new Promise((resolve) => {
+      pc.onicegatheringstatechange = () => pc.iceGatheringState === "complete" && resolve(pc.localDescription.sdp);
+    });
+  globalThis.bare = {
+    sent: new Map(),
+    async offer(id) {
+      const pc = new RTCPeerConnection();
+      const channel = pc.createDataChannel("bare");
+      bare.sent.set(id, { pc, channel });
+      const sdp = gathered(pc);
+      await pc.setLocalDescription();
+      return sdp;
+    },
+    async answer(sdp) {
+      const pc = (bare.pc = new RTCPeerConnection());
+      bare.received = 0;
+      pc.ondatachannel = ({ channel }) => {
+        channel.binaryType = "arraybuffer";
+        channel.onmessage = ({ data }) => {
+          bare.received += data.byteLength;
+          if (bare.received === bare.want) bare.done();
+        };
+      };
+      await pc.setRemoteDescription({ type: "offer", sdp });
+      const answer = gathered(pc);
+      await pc.setLocalDescription();
+      return answer;
+    },
+    async connected(id, sdp) {
+      const { pc, channel } = bare.sent.get(id);
+      const open = new Promise((resolve) => (channel.onopen = resolve));
+      await pc.setRemoteDescription({ type: "answer", sdp });
+      await open;
+    },
+    expect(n) {
+      bare.received = 0;
+      bare.want = n;
+      bare.finished = new Promise((resolve) => (bare.done = resolve));
+    },
+    async send(ids, n) {
+      const message = new ArrayBuffer(50_000);
+      await Promise.all(
+        ids.map(async (id) => {
+          const { channel } = bare.sent.get(id);
+          channel.bufferedAmountLowThreshold = 1 << 20;
+          for (let sent = 0; sent < n; sent += message.byteLength) {
+            if (channel.bufferedAmount > 4 << 20) await new Promise((resolve) => channel.addEventListener("bufferedamountlow", resolve, { once: true }));
+            channel.send(message);
+          }
+        }),
+      );
+    },
+  };
+}
+
+const jain = (list) => list.reduce((a, b) => a + b, 0) ** 2 / (list.length * list.reduce((a, b) => a + b * b, 0));
+
+/**
+ * Sends the file to these pages with Tallow. Resolves when all have it on disk, with Jain's index at half time.
+ * @param {import("puppeteer-core").Page} sender @param {Member[]} to
+ */
+async function runTallow(sender, to) {
+  const received = to.map(({ page }) =>
+    page.evaluate(async () => {
+      const offer = await me.offer();
+      const { files } = await offer.accept().finished;
+      return (await files[0].file()).size;
+    }),
+  );
+  const fair = await sender.evaluate(
+    async (n, ids) => {
+      const transfer = me.room.send([{ path: "file.bin", file: me.file(n) }], { to: ids });
+      let half;
+      transfer.addEventListener("progress", ({ detail }) => {
+        const bytes = detail.recipients.map((r) => r.bytes);
+        const sum = bytes.reduce((a, b) => a + b, 0);
+        if (!half && sum >= (n * ids.length) / 2) half = bytes;
+      });
+      const result = await transfer.finished;
+      if (result.failedRecipients.length) throw new Error(JSON.stringify(result.failedRecipients));
+      return half ?? [];
+    },
+    size,
+    to.map(({ id }) => id),
+  );
+  for (const got of await Promise.all(received)) if (got !== size) throw new Error("a file is not whole");
+  return fair.length ? jain(fair) : NaN;
+}
+
+/** @param {import("puppeteer-core").Page} sender @param {Member[]} to */
+async function runBare(sender, to) {
+  await Promise.all(to.map(({ page }) => page.evaluate((n) => bare.expect(n), size)));
+  const finished = Promise.all(to.map(({ page }) => page.evaluate(() => bare.finished)));
+  await sender.evaluate((ids, n) => bare.send(ids, n), to.map(({ id }) => id), size);
+  let fair;
+  for (let over = false; !over; ) {
+    const bytes = await Promise.all(to.map(({ page }) => page.evaluate(() => bare.received)));
+    if (!fair && bytes.reduce((a, b) => a + b, 0) >= (size * to.length) / 2) fair = jain(bytes);
+    over = bytes.every((n) => n === size);
+    if (!over) await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  await finished;
+  return fair;
+}
+
+/** @typedef {{ page: import("puppeteer-core").Page, id: string, host: any }} Member */
+
+/**
+ * A sender and n recipients, connected both ways. @param {number} n @param {boolean} [throttled] leave the browser's throttling on
+ */
+async function gather(n, throttled = false) {
+  const own = /** @type {(() => any)[]} */ ([]);
+  const scope = /** @type {any} */ ({ after: (fn) => own.push(fn) });
+  cleanups.push(async () => {
+    for (const fn of own.splice(0).reverse()) await fn();
+  });
+  const network = await Network.start(scope, n + 1);
+  const pages = [];
+  for (const host of network.hosts) {
+    const { browser } = await host.startBrowser(scope, { keepThrottling: throttled });
+    const [page] = await browser.pages();
+    await page.goto(`${network.url}/healthz`);
+    await page.evaluate(prepare);
+    await page.evaluate(prepareBare);
+    pages.push(page);
+  }
+  const [sender, ...others] = pages;
+  const link = await sender.evaluate(async () => {
+    me.watch(await me.tallow.createRoom({ name: "sender" }));
+    // A file on disk, as people send them: one that is written once and sent often.
+    me.file = (n) => {
+      me.blobs ??= new Map();
+      if (!me.blobs.has(n)) me.blobs.set(n, me.blob(n, 1));
+      return me.blobs.get(n);
+    };
+    return me.room.link;
+  });
+  const members = [];
+  for (const [i, page] of others.entries()) {
+    const id = await page.evaluate(async (to) => {
+      me.watch(await me.tallow.joinRoom(to, { name: "recipient" }));
+      return me.room.self.id;
+    }, link);
+    members.push({ page, id, host: network.hosts[i + 1] });
+    await sender.evaluate((sdp, key) => bare.connected(key, sdp), await page.evaluate((sdp) => bare.answer(sdp), await sender.evaluate((key) => bare.offer(key), id)), id);
+  }
+  await sender.evaluate((count) => me.meets(count, 60_000), n);
+  return {
+    network,
+    sender,
+    members,
+    async end() {
+      for (const fn of own.splice(0).reverse()) await fn();
+    },
+  };
+}
+
+const results = {};
+/** @param {string} name @param {number} value */
+const note = (name, value) => (results[name] = value.toFixed(3));
+
+try {
+  console.log(`${os.cpus().length} processors; ${size / 1e6} MB to each recipient`);
+  if (only.includes("line") || only.includes("group")) {
+    const group = await gather(only.includes("group") ? 10 : 1);
+    const { network, sender, members } = group;
+    await runTallow(sender, members.slice(0, 1)); // warms up
+    await network.hosts[0].cap({ up: uplink });
+    const one = await timed(() => runTallow(sender, members.slice(0, 1)));
+    report(`uplink ${uplink}: tallow to 1`, one, size);
+    const bare = await timed(() => runBare(sender, members.slice(0, 1)));
+    report(`uplink ${uplink}: bare to 1`, bare, size);
+    note("line_share", (size * 8) / 1e6 / one.seconds / uplink);
+    note("line_share_bare", (size * 8) / 1e6 / bare.seconds / uplink);
+    if (only.includes("group")) {
+      for (const n of [3, 10]) {
+        const all = await timed(() => runTallow(sender, members.slice(0, n)));
+        report(`uplink ${uplink}: tallow to ${n}`, all, size * n);
+        note(`group_ratio_${n}`, all.seconds / one.seconds);
+        if (n === 10) {
+          note("jain_10", all.result);
+          const raw = await timed(() => runBare(sender, members));
+          report(`uplink ${uplink}: bare to ${n}`, raw, size * n);
+          note("jain_10_bare", raw.result);
+        }
+      }
+    }
+    await group.end();
+  }
+  if (only.includes("total")) {
+    const group = await gather(10);
+    const { sender, members } = group;
+    for (const { host } of members) await host.cap({ down: downlink });
+    for (const n of [2, 5, 10]) {
+      const ours = await timed(() => runTallow(sender, members.slice(0, n)));
+      report(`downlinks ${downlink}: tallow to ${n}`, ours, size * n);
+      const raw = await timed(() => runBare(sender, members.slice(0, n)));
+      report(`downlinks ${downlink}: bare to ${n}`, raw, size * n);
+      note(`total_ratio_${n}`, raw.seconds / ours.seconds);
+    }
+    await group.end();
+  }
+  if (only.includes("hidden")) {
+    const group = await gather(1, true);
+    const { network, sender, members } = group;
+    await network.hosts[0].cap({ up: uplink });
+    const seen = await timed(() => runTallow(sender, members));
+    report("both in front", seen, size);
+    for (const page of [sender, members[0].page]) {
+      const other = await page.browser().newPage();
+      await other.bringToFront();
+      const state = await page.evaluate(() => document.visibilityState);
+      if (state !== "hidden") throw new Error(`the page is ${state}`);
+    }
+    const hidden = await timed(() => runTallow(sender, members));
+    report("both hidden", hidden, size);
+    note("hidden_ratio", seen.seconds / hidden.seconds);
+    await group.end();
+  }
+  const order = ["line_share", "group_ratio_3", "group_ratio_10", "total_ratio_2", "total_ratio_5", "total_ratio_10", "jain_10", "hidden_ratio", "line_share_bare", "jain_10_bare"];
+  console.log(order.filter((name) => name in results).map((name) => `${name}=${results[name]}`).join(" "));
+} finally {
+  for (const fn of cleanups.reverse()) await fn();
+}

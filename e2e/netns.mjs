@@ -1,0 +1,148 @@
+// A network of the test's own: the server and each browser in a network namespace, joined by a bridge, with links whose rate can be capped
+// and that can be cut. Needs root. Everything is removed when the test ends.
+
+import { execFile, execFileSync } from "node:child_process";
+import fs from "node:fs";
+import path from "node:path";
+import { promisify } from "node:util";
+import { startBrowser, startServer, tempDir } from "./harness.mjs";
+
+const run = promisify(execFile);
+let networks = 0;
+
+/** A host of a Network. */
+class Host {
+  /** @param {Network} network @param {number} number */
+  constructor(network, number) {
+    this.network = network;
+    this.namespace = `${network.prefix}h${number}`;
+    /** The host's end of its link, and the bridge's end of it in the hub's namespace. */
+    this.device = `${network.prefix}v${number}`;
+    this.port = `${network.prefix}p${number}`;
+    this.address = `10.77.0.${number + 1}`;
+  }
+
+  /** Runs a command on this host. @param {...string} command */
+  run(...command) {
+    return run("ip", ["netns", "exec", this.namespace, ...command]);
+  }
+
+  /**
+   * Caps the link with HTB.
+   * @param {{ up?: number, down?: number }} rates in Mbit/s; undefined: not capped
+   */
+  async cap({ up, down }) {
+    await cap(this.namespace, this.device, up);
+    await cap(this.network.hub, this.port, down);
+  }
+
+  /** Takes the link down, or up again. @param {boolean} up */
+  async link(up) {
+    await this.run("ip", "link", "set", this.device, up ? "up" : "down");
+    if (up) await this.route();
+  }
+
+  /** Gives the host another address. @param {number} number the last of its four parts */
+  async readdress(number) {
+    await this.run("ip", "addr", "flush", "dev", this.device);
+    this.address = `10.77.0.${number}`;
+    await this.run("ip", "addr", "add", `${this.address}/24`, "dev", this.device);
+    await this.route();
+  }
+
+  /** Browsers look for the address of their default route. */
+  route() {
+    return this.run("ip", "route", "replace", "default", "via", this.network.address);
+  }
+
+  /**
+   * A Chromium on this host. Pages of the network's server count as secure.
+   * @param {import("node:test").TestContext} t @param {{ args?: string[], keepThrottling?: boolean }} [options]
+   */
+  startBrowser(t, { args = [], ...rest } = {}) {
+    return startBrowser(t, {
+      ...rest,
+      executable: this.network.wrapper(t, this, "/usr/bin/chromium"),
+      args: [`--unsafely-treat-insecure-origin-as-secure=${this.network.url}`, ...args],
+    });
+  }
+}
+
+/** @param {string} namespace @param {string} device @param {number | undefined} rate in Mbit/s */
+async function cap(namespace, device, rate) {
+  const tc = (/** @type {string[]} */ ...args) => run("ip", ["netns", "exec", namespace, "tc", ...args]);
+  await tc("qdisc", "del", "dev", device, "root").catch(() => {}); // there may be none
+  if (rate === undefined) return;
+  await tc("qdisc", "add", "dev", device, "root", "handle", "1:", "htb", "default", "1");
+  await tc("class", "add", "dev", device, "parent", "1:", "classid", "1:1", "htb", "rate", `${rate}mbit`, "burst", "15k");
+}
+
+export class Network {
+  /**
+   * @param {import("node:test").TestContext} t
+   * @param {number} hosts
+   * @param {{ serverArgs?: string[] }} [options]
+   */
+  static async start(t, hosts, { serverArgs = [] } = {}) {
+    if (process.getuid?.() !== 0) throw new Error("network namespaces need root");
+    const network = new Network();
+    t.after(() => network.remove());
+    await network.make(hosts);
+    await network.startServer(t, serverArgs);
+    return network;
+  }
+
+  constructor() {
+    this.prefix = `tlw${process.pid.toString(36)}${(networks++).toString(36)}`;
+    this.hub = `${this.prefix}hub`;
+    this.address = "10.77.0.1";
+    /** @type {Host[]} */
+    this.hosts = [];
+    this.url = "";
+  }
+
+  /** @param {number} hosts */
+  async make(hosts) {
+    const inHub = (/** @type {string[]} */ ...args) => run("ip", ["-n", this.hub, ...args]);
+    const bridge = `${this.prefix}br`;
+    await run("ip", ["netns", "add", this.hub]);
+    await inHub("link", "set", "lo", "up");
+    await inHub("link", "add", bridge, "type", "bridge");
+    await inHub("addr", "add", `${this.address}/24`, "dev", bridge);
+    await inHub("link", "set", bridge, "up");
+    for (let i = 1; i <= hosts; i++) {
+      const host = new Host(this, i);
+      this.hosts.push(host);
+      await run("ip", ["netns", "add", host.namespace]);
+      await inHub("link", "add", host.port, "type", "veth", "peer", "name", host.device, "netns", host.namespace);
+      await inHub("link", "set", host.port, "master", bridge, "up");
+      await host.run("ip", "link", "set", "lo", "up");
+      await host.run("ip", "addr", "add", `${host.address}/24`, "dev", host.device);
+      await host.link(true);
+    }
+  }
+
+  /** Starts the server, on the hub. @param {import("node:test").TestContext} t @param {string[]} args @param {string} [addr] */
+  async startServer(t, args = [], addr = `${this.address}:0`) {
+    this.server = await startServer(t, { addr, args, command: ["ip", "netns", "exec", this.hub] });
+    this.url = this.server.url;
+    return this.server;
+  }
+
+  /** A program that starts another one on that host. @param {import("node:test").TestContext} t @param {Host} host @param {string} program */
+  wrapper(t, host, program) {
+    const file = path.join(tempDir(t), "start");
+    fs.writeFileSync(file, `#!/bin/sh\nexec ip netns exec ${host.namespace} ${program} "$@"\n`, { mode: 0o755 });
+    return file;
+  }
+
+  remove() {
+    for (const name of [this.hub, ...this.hosts.map((host) => host.namespace)]) {
+      try {
+        execFileSync("ip", ["netns", "del", name], { stdio: "ignore" });
+      } catch {
+        // it was not made
+      }
+    }
+  }
+}
