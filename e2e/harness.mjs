@@ -53,6 +53,11 @@ export async function startServer(t, { addr = "127.0.0.1:0", args = [], command 
   const server = {
     url,
     addr: new URL(url).host,
+    /** Kills it and waits. */
+    kill() {
+      child.kill("SIGKILL");
+      return exited;
+    },
     /** Ends it and waits. */
     async stop() {
       child.kill("SIGTERM");

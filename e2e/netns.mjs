@@ -4,6 +4,7 @@
 import { execFile, execFileSync } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import { startBrowser, startServer, tempDir } from "./harness.mjs";
 
@@ -127,6 +128,17 @@ export class Network {
     this.server = await startServer(t, { addr, args, command: ["ip", "netns", "exec", this.hub] });
     this.url = this.server.url;
     return this.server;
+  }
+
+  /**
+   * Kills the server, and starts it again at the same address after some time.
+   * @param {import("node:test").TestContext} t @param {number} ms @param {string[]} [args]
+   */
+  async restartServer(t, ms, args = []) {
+    const { addr } = this.server;
+    await this.server.kill();
+    await delay(ms);
+    await this.startServer(t, args, addr);
   }
 
   /** A program that starts another one on that host. @param {import("node:test").TestContext} t @param {Host} host @param {string} program */
