@@ -5,71 +5,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { until } from "./harness.mjs";
-import { prepare } from "./member.mjs";
-import { Network } from "./netns.mjs";
-
-const MB = 1e6;
-
-/**
- * A sender and a recipient on hosts of their own, with a transfer under way at the rate of the sender's link.
- * @param {import("node:test").TestContext} t
- * @param {{ size: number, rate?: number, relayOnly?: boolean, serverArgs?: string[] }} options rate: Mbit/s
- */
-async function underway(t, { size, rate = 8, relayOnly = false, serverArgs = [] }) {
-  const network = await Network.start(t, 2, { serverArgs });
-  const pages = [];
-  for (const host of network.hosts) {
-    const { browser } = await host.startBrowser(t);
-    const [page] = await browser.pages();
-    await page.goto(`${network.url}/healthz`);
-    await page.evaluate(prepare);
-    pages.push(page);
-  }
-  const [sender, recipient] = pages;
-  await network.hosts[0].cap({ up: rate });
-  const link = await sender.evaluate(async (given) => {
-    me.watch(await me.tallow.createRoom(given));
-    return me.room.link;
-  }, { name: "sender", relayOnly });
-  await recipient.evaluate(async (to, given) => me.watch(await me.tallow.joinRoom(to, given)), link, { name: "recipient", relayOnly });
-  await Promise.all(pages.map((page) => page.evaluate(() => me.meets(1, 60_000))));
-
-  const received = recipient.evaluate(async () => {
-    const offer = await me.offer();
-    me.transfer = offer.accept();
-    const { files } = await me.transfer.finished;
-    return me.sha256(await files[0].file());
-  });
-  const sent = sender.evaluate(async (n) => {
-    const file = me.blob(n, 7);
-    me.transfer = me.room.send([{ path: "file.bin", file }]);
-    const result = await me.transfer.finished;
-    return { failed: result.failedRecipients, hash: await me.sha256(file) };
-  }, size);
-  received.catch(() => {});
-  sent.catch(() => {});
-  /** Bytes on the recipient's disk. */
-  const stored = () => sender.evaluate(() => me.transfer?.recipients[0]?.bytes ?? 0);
-  await until("bytes", async () => (await stored()) > size / 10, 30_000);
-  return {
-    network,
-    sender,
-    recipient,
-    stored,
-    /** How long until bytes flow again, in s. */
-    async flows() {
-      const start = performance.now();
-      const before = await stored();
-      await until("bytes flow again", async () => (await stored()) > before, 60_000);
-      return (performance.now() - start) / 1000;
-    },
-    async finished() {
-      const [{ failed, hash }, got] = await Promise.all([sent, received]);
-      assert.deepEqual(failed, []);
-      assert.equal(got, hash);
-    },
-  };
-}
+import { MB, underway } from "./underway.mjs";
 
 // Most of their time is spent waiting, so they run side by side.
 describe("a transfer survives", { concurrency: true }, () => {

@@ -1,0 +1,44 @@
+// How long it takes until bytes flow again after the network is back, over many failures of three kinds in the middle of transfers.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { MB, underway } from "./underway.mjs";
+
+const runs = 12; // of each kind
+/** @type {number[]} */
+const times = [];
+
+const kinds = {
+  "the interface is down for a while": async ({ network }, i) => {
+    await network.hosts[1].link(false);
+    await delay([1000, 4000, 8000, 15_000][i % 4]);
+    await network.hosts[1].link(true);
+  },
+  "the address changes": ({ network }, i) => network.hosts[1].readdress(100 + i),
+  "the relay is killed": ({ network, serverArgs, t }, i) => network.restartServer(t, [500, 3000][i % 2], serverArgs),
+};
+
+for (const [kind, fail] of Object.entries(kinds)) {
+  test(kind, { timeout: 1_800_000 }, async (t) => {
+    const relayed = kind.includes("relay");
+    const serverArgs = relayed ? ["-turn-secret", "a secret that outlives the server"] : [];
+    const transfer = await underway(t, { size: 100 * MB, rate: 4, relayOnly: relayed, serverArgs });
+    for (let i = 0; i < runs; i++) {
+      await fail({ ...transfer, serverArgs, t }, i);
+      const seconds = await transfer.flows();
+      times.push(seconds);
+      t.diagnostic(`${seconds.toFixed(1)} s`);
+      await delay(3000);
+    }
+    await transfer.network.hosts[0].cap({});
+    await transfer.finished();
+  });
+}
+
+test("figures", () => {
+  assert.equal(times.length, runs * Object.keys(kinds).length);
+  times.sort((a, b) => a - b);
+  const at = (share) => times[Math.ceil(share * times.length) - 1].toFixed(1);
+  console.log(`reconnect_p50_s=${at(0.5)} reconnect_p95_s=${at(0.95)}`);
+});

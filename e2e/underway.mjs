@@ -1,0 +1,69 @@
+// A transfer under way over a network that a test can disturb.
+
+import assert from "node:assert/strict";
+import { until } from "./harness.mjs";
+import { prepare } from "./member.mjs";
+import { Network } from "./netns.mjs";
+
+export const MB = 1e6;
+
+/**
+ * A sender and a recipient on hosts of their own, with a transfer under way at the rate of the sender's link.
+ * @param {import("node:test").TestContext} t
+ * @param {{ size: number, rate?: number, relayOnly?: boolean, serverArgs?: string[] }} options rate: Mbit/s
+ */
+export async function underway(t, { size, rate = 8, relayOnly = false, serverArgs = [] }) {
+  const network = await Network.start(t, 2, { serverArgs });
+  const pages = [];
+  for (const host of network.hosts) {
+    const { browser } = await host.startBrowser(t);
+    const [page] = await browser.pages();
+    await page.goto(`${network.url}/healthz`);
+    await page.evaluate(prepare);
+    pages.push(page);
+  }
+  const [sender, recipient] = pages;
+  await network.hosts[0].cap({ up: rate });
+  const link = await sender.evaluate(async (given) => {
+    me.watch(await me.tallow.createRoom(given));
+    return me.room.link;
+  }, { name: "sender", relayOnly });
+  await recipient.evaluate(async (to, given) => me.watch(await me.tallow.joinRoom(to, given)), link, { name: "recipient", relayOnly });
+  await Promise.all(pages.map((page) => page.evaluate(() => me.meets(1, 60_000))));
+
+  // What takes long is left to the pages, and asked for.
+  await recipient.evaluate(() => {
+    me.received = me.offer().then(async (offer) => {
+      const { files } = await offer.accept().finished;
+      return me.sha256(await files[0].file());
+    });
+    me.received.then((hash) => (me.hash = hash));
+  });
+  await sender.evaluate(async (n) => {
+    me.file = me.blob(n, 7);
+    me.transfer = me.room.send([{ path: "file.bin", file: me.file }]);
+    me.transfer.finished.then((result) => (me.result = result));
+  }, size);
+  /** Bytes on the recipient's disk. */
+  const stored = () => sender.evaluate(() => me.transfer?.recipients[0]?.bytes ?? 0);
+  await until("bytes", async () => (await stored()) > MB, 30_000);
+  return {
+    network,
+    sender,
+    recipient,
+    stored,
+    /** How long until bytes flow again, in s. */
+    async flows() {
+      const start = performance.now();
+      const before = await stored();
+      await until("bytes flow again", async () => (await stored()) > before, 60_000);
+      return (performance.now() - start) / 1000;
+    },
+    /** @param {number} [timeout] in ms */
+    async finished(timeout = 120_000) {
+      const result = await until("the sender's end", () => sender.evaluate(() => me.result && { failed: me.result.failedRecipients }), timeout);
+      assert.deepEqual(result.failed, []);
+      assert.equal(await until("the recipient's end", () => recipient.evaluate(() => me.hash)), await sender.evaluate(() => me.sha256(me.file)));
+    },
+  };
+}
