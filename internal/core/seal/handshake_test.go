@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 
 	"tallow/internal/core/wire"
@@ -357,7 +358,11 @@ func TestDamagedReveal(t *testing.T) {
 	}
 }
 
-// forge changes M1 and signs it anew, as the initiator itself could.
+const otherMedia = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n"
+
+var otherFingerprint = "a=fingerprint:sha-256 " + strings.Repeat("C3:", 31) + "C3\r\n"
+
+// forgeOffer changes M1 and signs it anew, as the initiator itself could.
 func forgeOffer(t *testing.T, p *pair, by *Identity, change func(*wire.Offer)) []byte {
 	t.Helper()
 	m, _, err := wire.ParseOffer(p.m1)
@@ -399,7 +404,8 @@ func TestForgedOffer(t *testing.T) {
 		{"low order", self, low, true, errLowOrder},
 		{"ML-KEM key out of range", self, large, true, errKEMKey},
 		{"no fingerprint", self, func(m *wire.Offer) { m.SDP = "v=0\r\n" }, true, ErrSDP},
-		{"two fingerprints", self, func(m *wire.Offer) { m.SDP += testSDP("C3") }, true, ErrSDP},
+		{"two fingerprints", self, func(m *wire.Offer) { m.SDP += otherFingerprint }, true, ErrSDP},
+		{"media besides", self, func(m *wire.Offer) { m.SDP += otherMedia }, true, ErrSDP},
 	} {
 		p := testPair(t, 1)
 		_, err := p.r.Offer(forgeOffer(t, p, c.by, c.change))
@@ -469,6 +475,8 @@ func TestForgedAnswer(t *testing.T) {
 		{"low order", self, low, true, errLowOrder},
 		{"a ciphertext that is not for us", self, otherCiphertext, true, errMAC},
 		{"no fingerprint", self, func(m *wire.Answer) { m.SDP = "v=0\r\n" }, true, ErrSDP},
+		{"two fingerprints", self, func(m *wire.Answer) { m.SDP += otherFingerprint }, true, ErrSDP},
+		{"media besides", self, func(m *wire.Answer) { m.SDP += otherMedia }, true, ErrSDP},
 	} {
 		p := testPair(t, 2)
 		_, err := p.i.Answer(forgeAnswer(t, p, c.by, c.change))
