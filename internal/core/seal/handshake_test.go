@@ -185,39 +185,6 @@ func TestOrder(t *testing.T) {
 	others("done", "", "")
 }
 
-func TestHelloRefused(t *testing.T) {
-	p := testPair(t, 0)
-	refused := func(m0 []byte) error {
-		_, err := p.i.Offer(m0, testSDP("A1"))
-		refusal(t, "hello", err, false, nil)
-		return err
-	}
-	for bit := range 8 { // of another member; the nonce may be anything
-		other := bytes.Clone(p.m0)
-		other[1] ^= 1 << bit
-		refused(other)
-	}
-	for n := range p.m0 {
-		refused(p.m0[:n])
-	}
-	refused(append(bytes.Clone(p.m0), 0))
-	version := bytes.Clone(p.m0)
-	version[0] = 2
-	if err := refused(version); !errors.Is(err, wire.ErrVersion) {
-		t.Error(err)
-	}
-
-	// A hello whose nonce the hub has changed gives an offer that the responder does not take.
-	changed := bytes.Clone(p.m0)
-	changed[17] ^= 1
-	m1, err := p.i.Offer(changed, testSDP("A1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = p.r.Offer(m1)
-	refusal(t, "changed hello", err, false, ErrHelloMismatch)
-}
-
 func TestOwnSDPRefused(t *testing.T) {
 	p := testPair(t, 0)
 	for _, sdp := range []string{"", "v=0\r\n", testSDP("A1") + string(make([]byte, wire.MaxSDP)), testSDP("A1") + "s=\xff\r\n"} {
@@ -288,71 +255,141 @@ func confirmFields(t testing.TB, m3 []byte) []field {
 	return fields(t, m3, "contribution", 32, "Ed25519 signature", edSig, "ML-DSA signature", mlSig, "MAC", 32)
 }
 
-func TestDamagedOffer(t *testing.T) {
-	p := testPair(t, 1)
-	damage(t, p.m1, offerFields(t, p.m1), func(m1 []byte) error {
-		_, err := p.r.Offer(m1)
-		refusal(t, "damaged offer", err, false, nil)
+// twoPairs are two sessions of the same pair, up to what n names; their messages are as long as each other's.
+func twoPairs(t *testing.T, n int) (p, other *pair) {
+	t.Helper()
+	ic, rc := configs()
+	ic.Rand, rc.Rand = deterministic("other initiator"), deterministic("other responder")
+	ic.Epoch, rc.Epoch, ic.Capabilities, rc.Capabilities = 6, 6, 0x0a0b0c0d, 0x0e0f1011
+	other = newPair(t, ic, rc)
+	other.sdpI, other.sdpR = testSDP("C3"), testSDP("D4")
+	return testPair(t, n), other.run(t, n)
+}
+
+func TestDamagedHello(t *testing.T) {
+	p, other := twoPairs(t, 0)
+	// A Hello proves nothing, so its nonce may be anything; but then the offer is worth nothing to the responder.
+	try := func(m0 []byte) error {
+		i := p.i.clone()
+		i.config.Rand = deterministic("damage")
+		before := i.outcome()
+		m1, err := i.Offer(m0, testSDP("A1"))
+		if err != nil {
+			refusal(t, "damaged hello", err, false, nil)
+			stands(t, "damaged hello", before, &i.handshake, string(m1))
+			return err
+		}
+		if m0[0] != p.m0[0] || !bytes.Equal(m0[1:17], p.m0[1:17]) {
+			t.Error("a hello of another version or member: accepted")
+		}
+		r := p.r.clone()
+		before = r.outcome()
+		sdp, err := r.Offer(m1)
+		refusal(t, "the offer to a damaged hello", err, false, ErrHelloMismatch)
+		stands(t, "the offer to a damaged hello", before, &r.handshake, sdp)
 		return err
-	})
+	}
+	parts := fields(t, p.m0, "version", 1, "R", 16, "nonce", 32)
+	damage(t, p.m0, parts, try)
+	if try(other.m0) == nil {
+		t.Error("the hello of another session: accepted")
+	}
+	p.run(t, 5)
+}
+
+func TestDamagedOffer(t *testing.T) {
+	p, other := twoPairs(t, 1)
+	parts := offerFields(t, p.m1)
+	before := p.r.outcome()
+	try := func(m1 []byte) error {
+		sdp, err := p.r.Offer(m1)
+		refusal(t, "damaged offer", err, false, nil)
+		stands(t, "damaged offer", before, &p.r.handshake, sdp)
+		return err
+	}
+	damage(t, p.m1, parts, try)
+	splice(t, p.m1, other.m1, parts, try)
+	splice(t, other.m1, p.m1, parts, try)
+	if try(other.m1) == nil {
+		t.Error("the offer of another session: accepted")
+	}
 	if _, err := p.r.Offer(p.m1); err != nil {
 		t.Errorf("the genuine offer after damaged ones: %v", err)
 	}
 }
 
 func TestDamagedAnswer(t *testing.T) {
-	p := testPair(t, 2)
+	p, other := twoPairs(t, 2)
+	parts := answerFields(t, p.m2)
 	macAt := len(p.m2) - wire.MACSize
-	damage(t, p.m2, answerFields(t, p.m2), func(m2 []byte) error {
-		i := p.i.clone()
-		_, err := i.Answer(m2)
+	before := p.i.outcome()
+	try := func(m2 []byte) error {
+		i := p.i
 		// The signature does not cover the MAC: with only that one changed, the author is proven.
 		onlyMAC := len(m2) == len(p.m2) && bytes.Equal(m2[:macAt], p.m2[:macAt])
+		if onlyMAC {
+			i = p.i.clone()
+		}
+		sdp, err := i.Answer(m2)
 		refusal(t, "damaged answer", err, onlyMAC, nil)
-		if onlyMAC && !errors.Is(err, errMAC) || i.Session() != nil {
-			t.Errorf("damaged answer: %v", err)
+		if !onlyMAC {
+			stands(t, "damaged answer", before, &i.handshake, sdp)
+			return err
+		}
+		if over(t, "damaged MAC", &i.handshake, nil, sdp); !errors.Is(err, errMAC) || i.kem != nil {
+			t.Errorf("damaged MAC: %v", err)
 		}
 		return err
-	})
+	}
+	damage(t, p.m2, parts, try)
+	splice(t, p.m2, other.m2, parts, try)
+	splice(t, other.m2, p.m2, parts, try)
+	if try(other.m2) == nil {
+		t.Error("the answer of another session: accepted")
+	}
 	if _, err := p.i.Answer(p.m2); err != nil {
 		t.Errorf("the genuine answer after damaged ones: %v", err)
 	}
 }
 
 func TestDamagedConfirm(t *testing.T) {
-	p := testPair(t, 3)
-	damage(t, p.m3, confirmFields(t, p.m3), func(m3 []byte) error {
+	p, other := twoPairs(t, 3)
+	parts := confirmFields(t, p.m3)
+	try := func(m3 []byte) error {
 		r := p.r.clone()
+		session := r.Session()
 		m4, err := r.Confirm(m3)
 		refusal(t, "damaged confirm", err, true, nil)
-		if m4 != nil || r.Session() != nil || r.Done() || r.SafetyWords() != [4]string{} {
-			t.Error("something left after a failure")
-		}
+		over(t, "damaged confirm", &r.handshake, session, string(m4))
 		if _, err := r.Confirm(p.m3); !errors.Is(err, ErrOrder) {
 			t.Errorf("after a failure: %v", err)
 		}
 		return err
-	})
+	}
+	damage(t, p.m3, parts, try)
+	splice(t, p.m3, other.m3, parts, try)
+	splice(t, other.m3, p.m3, parts, try)
+	if try(other.m3) == nil {
+		t.Error("the confirm of another session: accepted")
+	}
 	if _, err := p.r.Confirm(p.m3); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestDamagedReveal(t *testing.T) {
-	p := testPair(t, 4)
-	damage(t, p.m4, fields(t, p.m4, "type", 1, "contribution", 32), func(m4 []byte) error {
+	p, other := twoPairs(t, 4)
+	try := func(m4 []byte) error {
 		i := p.i.clone()
 		session := i.Session()
 		err := i.Reveal(m4)
 		refusal(t, "damaged reveal", err, true, nil)
-		if _, _, err := session.Traffic(wire.FromInitiator, wire.Bulk, 0); !errors.Is(err, ErrEpoch) || i.Session() != nil {
-			t.Error("traffic keys after a failure")
-		}
+		over(t, "damaged reveal", &i.handshake, session, "")
 		return err
-	})
-	other := wire.Reveal{Contribution: [32]byte{1}}.Append(nil)
-	refusal(t, "another contribution", p.i.clone().Reveal(other), true, errContribution)
-	refusal(t, "another message", p.i.clone().Reveal(wire.Ping{Token: 1}.Append(nil)), true, wire.ErrMalformed)
+	}
+	damage(t, p.m4, fields(t, p.m4, "type", 1, "contribution", 32), try)
+	refusal(t, "of another session", try(other.m4), true, errContribution)
+	refusal(t, "another message", try(wire.Ping{Token: 1}.Append(nil)), true, wire.ErrMalformed)
 	if err := p.i.Reveal(p.m4); err != nil {
 		t.Error(err)
 	}
