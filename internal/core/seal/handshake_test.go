@@ -549,6 +549,97 @@ func TestCommitment(t *testing.T) {
 	}
 }
 
+// TestContributionsWait: the initiator draws its contribution only when it holds the responder's commitment, however long that takes and
+// whatever comes in its place; the responder reveals its own only for the initiator's.
+func TestContributionsWait(t *testing.T) {
+	p, earlier := twoPairs(t, 2)
+	random := &recorder{source: p.i.config.Rand}
+	p.i.config.Rand = random
+	waits := func(when string) {
+		t.Helper()
+		if _, err := p.i.Confirm(); !errors.Is(err, ErrOrder) || len(random.drawn) > 0 || p.i.contribution != [32]byte{} {
+			t.Errorf("%s: %v, %d bytes drawn", when, err, len(random.drawn))
+		}
+	}
+	waits("before M2")
+	_, err := p.i.Answer(earlier.m2)
+	refusal(t, "M2 of an earlier attempt, delayed", err, false, ErrSignature)
+	waits("after a delayed M2")
+	changed := bytes.Clone(p.m2)
+	m, _, _, err := wire.ParseAnswer(changed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed[bytes.Index(changed, m.Commitment[:])] ^= 1
+	_, err = p.i.Answer(changed)
+	refusal(t, "another commitment", err, false, ErrSignature)
+	waits("after another commitment")
+
+	if m4, err := p.r.clone().Confirm(nil); m4 != nil || err == nil {
+		t.Errorf("the responder reveals %x without M3, %v", m4, err)
+	}
+	if _, err := p.i.Answer(p.m2); err != nil {
+		t.Fatal(err)
+	}
+	if m3, err := p.i.Confirm(); err != nil || len(random.drawn) != 32 || !bytes.Contains(m3, random.drawn) {
+		t.Errorf("M3 with the commitment there: %v, %d bytes drawn", err, len(random.drawn))
+	}
+}
+
+// TestOneGuess is a man in the middle whom both take for a member. It hands on each contribution, and the commitment, as far as it can:
+// both ends then have the same contributions, but not the same words, and what it could still change is refused.
+func TestOneGuess(t *testing.T) {
+	config := func(self, peer *Identity) HandshakeConfig {
+		return HandshakeConfig{Room: testLink().Keys(), Self: self, Peer: peer.ID(), PeerKeyHash: peer.KeyHash(), Epoch: 7}
+	}
+	i, man, r := members()[0], members()[1], members()[2]
+	right := newPair(t, config(man, r), config(r, man)).run(t, 2)
+	if _, err := right.i.Answer(right.m2); err != nil {
+		t.Fatal(err)
+	}
+	left := newPair(t, config(i, man), config(man, i)).run(t, 2)
+	m2 := forgeAnswer(t, left, man, func(m *wire.Answer) { m.Commitment = right.i.commitment })
+	if _, err := left.i.Answer(m2); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := left.i.Confirm(); err != nil {
+		t.Fatal(err)
+	}
+
+	right.i.config.Rand = bytes.NewReader(left.i.contribution[:])
+	m3, err := right.i.Confirm()
+	if err != nil {
+		t.Fatal(err)
+	}
+	revealed, err := right.r.Confirm(m3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := left.i.Reveal(revealed); err != nil || left.i.contribution != right.i.contribution {
+		t.Fatalf("the contributions differ: %v", err)
+	}
+	if !left.i.Done() || !right.r.Done() || left.i.SafetyWords() == right.r.SafetyWords() {
+		t.Errorf("words %v and %v", left.i.SafetyWords(), right.r.SafetyWords())
+	}
+}
+
+// TestSafetyWordsBind: every bit of both contributions and of the transcript changes the words.
+func TestSafetyWordsBind(t *testing.T) {
+	random := deterministic("words")
+	salt, a, b := draw(random, 32), [32]byte(draw(random, 32)), [32]byte(draw(random, 32))
+	seen := map[[4]string]bool{safety(salt, a, b): true, safety(salt, b, a): true}
+	for _, part := range [][]byte{salt, a[:], b[:]} {
+		for i := range 8 * len(part) {
+			part[i/8] ^= 1 << (i % 8)
+			seen[safety(salt, a, b)] = true
+			part[i/8] ^= 1 << (i % 8)
+		}
+	}
+	if len(seen) != 2+3*256 {
+		t.Errorf("%d different words", len(seen))
+	}
+}
+
 // Two members whose links differ in the secret, but not in the room id, as if the hub knew the id: the pre-shared key counts.
 func TestWrongPSK(t *testing.T) {
 	ic, rc := configs()
