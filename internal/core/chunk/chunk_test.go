@@ -101,7 +101,7 @@ func TestSafePath(t *testing.T) {
 	for _, c := range []string{"x", "ü", "日", "😀", "e\u0301", ".", "a.", "x ", "\xff", "-", "~", "\u202e", "🏳️\u200d🌈", "CON"} {
 		for _, ext := range []string{"", ".jpeg", ".a-very-long-extension", ".日本語"} {
 			for _, start := range []string{"", "-", ".", "CON", "COM1" + strings.Repeat(" ", 300), "desktop.ini"} {
-				in := start + strings.Repeat(c, 10_000) + ext
+				in := start + strings.Repeat(c, 500) + ext
 				checkSafe(t, in)
 				if got := SafePath(in); ext == ".jpeg" && !strings.HasSuffix(got, ext) {
 					t.Errorf("%.20q… ends in %q", in, got[len(got)-10:])
@@ -109,6 +109,7 @@ func TestSafePath(t *testing.T) {
 			}
 		}
 	}
+	checkSafe(t, strings.Repeat("ü", 10_000)+".jpeg")
 	if deep := SafePath(strings.Repeat("d/", 1000) + "name"); strings.Count(deep, "/") >= maxDepth || !strings.HasSuffix(deep, "/name") {
 		t.Errorf("deep path: %q", deep)
 	}
