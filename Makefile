@@ -77,8 +77,9 @@ e2e/node_modules/.package-lock.json: e2e/package-lock.json
 	cd e2e && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-# Long forms: big files. Hours are not needed, but minutes are.
+# Long forms: every bit of the handshake, big files. Hours are not needed, but minutes are.
 soak: deps $(SERVER)
+	TALLOW_SOAK=1 $(GO) test -timeout 60m ./internal/... ./server/...
 	cd e2e && node --test --test-concurrency=1 --test-reporter=spec --test-timeout=3600000 *.soak.mjs
 
 # Every fuzz target of the tree for FUZZTIME each.

@@ -15,8 +15,8 @@ const (
 )
 
 // SafePath turns the path that a stranger gave a file into a relative one that is safe to show and to create on any
-// common system: no escape, no control or direction-changing characters, no reserved names or characters.
-// It never returns an empty path or element.
+// common system: no escape, no control, invisible or direction-changing characters, no reserved names or characters. Leading dots stay: hidden
+// files are a part of what is sent. It never returns an empty path or element.
 func SafePath(path string) string {
 	var elements []string
 	for _, e := range strings.FieldsFunc(path, func(r rune) bool { return r == '/' || r == '\\' }) {
@@ -33,7 +33,8 @@ func SafePath(path string) string {
 	return strings.Join(elements, "/")
 }
 
-// SafePaths is SafePath for a whole file set, without collisions, whether or not the file system minds case: no two files have the same
+// SafePaths is SafePath for a whole file set, without collisions, whether or not the file system minds case or Unicode's
+// normalisation forms: no two files have the same
 // path, and no file has that of a folder.
 func SafePaths(files []wire.FileEntry) []string {
 	out := make([]string, len(files))
@@ -67,17 +68,6 @@ func SafePaths(files []wire.FileEntry) []string {
 // Base is the last element of a safe path.
 func Base(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
 
-// fold maps names that some file system takes for the same to the same key. Normalisation forms are approximated by
-// dropping combining marks, which at worst numbers a name that did not need it.
-func fold(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.Is(unicode.Mn, r) {
-			return -1
-		}
-		return unicode.ToLower(unicode.ToUpper(r))
-	}, s)
-}
-
 func numbered(path string, n int) string {
 	stem, ext := splitExt(path)
 	return stem + " (" + strconv.Itoa(n) + ")" + ext
@@ -93,39 +83,65 @@ func splitExt(path string) (stem, ext string) {
 }
 
 func safeElement(e string) string {
+	before := rune(0)
 	e = strings.Map(func(r rune) rune {
-		switch {
-		case r == '\u200c', r == '\u200d': // joiners: Persian, Indic scripts and emoji need them
-			return r
-		case r == utf8.RuneError, unicode.Is(unicode.Cc, r), unicode.Is(unicode.Cf, r), unicode.Is(unicode.Zl, r),
-			unicode.Is(unicode.Zp, r), strings.ContainsRune(`<>:"|?*`, r):
-			return '_'
-		case unicode.Is(unicode.Zs, r):
-			return ' '
-		}
-		return r
+		before = safeRune(before, r)
+		return before
 	}, e)
-	e = strings.TrimLeft(strings.TrimRight(e, ". "), " ")
-	if e == "" || reserved(e) {
-		e = "_" + e
-	}
-	if len(e) > maxElement {
-		stem, ext := splitExt(e)
-		stem = stem[:maxElement-len(ext)]
-		for !utf8.ValidString(stem) {
-			stem = stem[:len(stem)-1]
-		}
-		e = strings.TrimRight(stem, ". ") + ext
+	e = cut(strings.TrimLeft(trimEnd(e), " "))
+	// A leading '-' makes an option of a name, where a shell gives it to a program.
+	if e == "" || e[0] == '-' || reserved(e) {
+		e = cut("_" + e)
 	}
 	return e
 }
 
-// reserved reports whether Windows takes a name for a device, with any extension.
+const joiners = "\u200c\u200d"
+
+// safeRune is what becomes of a character behind another one.
+func safeRune(before, r rune) rune {
+	switch {
+	case strings.ContainsRune(joiners, r) && before > unicode.MaxASCII && !strings.ContainsRune(joiners, before):
+		return r // Persian, Indic scripts and emoji need them; elsewhere they only hide
+	case unicode.Is(unicode.Zs, r):
+		return ' '
+	case strings.ContainsRune(`<>:"|?*`, r), // Windows
+		r == '~',                           // home to a shell, and a part of Windows' short names, by which a file can be had under two
+		r == utf8.RuneError, r == '\u2800', // a blank that is no space
+		unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Zl, unicode.Zp,
+			unicode.Other_Default_Ignorable_Code_Point, unicode.Noncharacter_Code_Point):
+		return '_'
+	}
+	return r
+}
+
+// trimEnd takes off what Windows ignores at the end of a name, and what nobody sees there.
+func trimEnd(s string) string { return strings.TrimRight(s, ". "+joiners) }
+
+// cut shortens an element to maxElement bytes, and keeps its extension.
+func cut(e string) string {
+	if len(e) <= maxElement {
+		return e
+	}
+	stem, ext := splitExt(e)
+	stem = stem[:maxElement-len(ext)]
+	for !utf8.ValidString(stem) {
+		stem = stem[:len(stem)-1]
+	}
+	return trimEnd(stem) + ext
+}
+
+// reserved reports whether Windows takes a name for a device, with any extension, or acts on a file of that name by itself.
 func reserved(e string) bool {
-	stem, _, _ := strings.Cut(strings.ToUpper(e), ".")
+	e = strings.ToUpper(e)
+	switch e {
+	case "DESKTOP.INI", "THUMBS.DB", "AUTORUN.INF": // desktop.ini fetches icons, also from a stranger's server
+		return true
+	}
+	stem, _, _ := strings.Cut(e, ".")
 	stem = strings.TrimRight(stem, " ")
 	switch stem {
-	case "CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$":
+	case "CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", "CLOCK$":
 		return true
 	}
 	if rest, ok := strings.CutPrefix(stem, "COM"); ok || strings.HasPrefix(stem, "LPT") {

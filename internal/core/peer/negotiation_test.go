@@ -44,7 +44,7 @@ func (m members) config(i int, epoch uint64) NegotiationConfig {
 }
 
 func sdp(digit byte) string {
-	return "v=0\r\na=fingerprint:sha-256 " + strings.TrimSuffix(strings.Repeat(fmt.Sprintf("%02X:", digit), 32), ":") + "\r\n"
+	return "v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=fingerprint:sha-256 " + strings.TrimSuffix(strings.Repeat(fmt.Sprintf("%02X:", digit), 32), ":") + "\r\n"
 }
 
 // simulation is two negotiations, a hub between them and a path, in simulated time.

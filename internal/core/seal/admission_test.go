@@ -35,9 +35,16 @@ func TestJoin(t *testing.T) {
 	copy(posing[41:], members()[0].PublicKeys())
 	refused("another's keys", room, posing, ErrSignature)
 	refused("a roster's signature", room, relabel(p, self, LabelRoster), ErrSignature)
-	damage(t, p, fields(t, p, "version", 1, "room", 16, "nonce", 16, "epoch", 8, "Ed25519 key", edSize, "ML-DSA key", mlSize,
-		"name length", 1, "name", len(join.Name), "Ed25519 signature", edSig, "ML-DSA signature", mlSig),
-		func(p []byte) error { return refused("damaged", room, p, nil) })
+	parts := fields(t, p, "version", 1, "room", 16, "nonce", 16, "epoch", 8, "Ed25519 key", edSize, "ML-DSA key", mlSize,
+		"name length", 1, "name", len(join.Name), "Ed25519 signature", edSig, "ML-DSA signature", mlSig)
+	try := func(p []byte) error { return refused("damaged", room, p, nil) }
+	damage(t, p, parts, try)
+	// Another join of the same member, and one of another member.
+	for _, by := range []*Identity{self, members()[1]} {
+		other := SignJoin(by, wire.Join{Room: room, Nonce: wire.ID{3}, Epoch: 4, Name: "Bruno"})
+		splice(t, p, other, parts, try)
+		splice(t, other, p, parts, try)
+	}
 }
 
 // relabel signs a message for another purpose.
@@ -92,9 +99,16 @@ func TestRoster(t *testing.T) {
 	sameID[31] ^= 1
 	refused("id twice", room, owner.ID(), sign(list[0], list[1], sameID), errDuplicate)
 
-	damage(t, p, fields(t, p, "version", 1, "room", 16, "epoch", 8, "flags", 1, "max members", 1, "reply-to", 16, "count", 1,
-		"first member", 32, "second member", 32, "Ed25519 key", edSize, "ML-DSA key", mlSize, "Ed25519 signature", edSig, "ML-DSA signature", mlSig),
-		func(p []byte) error { return refused("damaged", room, owner.ID(), p, nil) })
+	parts := fields(t, p, "version", 1, "room", 16, "epoch", 8, "flags", 1, "max members", 1, "reply-to", 16, "count", 1,
+		"first member", 32, "second member", 32, "Ed25519 key", edSize, "ML-DSA key", mlSize, "Ed25519 signature", edSig, "ML-DSA signature", mlSig)
+	try := func(p []byte) error { return refused("damaged", room, owner.ID(), p, nil) }
+	damage(t, p, parts, try)
+	// Another roster of the owner, and one that an insider has signed.
+	other := SignRoster(owner, wire.Roster{Room: room, Epoch: 6, Locked: true, MaxMembers: 12, ReplyTo: wire.ID{8},
+		Members: []wire.Hash{owner.KeyHash(), members()[2].KeyHash()}})
+	splice(t, p, other, parts, try)
+	splice(t, other, p, parts, try)
+	splice(t, p, SignRoster(insider, wire.Roster{Room: room, Epoch: 6, Members: []wire.Hash{insider.KeyHash(), list[0]}}), parts, try)
 }
 
 func TestRefuse(t *testing.T) {
@@ -119,7 +133,11 @@ func TestRefuse(t *testing.T) {
 	refused("another owner", room, members()[1].ID(), p, errOwner)
 	refused("an insider's", room, owner.ID(), SignRefuse(members()[1], refuse), errOwner)
 	refused("a roster's signature", room, owner.ID(), relabel(p, owner, LabelRoster), ErrSignature)
-	damage(t, p, fields(t, p, "version", 1, "room", 16, "member", 16, "nonce", 16, "code", 1, "Ed25519 key", edSize, "ML-DSA key", mlSize,
-		"Ed25519 signature", edSig, "ML-DSA signature", mlSig),
-		func(p []byte) error { return refused("damaged", room, owner.ID(), p, nil) })
+	parts := fields(t, p, "version", 1, "room", 16, "member", 16, "nonce", 16, "code", 1, "Ed25519 key", edSize, "ML-DSA key", mlSize,
+		"Ed25519 signature", edSig, "ML-DSA signature", mlSig)
+	try := func(p []byte) error { return refused("damaged", room, owner.ID(), p, nil) }
+	damage(t, p, parts, try)
+	other := SignRefuse(owner, wire.Refuse{Room: room, Member: members()[1].ID(), Nonce: wire.ID{5}, Code: wire.RefuseRemoved})
+	splice(t, p, other, parts, try)
+	splice(t, other, p, parts, try)
 }

@@ -51,7 +51,10 @@ func TestRoomEnvelope(t *testing.T) {
 	otherIDOnly.ID[0] ^= 1
 	refused("another key", &otherKeyOnly, a, b, envelope)
 	refused("another room id", &otherIDOnly, a, b, envelope)
-	damage(t, envelope, envelopeFields(t, envelope), func(p []byte) error { return refused("damaged", room, a, b, p) })
+	parts := envelopeFields(t, envelope)
+	try := func(p []byte) error { return refused("damaged", room, a, b, p) }
+	damage(t, envelope, parts, try)
+	splice(t, envelope, room.SealEnvelope(a, b, wire.ID{2}, []byte("Payload")), parts, try)
 }
 
 func TestPairEnvelope(t *testing.T) {
@@ -103,11 +106,15 @@ func TestPairEnvelope(t *testing.T) {
 		}
 		return err
 	}
-	damage(t, envelope, envelopeFields(t, envelope), func(p []byte) error { return refused("damaged", r, p) })
+	parts := envelopeFields(t, envelope)
+	try := func(p []byte) error { return refused("damaged", r, p) }
+	damage(t, envelope, parts, try)
+	splice(t, envelope, i.SealEnvelope(wire.ID{2}, []byte("Candidate")), parts, try)
 
 	ic, rc := configs()
 	ic.Rand, rc.Rand = nil, nil
 	other := newPair(t, ic, rc).run(t, 5)
+	splice(t, envelope, other.i.Session().SealEnvelope(wire.ID{1}, []byte("candidate")), parts, try)
 	refused("another session of the same pair", other.r.Session(), envelope)
 	renamed := bytes.Clone(envelope)
 	id := other.r.SessionID()

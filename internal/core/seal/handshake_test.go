@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 
 	"tallow/internal/core/wire"
@@ -184,39 +185,6 @@ func TestOrder(t *testing.T) {
 	others("done", "", "")
 }
 
-func TestHelloRefused(t *testing.T) {
-	p := testPair(t, 0)
-	refused := func(m0 []byte) error {
-		_, err := p.i.Offer(m0, testSDP("A1"))
-		refusal(t, "hello", err, false, nil)
-		return err
-	}
-	for bit := range 8 { // of another member; the nonce may be anything
-		other := bytes.Clone(p.m0)
-		other[1] ^= 1 << bit
-		refused(other)
-	}
-	for n := range p.m0 {
-		refused(p.m0[:n])
-	}
-	refused(append(bytes.Clone(p.m0), 0))
-	version := bytes.Clone(p.m0)
-	version[0] = 2
-	if err := refused(version); !errors.Is(err, wire.ErrVersion) {
-		t.Error(err)
-	}
-
-	// A hello whose nonce the hub has changed gives an offer that the responder does not take.
-	changed := bytes.Clone(p.m0)
-	changed[17] ^= 1
-	m1, err := p.i.Offer(changed, testSDP("A1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = p.r.Offer(m1)
-	refusal(t, "changed hello", err, false, ErrHelloMismatch)
-}
-
 func TestOwnSDPRefused(t *testing.T) {
 	p := testPair(t, 0)
 	for _, sdp := range []string{"", "v=0\r\n", testSDP("A1") + string(make([]byte, wire.MaxSDP)), testSDP("A1") + "s=\xff\r\n"} {
@@ -287,77 +255,151 @@ func confirmFields(t testing.TB, m3 []byte) []field {
 	return fields(t, m3, "contribution", 32, "Ed25519 signature", edSig, "ML-DSA signature", mlSig, "MAC", 32)
 }
 
-func TestDamagedOffer(t *testing.T) {
-	p := testPair(t, 1)
-	damage(t, p.m1, offerFields(t, p.m1), func(m1 []byte) error {
-		_, err := p.r.Offer(m1)
-		refusal(t, "damaged offer", err, false, nil)
+// twoPairs are two sessions of the same pair, up to what n names; their messages are as long as each other's.
+func twoPairs(t *testing.T, n int) (p, other *pair) {
+	t.Helper()
+	ic, rc := configs()
+	ic.Rand, rc.Rand = deterministic("other initiator"), deterministic("other responder")
+	ic.Epoch, rc.Epoch, ic.Capabilities, rc.Capabilities = 6, 6, 0x0a0b0c0d, 0x0e0f1011
+	other = newPair(t, ic, rc)
+	other.sdpI, other.sdpR = testSDP("C3"), testSDP("D4")
+	return testPair(t, n), other.run(t, n)
+}
+
+func TestDamagedHello(t *testing.T) {
+	p, other := twoPairs(t, 0)
+	// A Hello proves nothing, so its nonce may be anything; but then the offer is worth nothing to the responder.
+	try := func(m0 []byte) error {
+		i := p.i.clone()
+		i.config.Rand = deterministic("damage")
+		before := i.outcome()
+		m1, err := i.Offer(m0, testSDP("A1"))
+		if err != nil {
+			refusal(t, "damaged hello", err, false, nil)
+			stands(t, "damaged hello", before, &i.handshake, string(m1))
+			return err
+		}
+		if m0[0] != p.m0[0] || !bytes.Equal(m0[1:17], p.m0[1:17]) {
+			t.Error("a hello of another version or member: accepted")
+		}
+		r := p.r.clone()
+		before = r.outcome()
+		sdp, err := r.Offer(m1)
+		refusal(t, "the offer to a damaged hello", err, false, ErrHelloMismatch)
+		stands(t, "the offer to a damaged hello", before, &r.handshake, sdp)
 		return err
-	})
+	}
+	parts := fields(t, p.m0, "version", 1, "R", 16, "nonce", 32)
+	damage(t, p.m0, parts, try)
+	if try(other.m0) == nil {
+		t.Error("the hello of another session: accepted")
+	}
+	p.run(t, 5)
+}
+
+func TestDamagedOffer(t *testing.T) {
+	p, other := twoPairs(t, 1)
+	parts := offerFields(t, p.m1)
+	before := p.r.outcome()
+	try := func(m1 []byte) error {
+		sdp, err := p.r.Offer(m1)
+		refusal(t, "damaged offer", err, false, nil)
+		stands(t, "damaged offer", before, &p.r.handshake, sdp)
+		return err
+	}
+	damage(t, p.m1, parts, try)
+	splice(t, p.m1, other.m1, parts, try)
+	splice(t, other.m1, p.m1, parts, try)
+	if try(other.m1) == nil {
+		t.Error("the offer of another session: accepted")
+	}
 	if _, err := p.r.Offer(p.m1); err != nil {
 		t.Errorf("the genuine offer after damaged ones: %v", err)
 	}
 }
 
 func TestDamagedAnswer(t *testing.T) {
-	p := testPair(t, 2)
+	p, other := twoPairs(t, 2)
+	parts := answerFields(t, p.m2)
 	macAt := len(p.m2) - wire.MACSize
-	damage(t, p.m2, answerFields(t, p.m2), func(m2 []byte) error {
-		i := p.i.clone()
-		_, err := i.Answer(m2)
+	before := p.i.outcome()
+	try := func(m2 []byte) error {
+		i := p.i
 		// The signature does not cover the MAC: with only that one changed, the author is proven.
 		onlyMAC := len(m2) == len(p.m2) && bytes.Equal(m2[:macAt], p.m2[:macAt])
+		if onlyMAC {
+			i = p.i.clone()
+		}
+		sdp, err := i.Answer(m2)
 		refusal(t, "damaged answer", err, onlyMAC, nil)
-		if onlyMAC && !errors.Is(err, errMAC) || i.Session() != nil {
-			t.Errorf("damaged answer: %v", err)
+		if !onlyMAC {
+			stands(t, "damaged answer", before, &i.handshake, sdp)
+			return err
+		}
+		if over(t, "damaged MAC", &i.handshake, nil, sdp); !errors.Is(err, errMAC) || i.kem != nil {
+			t.Errorf("damaged MAC: %v", err)
 		}
 		return err
-	})
+	}
+	damage(t, p.m2, parts, try)
+	splice(t, p.m2, other.m2, parts, try)
+	splice(t, other.m2, p.m2, parts, try)
+	if try(other.m2) == nil {
+		t.Error("the answer of another session: accepted")
+	}
 	if _, err := p.i.Answer(p.m2); err != nil {
 		t.Errorf("the genuine answer after damaged ones: %v", err)
 	}
 }
 
 func TestDamagedConfirm(t *testing.T) {
-	p := testPair(t, 3)
-	damage(t, p.m3, confirmFields(t, p.m3), func(m3 []byte) error {
+	p, other := twoPairs(t, 3)
+	parts := confirmFields(t, p.m3)
+	try := func(m3 []byte) error {
 		r := p.r.clone()
+		session := r.Session()
 		m4, err := r.Confirm(m3)
 		refusal(t, "damaged confirm", err, true, nil)
-		if m4 != nil || r.Session() != nil || r.Done() || r.SafetyWords() != [4]string{} {
-			t.Error("something left after a failure")
-		}
+		over(t, "damaged confirm", &r.handshake, session, string(m4))
 		if _, err := r.Confirm(p.m3); !errors.Is(err, ErrOrder) {
 			t.Errorf("after a failure: %v", err)
 		}
 		return err
-	})
+	}
+	damage(t, p.m3, parts, try)
+	splice(t, p.m3, other.m3, parts, try)
+	splice(t, other.m3, p.m3, parts, try)
+	if try(other.m3) == nil {
+		t.Error("the confirm of another session: accepted")
+	}
 	if _, err := p.r.Confirm(p.m3); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestDamagedReveal(t *testing.T) {
-	p := testPair(t, 4)
-	damage(t, p.m4, fields(t, p.m4, "type", 1, "contribution", 32), func(m4 []byte) error {
+	p, other := twoPairs(t, 4)
+	try := func(m4 []byte) error {
 		i := p.i.clone()
 		session := i.Session()
 		err := i.Reveal(m4)
 		refusal(t, "damaged reveal", err, true, nil)
-		if _, _, err := session.Traffic(wire.FromInitiator, wire.Bulk, 0); !errors.Is(err, ErrEpoch) || i.Session() != nil {
-			t.Error("traffic keys after a failure")
-		}
+		over(t, "damaged reveal", &i.handshake, session, "")
 		return err
-	})
-	other := wire.Reveal{Contribution: [32]byte{1}}.Append(nil)
-	refusal(t, "another contribution", p.i.clone().Reveal(other), true, errContribution)
-	refusal(t, "another message", p.i.clone().Reveal(wire.Ping{Token: 1}.Append(nil)), true, wire.ErrMalformed)
+	}
+	damage(t, p.m4, fields(t, p.m4, "type", 1, "contribution", 32), try)
+	refusal(t, "of another session", try(other.m4), true, errContribution)
+	refusal(t, "another message", try(wire.Ping{Token: 1}.Append(nil)), true, wire.ErrMalformed)
 	if err := p.i.Reveal(p.m4); err != nil {
 		t.Error(err)
 	}
 }
 
-// forge changes M1 and signs it anew, as the initiator itself could.
+const otherMedia = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n"
+
+var otherFingerprint = "a=fingerprint:sha-256 " + strings.Repeat("C3:", 31) + "C3\r\n"
+
+// forgeOffer changes M1 and signs it anew, as the initiator itself could.
 func forgeOffer(t *testing.T, p *pair, by *Identity, change func(*wire.Offer)) []byte {
 	t.Helper()
 	m, _, err := wire.ParseOffer(p.m1)
@@ -399,7 +441,8 @@ func TestForgedOffer(t *testing.T) {
 		{"low order", self, low, true, errLowOrder},
 		{"ML-KEM key out of range", self, large, true, errKEMKey},
 		{"no fingerprint", self, func(m *wire.Offer) { m.SDP = "v=0\r\n" }, true, ErrSDP},
-		{"two fingerprints", self, func(m *wire.Offer) { m.SDP += testSDP("C3") }, true, ErrSDP},
+		{"two fingerprints", self, func(m *wire.Offer) { m.SDP += otherFingerprint }, true, ErrSDP},
+		{"media besides", self, func(m *wire.Offer) { m.SDP += otherMedia }, true, ErrSDP},
 	} {
 		p := testPair(t, 1)
 		_, err := p.r.Offer(forgeOffer(t, p, c.by, c.change))
@@ -469,6 +512,8 @@ func TestForgedAnswer(t *testing.T) {
 		{"low order", self, low, true, errLowOrder},
 		{"a ciphertext that is not for us", self, otherCiphertext, true, errMAC},
 		{"no fingerprint", self, func(m *wire.Answer) { m.SDP = "v=0\r\n" }, true, ErrSDP},
+		{"two fingerprints", self, func(m *wire.Answer) { m.SDP += otherFingerprint }, true, ErrSDP},
+		{"media besides", self, func(m *wire.Answer) { m.SDP += otherMedia }, true, ErrSDP},
 	} {
 		p := testPair(t, 2)
 		_, err := p.i.Answer(forgeAnswer(t, p, c.by, c.change))
@@ -501,6 +546,97 @@ func TestCommitment(t *testing.T) {
 	refusal(t, "commitment to something else", p.i.Reveal(m4), true, errContribution)
 	if p.i.SafetyWords() != [4]string{} {
 		t.Error("safety words in spite of it")
+	}
+}
+
+// TestContributionsWait: the initiator draws its contribution only when it holds the responder's commitment, however long that takes and
+// whatever comes in its place; the responder reveals its own only for the initiator's.
+func TestContributionsWait(t *testing.T) {
+	p, earlier := twoPairs(t, 2)
+	random := &recorder{source: p.i.config.Rand}
+	p.i.config.Rand = random
+	waits := func(when string) {
+		t.Helper()
+		if _, err := p.i.Confirm(); !errors.Is(err, ErrOrder) || len(random.drawn) > 0 || p.i.contribution != [32]byte{} {
+			t.Errorf("%s: %v, %d bytes drawn", when, err, len(random.drawn))
+		}
+	}
+	waits("before M2")
+	_, err := p.i.Answer(earlier.m2)
+	refusal(t, "M2 of an earlier attempt, delayed", err, false, ErrSignature)
+	waits("after a delayed M2")
+	changed := bytes.Clone(p.m2)
+	m, _, _, err := wire.ParseAnswer(changed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed[bytes.Index(changed, m.Commitment[:])] ^= 1
+	_, err = p.i.Answer(changed)
+	refusal(t, "another commitment", err, false, ErrSignature)
+	waits("after another commitment")
+
+	if m4, err := p.r.clone().Confirm(nil); m4 != nil || err == nil {
+		t.Errorf("the responder reveals %x without M3, %v", m4, err)
+	}
+	if _, err := p.i.Answer(p.m2); err != nil {
+		t.Fatal(err)
+	}
+	if m3, err := p.i.Confirm(); err != nil || len(random.drawn) != 32 || !bytes.Contains(m3, random.drawn) {
+		t.Errorf("M3 with the commitment there: %v, %d bytes drawn", err, len(random.drawn))
+	}
+}
+
+// TestOneGuess is a man in the middle whom both take for a member. It hands on each contribution, and the commitment, as far as it can:
+// both ends then have the same contributions, but not the same words, and what it could still change is refused.
+func TestOneGuess(t *testing.T) {
+	config := func(self, peer *Identity) HandshakeConfig {
+		return HandshakeConfig{Room: testLink().Keys(), Self: self, Peer: peer.ID(), PeerKeyHash: peer.KeyHash(), Epoch: 7}
+	}
+	i, man, r := members()[0], members()[1], members()[2]
+	right := newPair(t, config(man, r), config(r, man)).run(t, 2)
+	if _, err := right.i.Answer(right.m2); err != nil {
+		t.Fatal(err)
+	}
+	left := newPair(t, config(i, man), config(man, i)).run(t, 2)
+	m2 := forgeAnswer(t, left, man, func(m *wire.Answer) { m.Commitment = right.i.commitment })
+	if _, err := left.i.Answer(m2); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := left.i.Confirm(); err != nil {
+		t.Fatal(err)
+	}
+
+	right.i.config.Rand = bytes.NewReader(left.i.contribution[:])
+	m3, err := right.i.Confirm()
+	if err != nil {
+		t.Fatal(err)
+	}
+	revealed, err := right.r.Confirm(m3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := left.i.Reveal(revealed); err != nil || left.i.contribution != right.i.contribution {
+		t.Fatalf("the contributions differ: %v", err)
+	}
+	if !left.i.Done() || !right.r.Done() || left.i.SafetyWords() == right.r.SafetyWords() {
+		t.Errorf("words %v and %v", left.i.SafetyWords(), right.r.SafetyWords())
+	}
+}
+
+// TestSafetyWordsBind: every bit of both contributions and of the transcript changes the words.
+func TestSafetyWordsBind(t *testing.T) {
+	random := deterministic("words")
+	salt, a, b := draw(random, 32), [32]byte(draw(random, 32)), [32]byte(draw(random, 32))
+	seen := map[[4]string]bool{safety(salt, a, b): true, safety(salt, b, a): true}
+	for _, part := range [][]byte{salt, a[:], b[:]} {
+		for i := range 8 * len(part) {
+			part[i/8] ^= 1 << (i % 8)
+			seen[safety(salt, a, b)] = true
+			part[i/8] ^= 1 << (i % 8)
+		}
+	}
+	if len(seen) != 2+3*256 {
+		t.Errorf("%d different words", len(seen))
 	}
 }
 

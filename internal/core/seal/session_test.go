@@ -154,17 +154,26 @@ func TestRekeyDamaged(t *testing.T) {
 	if try(message) != nil {
 		t.Fatal("the undamaged message fails")
 	}
-	damage(t, message, fields(t, message, "type", 1, "epoch", 4, "ML-KEM key", kemMLPK, "X25519 key", x25519Size), try)
+	parts := fields(t, message, "type", 1, "epoch", 4, "ML-KEM key", kemMLPK, "X25519 key", x25519Size)
+	damage(t, message, parts, try)
+	// What another session says in the same epoch.
+	_, otherPair := twoPairs(t, 5)
+	otherMessage, otherReply := rekey(t, otherPair.i.Session(), otherPair.r.Session())
+	splice(t, message, otherMessage, parts, try)
+	if try(otherMessage) == nil {
+		t.Error("the Rekey of another session: accepted")
+	}
 
 	reply, err := r.AnswerRekey(message)
 	if err != nil {
 		t.Fatal(err)
 	}
-	damage(t, reply, fields(t, reply, "type", 1, "epoch", 4, "ML-KEM ciphertext", kemMLCT, "X25519 ciphertext", x25519Size), func(m []byte) error {
+	parts = fields(t, reply, "type", 1, "epoch", 4, "ML-KEM ciphertext", kemMLCT, "X25519 ciphertext", x25519Size)
+	tryReply := func(m []byte) error {
 		i := i.clone()
 		if err := i.FinishRekey(m); err != nil {
-			if !errors.Is(err, ErrRekey) {
-				t.Errorf("untyped: %v", err)
+			if epoch, _ := i.Epoch(); !errors.Is(err, ErrRekey) || epoch != 0 {
+				t.Errorf("untyped, or a new epoch: %v", err)
 			}
 			return err
 		}
@@ -174,7 +183,15 @@ func TestRekeyDamaged(t *testing.T) {
 			return nil
 		}
 		return errors.New("keys differ")
-	})
+	}
+	if tryReply(reply) != nil {
+		t.Fatal("the undamaged reply fails")
+	}
+	damage(t, reply, parts, tryReply)
+	splice(t, reply, otherReply, parts, tryReply)
+	if tryReply(otherReply) == nil {
+		t.Error("the Rekeyed of another session: accepted")
+	}
 
 	low := bytes.Clone(message)
 	clear(low[5+kemMLPK:])

@@ -92,3 +92,26 @@ func FuzzManifest(f *testing.F) {
 		}
 	})
 }
+
+// FuzzBitmap: a bitmap that fits a number of files names none beyond, and every parsed one answers for each index.
+func FuzzBitmap(f *testing.F) {
+	f.Add([]byte{0x05}, uint16(3), uint32(2))
+	f.Add([]byte{0xff, 0x01}, uint16(9), uint32(1<<32-1))
+	f.Add([]byte{}, uint16(0), uint32(0))
+	f.Fuzz(func(t *testing.T, p []byte, n uint16, i uint32) {
+		b := Bitmap(bytes.Clone(p))
+		if b.Has(i) && uint64(i) >= 8*uint64(len(b)) {
+			t.Errorf("%d is in %d bytes", i, len(b))
+		}
+		if b.Fits(int(n)) {
+			for j := uint32(n); j < uint32(n)+64; j++ {
+				if b.Has(j) {
+					t.Errorf("%x fits %d files and has %d", b, n, j)
+				}
+			}
+		}
+		if b.Clear(i); b.Has(i) {
+			t.Errorf("%d is still there", i)
+		}
+	})
+}

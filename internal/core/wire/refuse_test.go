@@ -392,6 +392,31 @@ func TestCountsAllocateNothing(t *testing.T) {
 	}
 }
 
+// TestLengthsAllocateNothing writes the largest lengths and counts, 4 GiB among them, over every place of every message: no parser
+// allocates more than a small multiple of what is there.
+func TestLengthsAllocateNothing(t *testing.T) {
+	for _, s := range samples() {
+		for at := 0; at < len(s.bytes); at++ {
+			if at > 160 && at%53 > 0 { // keys and signatures
+				continue
+			}
+			for _, most := range [][]byte{{0xff, 0xff, 0xff, 0xff}, {0xff, 0xff}, {0xff}, {0, 0xff}} {
+				p := s.patched(at, most...)
+				short := p[:min(len(p), at+len(most)+2)]
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				s.parse(p)
+				s.parse(short)
+				runtime.ReadMemStats(&after)
+				// The parsers of the samples append again what they have taken.
+				if n := after.TotalAlloc - before.TotalAlloc; n > 32<<10+uint64(8*len(p)) {
+					t.Errorf("%s with %x at %d: %d bytes allocated for %d", s.name, most, at, n, len(p))
+				}
+			}
+		}
+	}
+}
+
 // allocated is how many bytes a call of f allocates.
 func allocated(f func()) uint64 {
 	const rounds = 20
