@@ -166,9 +166,7 @@ func TestSlowHandshakes(t *testing.T) {
 				}
 				c = tls.Client(c, conf)
 			}
-			if _, err := io.WriteString(c, tt.begin); err != nil {
-				t.Fatal(err)
-			}
+			io.WriteString(c, tt.begin) // which on a busy machine may come too late already
 			ended := make(chan struct{})
 			go func() {
 				defer close(ended)
