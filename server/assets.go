@@ -149,6 +149,7 @@ func (a *assets) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.Del("Content-Length")
 		h.Del("Content-Encoding")
 		h.Del("ETag")
+		h.Set("Cache-Control", "no-store")
 		http.Error(w, "cannot open file", http.StatusInternalServerError)
 		return
 	}
@@ -214,7 +215,9 @@ func matches(headers []string, etag string) bool {
 // hsts is how long browsers that have been here by https come by nothing else.
 const hsts = "max-age=31536000"
 
-// secure gives every response the headers that leave scripts no foothold and, where strict, nobody a way to http.
+// secure gives every response the headers that leave scripts no foothold and, where strict, nobody a way to http. Caches
+// keep nothing, unless who answers says otherwise. A request that brings a body is refused and its connection closed:
+// nothing here takes one, so nobody need agree with a proxy on where it ends and the next request begins.
 func secure(next http.Handler, strict bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -228,6 +231,12 @@ func secure(next http.Handler, strict bool) http.Handler {
 			"magnetometer=(), microphone=(), midi=(), payment=(), serial=(), usb=()")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
+		if r.ContentLength != 0 {
+			h.Set("Connection", "close")
+			http.Error(w, "requests have no body here", http.StatusRequestEntityTooLarge)
+			return
+		}
 		next.ServeHTTP(w, r)
 	})
 }

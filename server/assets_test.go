@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -152,6 +154,70 @@ func TestSecurityHeaders(t *testing.T) {
 	// A Host header writes no policy.
 	if p := contentSecurityPolicy("a; script-src *"); strings.Contains(p, "a;") || strings.Contains(p, "ws://") {
 		t.Errorf("policy %q", p)
+	}
+}
+
+// Every answer of the public port has the headers that leave scripts no foothold, and none is kept as if it were a file.
+func TestEveryAnswerIsSecured(t *testing.T) {
+	a, err := newAssets(files(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	members := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", http.StatusUpgradeRequired) })
+	s := httptest.NewUnstartedServer(nil)
+	s.Config = newServer(handler(a, members, true), nil, slog.New(slog.DiscardHandler))
+	s.Start()
+	defer s.Close()
+	client := &http.Client{
+		Transport:     &http.Transport{DisableCompression: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	defer client.CloseIdleConnections()
+	etag := get(t, served(t), "GET", "/").Header.Get("ETag")
+	for _, tt := range []struct {
+		method, path string
+		status       int
+		cache        string
+	}{
+		{"GET", "/", 200, "no-cache"},
+		{"HEAD", "/tallow.wasm", 200, "no-cache"},
+		{"GET", "/ ", 304, "no-cache"},
+		{"GET", "/healthz", 200, "no-store"},
+		{"GET", "/version", 200, "no-store"},
+		{"GET", "/missing", 404, "no-store"},
+		{"POST", "/", 405, "no-store"},
+		{"POST", "/version", 404, "no-store"},
+		{"GET", "/a/../", 307, "no-store"},
+		{"GET", "//evil.example/..", 307, "no-store"},
+		{"GET", "/ws", 426, "no-store"},
+		{"OPTIONS", "*", 400, "no-store"},
+		{"TRACE", "/healthz", 404, "no-store"},
+		{"PUT", "/body", 413, "no-store"},
+	} {
+		r := &http.Request{Method: tt.method, URL: &url.URL{Scheme: "http", Host: s.Listener.Addr().String(), Opaque: tt.path}, Header: http.Header{}}
+		switch {
+		case tt.status == 304:
+			r.URL.Opaque = "/"
+			r.Header.Set("If-None-Match", etag)
+		case tt.status == 413:
+			r.Body, r.ContentLength = io.NopCloser(strings.NewReader("body")), 4
+		}
+		answer, err := client.Do(r)
+		if err != nil {
+			t.Fatalf("%s %s: %v", tt.method, tt.path, err)
+		}
+		answer.Body.Close()
+		h := answer.Header
+		if answer.StatusCode != tt.status || h.Get("Cache-Control") != tt.cache {
+			t.Errorf("%s %s: %d, kept %q", tt.method, tt.path, answer.StatusCode, h.Get("Cache-Control"))
+		}
+		if to := h.Get("Location"); (to != "") != (tt.status == 307) || to != "" && (to[0] != '/' || strings.HasPrefix(to, "//")) {
+			t.Errorf("%s %s: sent on to %q", tt.method, tt.path, to)
+		}
+		if h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Referrer-Policy") != "no-referrer" || h.Get("Strict-Transport-Security") != hsts ||
+			!strings.HasPrefix(h.Get("Content-Security-Policy"), "default-src 'none'; ") || len(h.Values("Set-Cookie")) > 0 || h.Get("Server") != "" {
+			t.Errorf("%s %s: %v", tt.method, tt.path, h)
+		}
 	}
 }
 

@@ -3,8 +3,11 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
+	"io/fs"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -93,10 +96,10 @@ func TestConnectionsAreBoundedInTotal(t *testing.T) {
 	}
 }
 
-// The server's timeouts, a hundred times as quick, end what hangs, and neither slow downloads nor WebSockets.
-func TestTimeouts(t *testing.T) {
-	large := bytes.Repeat([]byte("wasm"), 8<<20)
-	static, err := newAssets(fstest.MapFS{page: {}, "tallow.wasm": {Data: large}}, nil)
+// quick is a server whose timeouts are a hundred times as quick, not started yet.
+func quick(t *testing.T, files fs.FS) *httptest.Server {
+	t.Helper()
+	static, err := newAssets(files, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,18 +116,87 @@ func TestTimeouts(t *testing.T) {
 	for _, d := range []*time.Duration{&server.Config.ReadHeaderTimeout, &server.Config.ReadTimeout, &server.Config.WriteTimeout, &server.Config.IdleTimeout} {
 		*d /= 100
 	}
-	server.Start()
-	t.Cleanup(server.Close)
-	t.Cleanup(func() { members.Close(t.Context()) })
-	dial := func() net.Conn {
-		c, err := net.Dial("tcp", server.Listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		c.SetDeadline(time.Now().Add(10 * time.Second))
-		return c
+	t.Cleanup(func() {
+		members.Close(t.Context())
+		server.Close()
+	})
+	return server
+}
+
+func dialQuick(t *testing.T, server *httptest.Server) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(10 * time.Second))
+	return c
+}
+
+// Handshakes that never come to their end are ended, however they trickle in; so are HTTP/2 connections without a request.
+func TestSlowHandshakes(t *testing.T) {
+	server := quick(t, files())
+	server.EnableHTTP2 = true
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	for name, tt := range map[string]struct {
+		overTLS bool
+		begin   string
+		more    string // again and again
+	}{
+		"no TLS":                        {false, "", ""},
+		"the first byte of TLS":         {false, "\x16", ""},
+		"TLS a byte at a time":          {false, "\x16\x03\x01\x40\x00\x01", "\x00"},
+		"no request":                    {true, "", ""},
+		"HTTP a byte at a time":         {true, "GET / HTTP/1.1\r\nX: ", "x"},
+		"an upgrade a byte at a time":   {true, "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\nX: ", "x"},
+		"HTTP/2 without requests":       {true, http2Preface, ""},
+		"HTTP/2 with pings":             {true, http2Preface, "\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678"},
+		"an HTTP/2 header that is held": {true, http2Preface + "\x00\x01\x00\x01\x00\x00\x00\x00\x01", ""},
+		"HTTP/2 with half a header":     {true, http2Preface + "\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := dialQuick(t, server)
+			if tt.overTLS {
+				conf := &tls.Config{InsecureSkipVerify: true}
+				if strings.HasPrefix(tt.begin, http2Preface) {
+					conf.NextProtos = []string{"h2"}
+				}
+				c = tls.Client(c, conf)
+			}
+			io.WriteString(c, tt.begin) // which on a busy machine may come too late already
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Error("the connection stays")
+				}
+			}()
+			pace := time.NewTicker(20 * time.Millisecond)
+			defer pace.Stop()
+			for {
+				select {
+				case <-ended:
+					return
+				case <-pace.C:
+					io.WriteString(c, tt.more)
+				}
+			}
+		})
+	}
+}
+
+// http2Preface is what an HTTP/2 client says first, and empty settings.
+const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+// The server's timeouts end what hangs, and neither slow downloads nor WebSockets.
+func TestTimeouts(t *testing.T) {
+	large := bytes.Repeat([]byte("wasm"), 8<<20)
+	server := quick(t, fstest.MapFS{page: {}, "tallow.wasm": {Data: large}})
+	server.Start()
+	dial := func() net.Conn { return dialQuick(t, server) }
 	ws, _, err := websocket.Dial(t.Context(), server.URL+"/ws", &websocket.DialOptions{Subprotocols: []string{wire.HubSubprotocol}})
 	if err != nil {
 		t.Fatal(err)

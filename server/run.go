@@ -129,12 +129,10 @@ func handler(static *assets, members http.Handler, strict bool) http.Handler {
 	mux.Handle("/", static)
 	mux.Handle("/ws", members)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("Content-Type", "application/json")
 		w.Write(version)
 	})
@@ -147,11 +145,11 @@ func versionJSON(wasmHash string) []byte {
 		Version    string `json:"version"`
 		Revision   string `json:"revision"`
 		Modified   bool   `json:"modified"`
-		Go         string `json:"go"`
+		GoVersion  string `json:"goVersion"`
 		WasmSHA256 string `json:"wasmSHA256"`
 	}{WasmSHA256: wasmHash}
 	if info, ok := debug.ReadBuildInfo(); ok {
-		v.Version, v.Go = info.Main.Version, info.GoVersion
+		v.Version, v.GoVersion = info.Main.Version, info.GoVersion
 		for _, s := range info.Settings {
 			switch s.Key {
 			case "vcs.revision":
@@ -212,6 +210,8 @@ func newServer(h http.Handler, tlsConf *tls.Config, logger *slog.Logger) *http.S
 		Handler: h, TLSConfig: tlsConf,
 		ReadHeaderTimeout: headerTime, ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		// Every answer is the handler's, with its headers; that to OPTIONS * too.
+		DisableGeneralOptionsHandler: true,
 		// It complains about each client's mistakes, with the client's address.
 		ErrorLog: log.New(debugWriter{logger}, "", 0),
 	}

@@ -3,24 +3,32 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
+	"path"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/andybalholm/brotli"
 	"github.com/coder/websocket"
 	"go.uber.org/goleak"
 
 	"tallow/internal/core/wire"
 	"tallow/server/relay"
+	"tallow/web"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -54,6 +62,11 @@ func (l *lockedBuffer) String() string {
 
 func start(t *testing.T, args ...string) *instance {
 	t.Helper()
+	return startWith(t, files(), args...)
+}
+
+func startWith(t *testing.T, files fs.FS, args ...string) *instance {
+	t.Helper()
 	c, err := parse(nil, append([]string{"-addr", "127.0.0.1:0", "-turn-addr", "127.0.0.1:0"}, args...)...)
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +76,7 @@ func start(t *testing.T, args ...string) *instance {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableCompression: true}
 	s := &instance{t: t, client: &http.Client{Transport: transport}, log: &lockedBuffer{}, stop: stop, ended: make(chan error, 1)}
 	go func() {
-		err := run(ctx, c, files(), in, s.log)
+		err := run(ctx, c, files, in, s.log)
 		in.CloseWithError(err)
 		s.ended <- err
 	}()
@@ -114,27 +127,59 @@ func (s *instance) get(path string) (int, string) {
 
 func (s *instance) enter(member wire.ID) (*websocket.Conn, wire.Entered) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Second)
-	defer cancel()
-	ws, _, err := websocket.Dial(ctx, s.url+"/ws", &websocket.DialOptions{
-		Subprotocols: []string{wire.HubSubprotocol}, HTTPClient: s.client, HTTPHeader: http.Header{"Origin": {s.url}},
-	})
+	return s.join(s.client, wire.Enter{Room: wire.ID{9}, Member: member})
+}
+
+// join enters by way of a client.
+func (s *instance) join(by *http.Client, m wire.Enter) (*websocket.Conn, wire.Entered) {
+	s.t.Helper()
+	ws, answer, err := s.ask(by, m, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { ws.CloseNow() })
-	if err := ws.Write(ctx, websocket.MessageBinary, wire.Enter{Room: wire.ID{9}, Member: member}.Append(nil)); err != nil {
+	entered, err := wire.ParseEntered(answer)
+	if err != nil {
 		s.t.Fatal(err)
+	}
+	return ws, entered
+}
+
+func (s *instance) refused(by *http.Client, m wire.Enter, want wire.ClosingCode) {
+	s.t.Helper()
+	ws, answer, err := s.ask(by, m, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer ws.CloseNow()
+	if c, err := wire.ParseClosing(answer); err != nil || c.Code != want {
+		s.t.Fatalf("closing %+v, %v; want code %d", c, err, want)
+	}
+}
+
+// ask connects and asks to enter. It returns the first answer; without an error the caller closes the connection.
+func (s *instance) ask(by *http.Client, m wire.Enter, header http.Header) (*websocket.Conn, []byte, error) {
+	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+	defer cancel()
+	if header == nil {
+		header = http.Header{}
+	}
+	header.Set("Origin", s.url)
+	ws, _, err := websocket.Dial(ctx, s.url+"/ws", &websocket.DialOptions{Subprotocols: []string{wire.HubSubprotocol}, HTTPClient: by, HTTPHeader: header})
+	if err != nil {
+		return nil, nil, err
+	}
+	ws.SetReadLimit(wire.MaxHubMessage)
+	if err := ws.Write(ctx, websocket.MessageBinary, m.Append(nil)); err != nil {
+		ws.CloseNow()
+		return nil, nil, err
 	}
 	_, p, err := ws.Read(ctx)
 	if err != nil {
-		s.t.Fatal(err)
+		ws.CloseNow()
+		return nil, nil, err
 	}
-	m, err := wire.ParseEntered(p)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return ws, m
+	return ws, p, nil
 }
 
 func TestServer(t *testing.T) {
@@ -151,8 +196,8 @@ func TestServer(t *testing.T) {
 				t.Errorf("/: %d %q", code, body)
 			}
 			code, body := s.get("/version")
-			var v struct{ Go, WasmSHA256 string }
-			if err := json.Unmarshal([]byte(body), &v); code != 200 || err != nil || !strings.HasPrefix(v.Go, "go1.") ||
+			var v struct{ GoVersion, WasmSHA256 string }
+			if err := json.Unmarshal([]byte(body), &v); code != 200 || err != nil || !strings.HasPrefix(v.GoVersion, "go1.") ||
 				v.WasmSHA256 != "cd5d4935a48c0672cb06407bb443bc0087aff947c6b864bac886982c73b3027f" {
 				t.Errorf("/version: %d %q", code, body)
 			}
@@ -191,6 +236,125 @@ func TestServer(t *testing.T) {
 				t.Errorf("log:\n%s", log)
 			}
 		})
+	}
+}
+
+// What the build left is what is served, in each encoding, and both places that name its hash name that of these bytes.
+func TestServedIsBuilt(t *testing.T) {
+	s := startWith(t, web.Dist())
+	fetch := func(path, encoding string) []byte {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Accept-Encoding", encoding)
+		answer, err := s.client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		body := io.Reader(answer.Body)
+		switch got := answer.Header.Get("Content-Encoding"); {
+		case answer.StatusCode != http.StatusOK || got != "" && got != encoding:
+			t.Fatalf("%s as %s: %d, %q", path, encoding, answer.StatusCode, got)
+		case got == "br":
+			body = brotli.NewReader(body)
+		case got == "gzip":
+			if body, err = gzip.NewReader(body); err != nil {
+				t.Fatalf("%s: %v", path, err)
+			}
+		}
+		b, err := io.ReadAll(body)
+		if err != nil {
+			t.Fatalf("%s as %s: %v", path, encoding, err)
+		}
+		return b
+	}
+	err := fs.WalkDir(web.Dist(), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || contentTypes[path.Ext(name)] == "" {
+			return err
+		}
+		built, err := fs.ReadFile(web.Dist(), name)
+		if err != nil {
+			return err
+		}
+		if name == page {
+			name = ""
+		}
+		for _, encoding := range []string{"identity", "br", "gzip"} {
+			if !bytes.Equal(fetch("/"+name, encoding), built) {
+				t.Errorf("%s as %s is not what was built", name, encoding)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("%x", sha256.Sum256(fetch("/tallow.wasm", "br")))
+	for _, path := range []string{"/version", "/build.json"} {
+		var v struct{ WasmSHA256 string }
+		if err := json.Unmarshal(fetch(path, "identity"), &v); err != nil || v.WasmSHA256 != want {
+			t.Errorf("%s says %q, served is %s (%v)", path, v.WasmSHA256, want, err)
+		}
+	}
+}
+
+// Not even debug logs hold what a member is known by or lets itself in with, and other levels hold nothing of anybody.
+func TestNothingIsLoggedAboutMembers(t *testing.T) {
+	room, member, token, claim := wire.ID{0xab, 0xcd, 0xef}, wire.ID{0xba, 0xdc, 0xfe}, wire.Hash{0xac, 0xce, 0x55}, wire.ID{0xde, 0xad, 0xbe}
+	for _, level := range []string{"info", "debug"} {
+		s := start(t, "-log-level", level, "-tls-self-signed")
+		m := wire.Enter{Room: room, Member: member, Token: token, Claim: claim}
+		ws, entered := s.join(s.client, m)
+		turn := entered.ICE.Servers[1]
+		forged := m
+		forged.Token[31]++
+		s.refused(s.client, forged, wire.ClosingForbidden)
+		forged = m
+		forged.Claim[15]++
+		s.refused(s.client, forged, wire.ClosingForbidden)
+		err := ws.Write(t.Context(), websocket.MessageBinary, append([]byte{0x7f}, token[:]...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for err = nil; err == nil; { // to the end
+			_, _, err = ws.Read(t.Context())
+		}
+		s.get("/path-of-" + room.String() + "?query=" + token.String())
+		c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "https://")) // without TLS
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(c, "GET /%v HTTP/1.1\r\n\r\n", room)
+		io.Copy(io.Discard, c)
+		c.Close()
+		addr := strings.TrimSuffix(strings.TrimPrefix(turn.URLs[0], "turn:"), "?transport=udp")
+		if err := allocate(t, addr, turn.Username, turn.Credential); err != nil {
+			t.Fatal(err)
+		}
+		if err := allocate(t, addr, turn.Username, "wrong"); err == nil {
+			t.Fatal("allocated with a wrong password")
+		}
+		s.end()
+		log := s.log.String()
+		for what, text := range map[string]string{
+			"room": room.String()[:6], "member": member.String()[:6], "token": token.String()[:6], "claim": claim.String()[:6],
+			"password": turn.Credential,
+		} {
+			raw, _ := hex.DecodeString(text)
+			for _, form := range []string{text, strings.ToUpper(text), base64.RawURLEncoding.EncodeToString(raw), fmt.Sprint(raw)} {
+				if form != "" && form != "[]" && strings.Contains(log, form) {
+					t.Errorf("the %s is in the log at level %s:\n%s", what, level, log)
+				}
+			}
+		}
+		for line := range strings.Lines(log) {
+			if level == "info" && !strings.Contains(line, `msg="STUN and TURN" addr=`+addr+"\n") && !strings.Contains(line, `msg="shutting down"`) {
+				t.Errorf("at level info: %s", line)
+			}
+		}
 	}
 }
 

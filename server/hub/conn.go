@@ -139,13 +139,12 @@ func (c *conn) read(within time.Duration) ([]byte, *wire.Closing) {
 	} else if why != nil {
 		return nil, why
 	}
-	now := time.Now()
 	switch {
 	case len(p) > wire.MaxHubMessage:
 		return nil, closing(wire.ClosingBadRequest, "message is too long")
 	case len(p) == 0 || kind != websocket.MessageBinary:
 		return nil, closing(wire.ClosingBadRequest, "message is not binary")
-	case !c.messages.AllowN(now, 1) || !c.bytes.AllowN(now, len(p)):
+	case !c.messages.Allow():
 		return nil, closing(wire.ClosingRateLimited, "too many messages")
 	}
 	return p, nil
@@ -181,6 +180,14 @@ func (c *conn) countFrame() bool {
 		c.stop(closing(wire.ClosingRateLimited, "too many messages"))
 	}
 	return ok
+}
+
+// countBytes counts what has been read from the socket: frames take bytes even if the message that they are fragments of
+// gets no longer by them. It stops the connection that sends too many.
+func (c *conn) countBytes(n int) {
+	if !c.bytes.AllowN(time.Now(), n) {
+		c.stop(closing(wire.ClosingRateLimited, "too many bytes"))
+	}
 }
 
 func (c *conn) readError(err error) *wire.Closing {
@@ -377,7 +384,15 @@ func (b *budget) giveBack(n int) { b.used.Add(-int64(n)) }
 // socket is the connection beneath a WebSocket, kept for its deadlines.
 type socket struct {
 	net.Conn
+	count  func(n int)  // is told how many bytes have been read
 	linger atomic.Int64 // nanoseconds that Close waits for the peer to close
+}
+
+// Read implements net.Conn.
+func (s *socket) Read(p []byte) (int, error) {
+	n, err := s.Conn.Read(p)
+	s.count(n)
+	return n, err
 }
 
 // Close closes. Data that nobody has read would make the kernel reset the connection and the peer lose what was
@@ -395,6 +410,7 @@ func (s *socket) Close() error {
 // hijacker gives the WebSocket a socket, and buffers that are small because an idle connection keeps them.
 type hijacker struct {
 	http.ResponseWriter
+	count  func(n int) // the socket's
 	socket *socket
 }
 
@@ -406,7 +422,7 @@ func (w *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	w.socket = &socket{Conn: nc}
+	w.socket = &socket{Conn: nc, count: w.count}
 	// What came along with the request has been read already.
 	early := make([]byte, buffered.Reader.Buffered())
 	if _, err := io.ReadFull(buffered, early); err != nil {

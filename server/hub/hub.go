@@ -167,8 +167,8 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		release = func() { <-h.refusals }
 		refusal = refuse(err)
 	}
-	hijacked := &hijacker{ResponseWriter: w}
 	c := newConn(h, limit.Customer(addr), release)
+	hijacked := &hijacker{ResponseWriter: w, count: c.countBytes}
 	ws, err := websocket.Accept(hijacked, r, &websocket.AcceptOptions{
 		Subprotocols:   []string{wire.HubSubprotocol},
 		OriginPatterns: h.origins,

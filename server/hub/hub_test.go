@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -834,6 +835,65 @@ func TestMessageThatNeverEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.closing(wire.ClosingIdle)
+}
+
+// Fragments make a message no longer where they are empty, and frames all the same.
+func TestFragmentsWithoutEnd(t *testing.T) {
+	_, url := run(t, func(_ *Config, o *timing) { o.bytes, o.byteBurst = 0.001, 200_000 })
+	a := enter(t, url, roomA, alice)
+	c := enter(t, url, roomA, bob)
+	a.presence(wire.HubPresent, bob)
+	var flood sync.WaitGroup
+	flood.Go(func() {
+		first, more := []byte{byte(websocket.MessageBinary), 0x80, 0, 0, 0, 0}, []byte{0, 0x80, 0, 0, 0, 0}
+		_, err := c.nc.Write(first)
+		for err == nil { // until the hub closes
+			_, err = c.nc.Write(bytes.Repeat(more, 1000))
+		}
+	})
+	c.closing(wire.ClosingRateLimited)
+	flood.Wait()
+	a.presence(wire.HubAbsent, bob)
+	a.alive()
+}
+
+// To a wrong token there is one answer, whatever else is right or wrong and whoever is there, and nothing comes of it.
+func TestGuesserLearnsNothing(t *testing.T) {
+	h, url := run(t)
+	dave, stranger := wire.ID{4}, wire.ID{5}
+	guess := func(what string, room wire.ID) {
+		t.Helper()
+		before, known := h.Stats(), h.known(room)
+		for name, m := range map[string]wire.Enter{
+			"a stranger": {Member: stranger, Claim: claimOf(stranger)},
+			"a member":   {Member: alice, Claim: claimOf(alice)},
+			"its claim":  {Member: alice, Claim: wire.ID{0xbd}},
+		} {
+			for i, wrong := range []wire.Hash{{}, {0x5e, 1}, {0x5f}, {0x5e, 31: 1}} {
+				m.Room, m.Token = room, wrong
+				c := dial(t, url)
+				c.send(m.Append(nil))
+				if got := c.closing(wire.ClosingForbidden); got != (wire.Closing{Code: wire.ClosingForbidden, Reason: "token does not match"}) {
+					t.Errorf("%s, as %s, guess %d: %+v", what, name, i, got)
+				}
+			}
+		}
+		eventually(t, func() bool { return h.Stats().Connections == before.Connections })
+		if s := h.Stats(); s.Rooms != before.Rooms || s.Members != before.Members || !maps.Equal(h.known(room), known) {
+			t.Errorf("%s: a guess changed %+v into %+v", what, before, s)
+		}
+	}
+	a := enter(t, url, roomA, alice)
+	guess("a room with a place", roomA)
+	members := []*client{enter(t, url, roomA, bob), enter(t, url, roomA, carol)}
+	guess("a full room", roomA)
+	a.presence(wire.HubPresent, bob)
+	a.presence(wire.HubPresent, carol)
+	a.alive() // and has heard of nobody else
+	gone := enter(t, url, roomB, dave)
+	gone.ws.Close(websocket.StatusNormalClosure, "")
+	eventually(t, func() bool { return h.Stats().Members == 1+len(members) })
+	guess("a room that is remembered", roomB)
 }
 
 func TestClose(t *testing.T) {

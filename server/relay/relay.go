@@ -6,9 +6,12 @@
 package relay
 
 import (
+	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -17,6 +20,7 @@ import (
 	"time"
 
 	"github.com/pion/turn/v5"
+	"golang.org/x/time/rate"
 
 	"tallow/server/limit"
 )
@@ -46,6 +50,7 @@ type Server struct {
 	mu        sync.Mutex
 	closed    bool
 	relays    map[*relayConn]struct{}
+	flows     map[flow]*relayConn  // the same by who asked for them
 	holders   map[string]int       // allocations by holder
 	customers map[netip.Prefix]int // the same by client address
 	open      sync.WaitGroup       // relays and TCP clients
@@ -61,6 +66,7 @@ var (
 	errFamily      = errors.New("relay: no relay address of this family")
 	errTCPRelay    = errors.New("relay: TCP relays (RFC 6062) are not offered")
 	errRefused     = errors.New("relay: destination refused")
+	errFrame       = errors.New("relay: neither a STUN message nor channel data, or too long")
 	errNotUDP      = errors.New("relay: not a UDP address")
 	errNoSecret    = errors.New("relay: secret is empty")
 	errTTL         = errors.New("relay: credentials must live for a second at least")
@@ -71,11 +77,15 @@ const (
 	realm = "tallow"
 	// TCP connections to the relay, each of which holds a socket and a buffer.
 	maxTCP, maxTCPPerAddress = 4096, 256
-	// tcpSilence ends a TCP connection: an allocation that nobody refreshes is gone by then.
+	// tcpSilence ends a TCP connection on which no message is complete for so long: an allocation that nobody refreshes is gone by then.
 	tcpSilence = 11 * time.Minute
 	tcpWrite   = 10 * time.Second
+	tcpBuffer  = 2048
 	// tcpIdle is how long a TCP connection may have no allocation.
 	tcpIdle = 30 * time.Second
+	// An allocation can name so many peers at once, by permission or channel, or renew them, and one more in each period:
+	// the library keeps all of them for minutes, and looks through the channels for each datagram.
+	peerBurst, peerPeriod = 128, 4 * time.Second
 	// portAttempts to find a port that is free for both UDP and TCP.
 	portAttempts = 16
 )
@@ -100,7 +110,7 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	udp.SetReadBuffer(4 << 20) // as much as the kernel grants: one goroutine reads for all
 	s := &Server{
 		cfg: cfg, policy: policy, port: bound.Port(),
-		relays: make(map[*relayConn]struct{}), holders: make(map[string]int), customers: make(map[netip.Prefix]int),
+		relays: make(map[*relayConn]struct{}), flows: make(map[flow]*relayConn), holders: make(map[string]int), customers: make(map[netip.Prefix]int),
 	}
 	s.tcp = &listener{
 		Listener: tcp, server: s, idle: tcpIdle, conns: make(map[netip.AddrPort]*clientConn),
@@ -203,13 +213,32 @@ func (s *Server) Stats() Stats {
 }
 
 // permit is asked for CreatePermission, ChannelBind and Connect, which name an address; ports are checked for each datagram.
-func (s *Server) permit(_ net.Addr, ip net.IP) bool {
+func (s *Server) permit(client net.Addr, ip net.IP) bool {
 	addr, ok := netip.AddrFromSlice(ip)
-	if ok && s.policy.permits(addr) {
+	if ok && s.policy.permits(addr) && s.mayName(flowOf(client)) {
 		return true
 	}
 	s.counts.refused.Add(1)
 	return false
+}
+
+// flow is what an allocation belongs to: its client's address, over UDP or TCP.
+type flow struct {
+	client netip.AddrPort
+	tcp    bool
+}
+
+func flowOf(client net.Addr) flow {
+	_, tcp := client.(*net.TCPAddr)
+	return flow{source(client), tcp}
+}
+
+// mayName reports whether the allocation of a flow may name one more peer.
+func (s *Server) mayName(f flow) bool {
+	s.mu.Lock()
+	c := s.flows[f]
+	s.mu.Unlock()
+	return c != nil && c.peers.Allow()
 }
 
 // withinQuota lets the library answer 486; what binds is the count in reserve.
@@ -237,6 +266,7 @@ func (s *Server) reserve(c *relayConn) error {
 	s.holders[c.owner.holder]++
 	s.customers[limit.Customer(c.owner.client.Addr())]++
 	s.relays[c] = struct{}{}
+	s.flows[c.flow()] = c
 	s.policy.allocated(c.addr)
 	s.open.Add(1)
 	return nil
@@ -246,6 +276,9 @@ func (s *Server) release(c *relayConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.relays, c)
+	if s.flows[c.flow()] == c {
+		delete(s.flows, c.flow())
+	}
 	s.policy.freed(c.addr)
 	decrement(s.holders, c.owner.holder)
 	decrement(s.customers, limit.Customer(c.owner.client.Addr()))
@@ -277,7 +310,10 @@ func (g generator) AllocatePacketConn(conf turn.AllocateListenerConfig) (net.Pac
 		return nil, nil, err
 	}
 	port := udp.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-	c := &relayConn{UDPConn: udp, server: g.Server, owner: parseOwner(conf.UserID), addr: netip.AddrPortFrom(f.relay, port)}
+	c := &relayConn{
+		UDPConn: udp, server: g.Server, owner: parseOwner(conf.UserID), tcp: g.listener != nil, addr: netip.AddrPortFrom(f.relay, port),
+		peers: rate.NewLimiter(rate.Every(peerPeriod), peerBurst),
+	}
 	if g.listener != nil {
 		c.client = g.listener.client(c.owner.client)
 	}
@@ -302,10 +338,14 @@ type relayConn struct {
 	*net.UDPConn
 	server *Server
 	owner  owner
-	client *clientConn    // over which it was asked for; nil for UDP
+	tcp    bool           // asked for over TCP
+	client *clientConn    // over which it was; nil for UDP, and where the client has gone
 	addr   netip.AddrPort // as clients are told
+	peers  *rate.Limiter  // that the client names
 	once   sync.Once
 }
+
+func (c *relayConn) flow() flow { return flow{c.owner.client, c.tcp} }
 
 // WriteTo implements net.PacketConn.
 func (c *relayConn) WriteTo(p []byte, to net.Addr) (int, error) {
@@ -379,7 +419,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			nc.Close()
 			continue
 		}
-		c := &clientConn{Conn: nc, listener: l, addr: addr}
+		c := &clientConn{Conn: nc, in: bufio.NewReaderSize(nc, tcpBuffer), listener: l, addr: addr}
 		l.mu.Lock()
 		c.idle, c.by = l.idle, time.Now().Add(l.idle)
 		closed := l.closed
@@ -429,6 +469,7 @@ func (l *listener) open() int {
 // clientConn is a TCP client. One that is silent, allocates nothing, or does not take what is relayed to it, is closed.
 type clientConn struct {
 	net.Conn
+	in       *bufio.Reader // reads Conn
 	listener *listener
 	addr     netip.AddrPort
 	idle     time.Duration
@@ -439,7 +480,8 @@ type clientConn struct {
 	by     time.Time // until when it must have one
 }
 
-// Read implements net.Conn.
+// Read implements net.Conn. It returns one message as a whole, and none that is longer than p: the library would wait for
+// the rest of any, with a deeper stack for each piece of it that comes.
 func (c *clientConn) Read(p []byte) (int, error) {
 	c.mu.Lock()
 	by := time.Now().Add(tcpSilence)
@@ -448,7 +490,28 @@ func (c *clientConn) Read(p []byte) (int, error) {
 	}
 	c.SetReadDeadline(by)
 	c.mu.Unlock()
-	return c.Conn.Read(p)
+	header, err := c.in.Peek(4)
+	if err != nil {
+		return 0, err
+	}
+	n := frameSize([4]byte(header))
+	if n == 0 || n > len(p) {
+		return 0, errFrame
+	}
+	return io.ReadFull(c.in, p[:n])
+}
+
+// frameSize is the length of a message in a stream by its first bytes (RFC 8489 section 5, RFC 8656 section 12.5); 0: it is none.
+func frameSize(header [4]byte) int {
+	n := int(binary.BigEndian.Uint16(header[2:]))
+	switch header[0] >> 6 {
+	case 0:
+		return 20 + n
+	case 1:
+		return 4 + (n+3)&^3
+	default:
+		return 0
+	}
 }
 
 // allocated notes that there are n more allocations. The client may be nil.

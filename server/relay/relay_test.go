@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -505,6 +506,76 @@ func TestTCPWithoutAllocationIsClosed(t *testing.T) {
 			t.Fatal("a connection without an allocation stays")
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// A stream is cut into messages as it comes, in however small pieces, and what is none ends it at once.
+func TestTCPMessages(t *testing.T) {
+	s := start(t)
+	c := dial(t, s, "tcp", "", "")
+	m := stun.MustBuild(stun.TransactionID, stun.BindingRequest)
+	for _, b := range m.Raw {
+		if _, err := c.conn.Write([]byte{b}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.answer(m.TransactionID)
+	if _, err := c.conn.Write(append(append([]byte{0x40, 0, 0, 1, 'x', 0, 0, 0}, m.Raw...), m.Raw...)); err != nil {
+		t.Fatal(err)
+	}
+	c.answer(m.TransactionID)
+
+	for name, begin := range map[string][]byte{
+		"channel data too long":   {0x40, 0, 0xff, 0xff, 'x'},
+		"STUN message too long":   {0, 1, 0xff, 0xfc, 'x'},
+		"a bit beyond the buffer": {0x40, 0, 0x06, 0x40, 'x'},
+		"HTTP":                    []byte("POST / HTTP/1.1\r\n"),
+		"neither":                 {0x80, 0, 0, 0, 'x'},
+	} {
+		c := dial(t, s, "tcp", "", "")
+		if _, err := c.conn.Write(begin); err != nil {
+			t.Fatal(err)
+		}
+		c.conn.SetReadDeadline(time.Now().Add(5 * time.Second)) // less than a connection without an allocation has
+		if _, err := c.conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// An allocation cannot name peers without end, neither by permissions nor by channels.
+func TestPeersOfAnAllocationAreBounded(t *testing.T) {
+	s := start(t)
+	peer := func(i int) rawPeer {
+		return rawPeer(netip.AddrPortFrom(netip.AddrFrom4([4]byte{8, 8, byte(i >> 8), byte(i)}), 50000))
+	}
+	for name, ask := range map[string]func(c *client, i int) int{
+		"permissions": func(c *client, i int) int {
+			code, _ := c.request(stun.MethodCreatePermission, peer(i))
+			return code
+		},
+		"channels": func(c *client, i int) int {
+			number := stun.RawAttribute{Type: stun.AttrChannelNumber, Value: []byte{0x40, byte(i), 0, 0}}
+			code, _ := c.request(stun.MethodChannelBind, number, peer(i))
+			return code
+		},
+	} {
+		greedy, honest := member(t, s), member(t, s)
+		greedy.allocate()
+		honest.allocate()
+		granted := 0
+		for ; granted < 2*peerBurst && ask(greedy, granted) == 0; granted++ {
+		}
+		if granted < peerBurst || granted == 2*peerBurst {
+			t.Errorf("%s: %d peers", name, granted)
+		}
+		if code := ask(honest, 0); code != 0 {
+			t.Errorf("%s: another allocation is refused: %d", name, code)
+		}
+	}
+	s.Close()
+	if len(s.flows) != 0 {
+		t.Errorf("%d flows are left", len(s.flows))
 	}
 }
 
