@@ -543,6 +543,21 @@ func TestNegotiationPenalty(t *testing.T) {
 			})
 		}
 	}
+	t.Run("unconfirmed", func(t *testing.T) { // a member that comes to M2 and cannot confirm
+		s := newSimulation(t)
+		s.path = false
+		s.begin()
+		n, failed := s.sides[0].Negotiation, 0
+		for end := s.now.Add(30 * time.Minute); s.now.Before(end); s.run(time.Second) {
+			if n.attempt != nil && n.attempt.linked {
+				s.do(s.sides[0], n.Failed(s.now, n.attempt.number, fault.HandshakeFailed))
+				failed++
+			}
+		}
+		if failed < 9 || failed > 16 {
+			s.fatal("%d attempts in half an hour", failed)
+		}
+	})
 	t.Run("goodbye", func(t *testing.T) {
 		s := newSimulation(t)
 		s.begin()
