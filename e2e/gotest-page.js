@@ -104,6 +104,25 @@ globalThis.tallowTest = {
     return input.files?.[0];
   },
   processor: globalThis.tallowProcessor,
+  /**
+   * Where in Go's memory each of the byte strings (at least 8 bytes long) lies. They are kept here, out of the memory that is searched.
+   * @param {Uint8Array[]} wanted
+   * @returns {number[][]}
+   */
+  search(wanted) {
+    const memory = new Uint8Array(instance.exports.mem.buffer);
+    const starts = new Uint8Array(1 << 16);
+    for (const w of wanted) starts[w[0] | (w[1] << 8)] = 1;
+    /** @type {number[][]} */
+    const found = wanted.map(() => []);
+    for (let at = 0; at + 1 < memory.length; at++) {
+      if (starts[memory[at] | (memory[at + 1] << 8)] === 0) continue;
+      for (const [n, w] of wanted.entries()) {
+        if (w.every((byte, i) => memory[at + i] === byte)) found[n].push(at);
+      }
+    }
+    return found;
+  },
 };
 const { instance } = await WebAssembly.instantiateStreaming(fetch("/test.wasm"), go.importObject);
 await go.run(instance);

@@ -450,15 +450,15 @@ func (l *Link) keysChanged() {
 	l.changed = make(chan struct{})
 }
 
-func (l *Link) epoch(epoch uint32) (keys *epochKeys, changed <-chan struct{}) {
+func (l *Link) epoch(epoch uint32) *epochKeys {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.keys[epoch], l.changed
+	return l.keys[epoch]
 }
 
 // writeRecord seals and sends head followed by data.
 func (l *Link) writeRecord(ch wire.Channel, t wire.RecordType, epoch uint32, sequence uint64, head []byte, data []*bulk.Buffer) error {
-	keys, _ := l.epoch(epoch)
+	keys := l.epoch(epoch)
 	if keys == nil {
 		return fault.Newf(fault.Internal, "peer: no keys for epoch %d", epoch)
 	}
@@ -509,7 +509,7 @@ func (l *Link) readRecord(ctx context.Context, ch wire.Channel, sequence *uint64
 			record.Release()
 			return nil, fault.Newf(fault.ProtocolViolation, "peer: record out of order: %w", errors.Join(err, ErrFraming))
 		}
-		keys, _ := l.epoch(epoch)
+		keys := l.epoch(epoch)
 		plaintext := l.cfg.Pool.Get(len(ciphertext) - wire.TagSize)
 		nonce := wire.Nonce(keys.iv[from][ch], h.Sequence)
 		err = keys.aead[from][ch].Open(plaintext.B, nonce[:], ciphertext, h.AppendAAD(nil, ch))
@@ -537,15 +537,18 @@ func (l *Link) readRecord(ctx context.Context, ch wire.Channel, sequence *uint64
 	}
 }
 
-// follow enters the peer's next epoch on a channel. On bulk its keys may still be on the way over control.
+// follow enters the peer's next epoch on a channel. On bulk its keys may still be on the way over control, if this end has asked
+// for them.
 func (l *Link) follow(ctx context.Context, ch wire.Channel, epoch uint32) error {
 	for {
-		keys, changed := l.epoch(epoch)
+		l.mu.Lock()
+		keys, asked, changed := l.keys[epoch], l.rekeying, l.changed
+		l.mu.Unlock()
 		switch {
 		case keys != nil:
 			l.hasSwitched(l.direction.Other(), ch, epoch)
 			return nil
-		case ch == wire.Control:
+		case ch == wire.Control || !asked:
 			return fault.Newf(fault.ProtocolViolation, "peer: key record without a key exchange")
 		}
 		select {
@@ -572,22 +575,21 @@ func (l *Link) switchEpoch(ch wire.Channel, sequence *uint64) error {
 	return nil
 }
 
-// rekey starts a new epoch when it is time. It is the initiator's to start, and checked whenever something is sent; a responder
-// gives up on one that does not.
+// rekey starts a new epoch when it is time. It is the initiator's to start, and checked whenever something is sent. Either end
+// gives up on a peer that keeps it from coming.
 func (l *Link) rekey() (*controlItem, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.cfg.Now()
-	if l.initiator == nil {
-		if now.Sub(l.started) >= 2*epochAge || l.records.Load() >= 2*epochRecords {
-			return nil, fault.Newf(fault.RekeyTimeout, "peer: no Rekey when it was long due")
-		}
-		return nil, nil
-	}
-	if l.rekeying {
-		if !l.rekeySent.IsZero() && now.Sub(l.rekeySent) > rekeyTimeout {
-			return nil, fault.Newf(fault.RekeyTimeout, "peer: no answer to Rekey")
-		}
+	overdue := now.Sub(l.started) >= 2*epochAge || l.records.Load() >= 2*epochRecords
+	switch {
+	case l.initiator == nil && overdue:
+		return nil, fault.Newf(fault.RekeyTimeout, "peer: no Rekey when it was long due")
+	case l.rekeying && !l.rekeySent.IsZero() && now.Sub(l.rekeySent) > rekeyTimeout:
+		return nil, fault.Newf(fault.RekeyTimeout, "peer: no answer to Rekey")
+	case l.rekeying && l.rekeySent.IsZero() && overdue:
+		return nil, fault.Newf(fault.RekeyTimeout, "peer: no key record when it was long due")
+	case l.initiator == nil || l.rekeying:
 		return nil, nil
 	}
 	if now.Sub(l.started) < epochAge && l.records.Load() < epochRecords {

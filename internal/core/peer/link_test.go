@@ -19,10 +19,15 @@ import (
 // shakeHands takes a handshake to M2.
 func shakeHands(t *testing.T) (i *seal.Initiator, r *seal.Responder) {
 	t.Helper()
-	m := newMembers(t)
+	return newMembers(t).shakeHands(t, nil)
+}
+
+// shakeHands takes a handshake to M2. offered, if there is one, gets a look before the answer is taken.
+func (m members) shakeHands(t *testing.T, offered func(i *seal.Initiator)) (i *seal.Initiator, r *seal.Responder) {
+	t.Helper()
 	config := func(side int) seal.HandshakeConfig {
 		c := m.config(side, 1)
-		return seal.HandshakeConfig{Room: c.Room, Self: c.Self, Peer: c.Peer, PeerKeyHash: c.PeerKeyHash, Epoch: c.Epoch}
+		return seal.HandshakeConfig{Room: c.Room, Self: c.Self, Peer: c.Peer, PeerKeyHash: c.PeerKeyHash, Epoch: c.Epoch, Rand: m.rand}
 	}
 	i, err := seal.NewInitiator(config(0))
 	if err != nil {
@@ -41,6 +46,9 @@ func shakeHands(t *testing.T) (i *seal.Initiator, r *seal.Responder) {
 	answer, err := r.Answer(sdp(2))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if offered != nil {
+		offered(i)
 	}
 	if _, err := i.Answer(answer); err != nil {
 		t.Fatal(err)
@@ -252,13 +260,19 @@ func newClock() *clock { return &clock{now: time.Unix(1e9, 0)} }
 // newPair makes two open links. wrap may put something between a link and its connection.
 func newPair(t *testing.T, wrap func(side int, c Conn) Conn) *pair {
 	t.Helper()
-	p := &pair{clock: newClock(), engine: new(countingEngine)}
 	a, b := connect(t, labs(t)[0])
-	conns := []Conn{a, b}
+	conns := [2]Conn{a, b}
 	if wrap != nil {
 		conns[0], conns[1] = wrap(0, a), wrap(1, b)
 	}
 	i, r := shakeHands(t)
+	return openPair(t, conns, i, r, new(countingEngine))
+}
+
+// openPair starts the links of a handshake and waits until they are open.
+func openPair(t *testing.T, conns [2]Conn, i *seal.Initiator, r *seal.Responder, engine *countingEngine) *pair {
+	t.Helper()
+	p := &pair{clock: newClock(), engine: engine}
 	p.a = linkOver(t, conns[0], i, p.clock, p.engine, nil)
 	p.b = linkOver(t, conns[1], r, p.clock, p.engine, nil)
 	wait(t, "a opens", p.a.open)
@@ -677,11 +691,12 @@ func (p *rawPeer) read(ch wire.Channel, kind wire.RecordType, epoch uint32) []by
 // rawPair opens a link whose other end is raw: the responder if the link is the initiator's.
 func rawPair(t *testing.T, linkInitiates bool) (*recorder, *rawPeer, *clock) {
 	t.Helper()
-	a, b := connect(t, labs(t)[0])
+	a, b := newPipe()
 	i, r := shakeHands(t)
 	c := newClock()
 	if !linkInitiates {
 		link := linkOver(t, b, r, c, bulk.Go{}, nil)
+		t.Cleanup(func() { _ = a.Close() }) // nobody answers the link's Bye
 		raw := &rawPeer{t: t, conn: a, session: i.Session()}
 		confirm(t, raw, i, nil)
 		if err := i.Reveal(raw.read(wire.Control, wire.RecordData, 0)); err != nil {
@@ -691,6 +706,7 @@ func rawPair(t *testing.T, linkInitiates bool) (*recorder, *rawPeer, *clock) {
 		return link, raw, c
 	}
 	link := linkOver(t, a, i, c, bulk.Go{}, nil)
+	t.Cleanup(func() { _ = a.Close() })
 	raw := &rawPeer{t: t, conn: b, session: r.Session()}
 	raw.send(wire.Control, wire.RecordData, readConfirm(t, raw, r))
 	wait(t, "open", link.open)

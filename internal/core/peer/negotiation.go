@@ -18,10 +18,12 @@ const (
 	knockDelay = 2 * time.Second
 	// Whoever holds the link and has the server on its side can forge Knock and Hello. So attempts start no closer upon each
 	// other than helloGap, than provenGap where the peer has proven itself in the present one, and than linkGap while a
-	// link is open, which an attempt replaces only when it has come to an open link itself.
-	helloGap  = time.Second
-	provenGap = 5 * time.Second
-	linkGap   = 10 * time.Second
+	// link is open, which an attempt replaces only when it has come to an open link itself. Each one that begins while the
+	// link is open doubles linkGap, up to maxLinkGap: a member that has really lost the link is soon seen to be silent.
+	helloGap   = time.Second
+	provenGap  = 5 * time.Second
+	linkGap    = 10 * time.Second
+	maxLinkGap = 320 * time.Second
 	// answerTimeout is how long a Hello waits for its offer before another is sent, knockEvery the least time between Knocks.
 	answerTimeout = 15 * time.Second
 	knockEvery    = 5 * time.Second
@@ -31,7 +33,20 @@ const (
 	maxRemote = 256
 	// patience is after how many failed attempts the member is shown as failed. Attempts go on, slowly.
 	patience = 4
+	// A member that breaks the protocol over a link, or cannot confirm one, is left alone for minPenalty, and twice as long
+	// each time, up to maxPenalty. A link that has been open for probation has it forgotten.
+	minPenalty = time.Second
+	maxPenalty = 5 * time.Minute
+	probation  = 10 * time.Minute
 )
+
+// doubled is d, doubled so many times, but at most limit.
+func doubled(d time.Duration, times int, limit time.Duration) time.Duration {
+	for ; times > 0 && d < limit; times-- {
+		d *= 2
+	}
+	return min(d, limit)
+}
 
 // backoff is how long to wait after so many failed attempts.
 func backoff(failures int) time.Duration {
@@ -79,6 +94,10 @@ type Negotiation struct {
 	invited   bool            // a Hello or Knock is out, for want of a link, and nothing has come of it yet
 	failures  int             // attempts in a row that came to nothing, unanswered ones included
 	begunAt   time.Time       // of the newest attempt
+	disturbed int             // attempts, or Hellos, that began while the open link was open
+	openedAt  time.Time       // of the open link, or the last one
+	offences  int             // links in a row that the member has ended by a violation
+	barred    time.Time       // nothing begins before, for the member's offences
 	retryAt   time.Time       // when to begin again; zero: nothing planned
 	now       time.Time
 	effects   []Effect
@@ -218,7 +237,7 @@ func (n *Negotiation) SetEpoch(epoch uint64) {
 func (n *Negotiation) Start(now time.Time) []Effect {
 	n.begin(now)
 	switch {
-	case n.open != nil || n.attempt != nil || n.state == LinkClosed:
+	case n.open != nil || n.attempt != nil || n.state == LinkClosed || now.Before(n.barred):
 	case !n.initiator:
 		if now.Sub(n.helloAt) >= helloGap {
 			n.sayHello()
@@ -279,7 +298,10 @@ func (n *Negotiation) Receive(now time.Time, t wire.PayloadType, body []byte, pa
 	}
 	switch t {
 	case wire.PayloadKnock:
-		if m, err := wire.ParseKnock(body); err == nil && m.Member == n.cfg.Peer && !n.initiator && now.Sub(n.helloAt) >= n.knockGap() {
+		if m, err := wire.ParseKnock(body); err == nil && m.Member == n.cfg.Peer && !n.initiator && now.Sub(n.helloAt) >= n.knockGap() && !now.Before(n.barred) {
+			if n.open != nil {
+				n.disturbed++
+			}
 			n.sayHello()
 		}
 	case wire.PayloadHello:
@@ -367,9 +389,11 @@ func (n *Negotiation) LinkOpened(now time.Time, number uint32) []Effect {
 	if a := n.current(number); a != nil {
 		if n.open != nil {
 			n.do(CloseConn{n.open.number, fault.Replaced})
+		} else {
+			n.disturbed = 0
 		}
 		n.attempt, n.open, n.failures, n.invited = nil, a, 0, false
-		n.retryAt = time.Time{}
+		n.retryAt, n.openedAt = time.Time{}, now
 		n.set(LinkOpen, "")
 	}
 	return n.effects
@@ -380,7 +404,11 @@ func (n *Negotiation) Failed(now time.Time, number uint32, code fault.Code) []Ef
 	n.begin(now)
 	switch {
 	case n.current(number) != nil:
+		proven := n.attempt.linked
 		n.failed(code)
+		if proven {
+			n.penalise(code)
+		}
 	case n.open != nil && n.open.number == number:
 		n.open = nil
 		n.do(CloseConn{number, code})
@@ -388,8 +416,40 @@ func (n *Negotiation) Failed(now time.Time, number uint32, code fault.Code) []Ef
 		if n.attempt == nil {
 			n.retryAt = now.Add(backoff(1))
 		}
+		if now.Sub(n.openedAt) >= probation {
+			n.offences = 0
+		}
+		n.penalise(code)
 	}
 	return n.effects
+}
+
+// penalise leaves a member alone for a while that has shown over a link of its own that it does not keep to the protocol.
+func (n *Negotiation) penalise(code fault.Code) {
+	if code != fault.ProtocolViolation && code != fault.HandshakeFailed {
+		return
+	}
+	n.barred = n.now.Add(doubled(minPenalty, n.offences, maxPenalty))
+	n.offences++
+	if n.hello != nil { // nobody is to answer it
+		n.hello.Destroy()
+		n.hello = nil
+	}
+	n.drop(code)
+	if n.open == nil {
+		n.invited = false
+		if n.barred.After(n.retryAt) {
+			n.retryAt = n.barred
+		}
+		if n.offences >= patience {
+			n.set(LinkFailed, code)
+		}
+	}
+}
+
+// Again is a machine for the same member that has not begun. What the member has done counts on.
+func (n *Negotiation) Again() *Negotiation {
+	return &Negotiation{cfg: n.cfg, initiator: n.initiator, offences: n.offences, barred: n.barred}
 }
 
 func (n *Negotiation) begin(now time.Time) { n.now, n.effects = now, nil }
@@ -426,12 +486,15 @@ func (n *Negotiation) knock() {
 func (n *Negotiation) knockGap() time.Duration {
 	switch {
 	case n.open != nil:
-		return linkGap
+		return n.linkGap()
 	case n.attempt != nil || n.hello != nil:
 		return knockEvery
 	}
 	return helloGap
 }
+
+// linkGap is how far apart attempts begin while a link is open.
+func (n *Negotiation) linkGap() time.Duration { return doubled(linkGap, n.disturbed, maxLinkGap) }
 
 // sayHello sends a fresh Hello. It changes nothing about an open link or an attempt: these end only for an offer that
 // proves its author.
@@ -475,17 +538,20 @@ func (n *Negotiation) helloReceived(body []byte) (acknowledge bool) {
 	gap := helloGap
 	switch {
 	case n.open != nil:
-		gap = linkGap
+		gap = n.linkGap()
 	case n.attempt != nil && n.attempt.linked:
 		gap = provenGap
 	}
-	if n.last > 0 && n.now.Sub(n.begunAt) < gap {
+	if n.last > 0 && n.now.Sub(n.begunAt) < gap || n.now.Before(n.barred) {
 		return false // a genuine one comes again
 	}
 	handshake, err := seal.NewInitiator(n.handshakeConfig())
 	if err != nil {
 		n.set(LinkFailed, fault.Internal)
 		return true
+	}
+	if n.open != nil {
+		n.disturbed++
 	}
 	n.supersede()
 	a := n.begins()

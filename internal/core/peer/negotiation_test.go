@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -19,9 +20,10 @@ import (
 type members struct {
 	room       *seal.RoomKeys
 	identities [2]*seal.Identity
+	rand       io.Reader // of their handshakes; nil: crypto/rand
 }
 
-func newMembers(t *testing.T) members {
+func newMembers(t testing.TB) members {
 	t.Helper()
 	var m members
 	for i := range m.identities {
@@ -441,10 +443,11 @@ func TestNegotiationFlood(t *testing.T) {
 			s.fatal("the flood has closed the link")
 		}
 	}
-	if n := s.count("0 opens"); n > 7 {
+	// The gap between them doubles each time.
+	if n := s.count("0 opens"); n > 3 {
 		s.fatal("%d attempts in a minute", n)
 	}
-	if n := s.count("1 sends 5"); n > 8 {
+	if n := s.count("1 sends 5"); n > 4 {
 		s.fatal("%d Hellos in a minute", n)
 	}
 	s.run(time.Minute)
@@ -468,6 +471,113 @@ func TestNegotiationFloodWhileConnecting(t *testing.T) {
 		s.run(100 * time.Millisecond)
 	}
 	s.expectOpen()
+}
+
+// TestNegotiationDisturbed: somebody with the link and the hub can have an open link replaced, by a Knock that the responder
+// believes, but ever more rarely; once the link is really lost, the next one comes as soon as ever.
+func TestNegotiationDisturbed(t *testing.T) {
+	s := newSimulation(t)
+	s.begin()
+	s.run(5 * time.Second)
+	s.expectOpen()
+	disturb := func(d time.Duration) (opened int) {
+		s.script = nil
+		for end := s.now.Add(d); s.now.Before(end); {
+			to := s.sides[1]
+			effects, _ := to.Receive(s.now, wire.PayloadKnock, wire.Knock{Member: s.members.identities[0].ID()}.Append(nil), false)
+			s.do(to, effects)
+			s.run(time.Second)
+		}
+		return s.count("0 opens")
+	}
+	if n := disturb(20 * time.Minute); n < 3 || n > 9 {
+		s.fatal("%d links in twenty minutes", n)
+	}
+	s.run(time.Minute)
+	s.expectOpen()
+	s.do(s.sides[0], s.sides[0].Failed(s.now, s.sides[0].OpenAttempt(), fault.PeerGone))
+	s.run(10 * time.Second)
+	s.expectOpen()
+	if n := disturb(time.Minute); n < 2 {
+		s.fatal("a lost link has not made the gap short again: %d links in a minute", n)
+	}
+}
+
+// TestNegotiationPenalty: a member that breaks the protocol over each link is given ever fewer, whatever it does itself. One that
+// has kept to it for long begins anew.
+func TestNegotiationPenalty(t *testing.T) {
+	for judge := range 2 {
+		for _, code := range []fault.Code{fault.ProtocolViolation, fault.HandshakeFailed} {
+			t.Run(fmt.Sprintf("judge=%d/%s", judge, code), func(t *testing.T) {
+				s := newSimulation(t)
+				s.begin()
+				s.run(5 * time.Second)
+				s.expectOpen()
+				honest := s.sides[judge]
+				// reopened breaks the protocol and says how long no link is there; the violator asks for one all the time.
+				reopened := func() time.Duration {
+					start := s.now
+					s.do(honest, honest.Failed(s.now, honest.OpenAttempt(), code))
+					for honest.OpenAttempt() == 0 || s.sides[1-judge].OpenAttempt() == 0 {
+						if s.now.Sub(start) > 2*maxPenalty {
+							s.fatal("never again")
+						}
+						s.do(s.sides[1-judge], s.sides[1-judge].Start(s.now))
+						s.run(200 * time.Millisecond)
+					}
+					s.script = nil
+					return s.now.Sub(start)
+				}
+				penalty := minPenalty
+				for n := range 12 {
+					if took := reopened(); took < penalty || took > penalty+45*time.Second {
+						s.fatal("after violation %d there was a link after %v, want %v and a little", n+1, took, penalty)
+					}
+					penalty = min(2*penalty, maxPenalty)
+				}
+				s.run(probation)
+				s.expectOpen()
+				if took := reopened(); took > minPenalty+45*time.Second {
+					s.fatal("after a long probation: %v", took)
+				}
+			})
+		}
+	}
+	t.Run("unconfirmed", func(t *testing.T) { // a member that comes to M2 and cannot confirm
+		s := newSimulation(t)
+		s.path = false
+		s.begin()
+		n, failed := s.sides[0].Negotiation, 0
+		for end := s.now.Add(30 * time.Minute); s.now.Before(end); s.run(time.Second) {
+			if n.attempt != nil && n.attempt.linked {
+				s.do(s.sides[0], n.Failed(s.now, n.attempt.number, fault.HandshakeFailed))
+				failed++
+			}
+		}
+		if failed < 9 || failed > 16 {
+			s.fatal("%d attempts in half an hour", failed)
+		}
+	})
+	t.Run("goodbye", func(t *testing.T) {
+		s := newSimulation(t)
+		s.begin()
+		s.run(5 * time.Second)
+		n := s.sides[1].Negotiation
+		for range 3 {
+			s.do(s.sides[1], n.Failed(s.now, n.OpenAttempt(), fault.ProtocolViolation))
+			s.run(30 * time.Second)
+			s.expectOpen()
+		}
+		n.Failed(s.now, n.OpenAttempt(), fault.ProtocolViolation)
+		n.Close(s.now, fault.PeerGone)
+		again := n.Again()
+		if effects := again.Start(s.now); len(effects) > 0 {
+			t.Errorf("a member that has said goodbye in between is met again at once: %v", effects)
+		}
+		if effects := again.Start(s.now.Add(8 * minPenalty)); len(effects) == 0 {
+			t.Error("the penalty does not end")
+		}
+	})
 }
 
 func TestNegotiationEpochAhead(t *testing.T) {

@@ -55,14 +55,9 @@ type member struct {
 }
 
 func newMember(r *Room, id wire.ID, hash wire.Hash) *member {
-	m := &member{id: id, hash: hash, conns: map[uint32]*connection{}, sent: map[wire.PayloadType]wire.ID{}, since: r.cfg.Now()}
-	m.negotiation = m.newNegotiation(r)
-	return m
-}
-
-func (m *member) newNegotiation(r *Room) *peer.Negotiation {
-	return peer.NewNegotiation(peer.NegotiationConfig{Room: r.keys, Self: r.identity, Peer: m.id, PeerKeyHash: m.hash,
-		Epoch: r.roster.Epoch})
+	return &member{id: id, hash: hash, conns: map[uint32]*connection{}, sent: map[wire.PayloadType]wire.ID{}, since: r.cfg.Now(),
+		negotiation: peer.NewNegotiation(peer.NegotiationConfig{Room: r.keys, Self: r.identity, Peer: id, PeerKeyHash: hash,
+			Epoch: r.roster.Epoch})}
 }
 
 func (m *member) open() bool { return m.link != nil }
@@ -142,7 +137,7 @@ func (m *member) goodbye(r *Room, c *connection, code wire.ByeCode) {
 	r.linkDown(m, true, fault.PeerGone)
 	m.do(r, m.negotiation.Close(r.cfg.Now(), fault.PeerGone))
 	// It may come back: whatever it then says goes to a machine that has not begun.
-	m.negotiation = m.newNegotiation(r)
+	m.negotiation = m.negotiation.Again()
 }
 
 // violated ends a link over which either end has broken the protocol, and the transfers over it.

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/cloudflare/circl/kem/xwing"
+
 	"tallow/internal/core/wire"
 )
 
@@ -157,18 +159,24 @@ func (s *Session) clone() *Session {
 		}
 	}
 	if c.rekey != nil {
-		copied := *c.rekey
-		c.rekey = &copied
+		c.rekey = cloneKEM(c.rekey)
 	}
 	return &c
+}
+
+// cloneKEM is not an assignment, which would share what circl keeps behind pointers.
+func cloneKEM(k *xwing.PrivateKey) *xwing.PrivateKey {
+	seed := make([]byte, xwing.PrivateKeySize)
+	k.Pack(seed)
+	c, _ := xwing.DeriveKeyPair(seed)
+	return c
 }
 
 func (h *Initiator) clone() *Initiator {
 	c := *h
 	c.handshake = h.handshake.clone()
 	if h.kem != nil {
-		kem := *h.kem
-		c.kem = &kem
+		c.kem = cloneKEM(h.kem)
 	}
 	return &c
 }

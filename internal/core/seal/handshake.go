@@ -365,7 +365,7 @@ func (h *Initiator) fail(message string, err error) error {
 
 func (h *Initiator) dropKEM() {
 	if h.kem != nil {
-		*h.kem = xwing.PrivateKey{}
+		wipeKEM(h.kem)
 		h.kem = nil
 	}
 }

@@ -3,6 +3,8 @@ package seal
 import (
 	"errors"
 	"io"
+	"reflect"
+	"unsafe"
 
 	"github.com/cloudflare/circl/kem/xwing"
 
@@ -27,7 +29,9 @@ func generateKEM(rand io.Reader) (*xwing.PrivateKey, []byte, error) {
 	if _, err := io.ReadFull(rand, seed[:]); err != nil {
 		return nil, nil, err
 	}
+	wipeStack()
 	private, public := xwing.DeriveKeyPair(seed[:])
+	wipeStack()
 	packed := make([]byte, xwing.PublicKeySize)
 	public.Pack(packed)
 	return private, packed, nil
@@ -55,7 +59,9 @@ func encapsulate(public *xwing.PublicKey, rand io.Reader) (ciphertext, shared []
 		return nil, nil, err
 	}
 	ciphertext, shared = make([]byte, xwing.CiphertextSize), make([]byte, xwing.SharedKeySize)
+	wipeStack()
 	public.EncapsulateTo(ciphertext, shared, seed[:])
+	wipeStack()
 	return ciphertext, shared, nil
 }
 
@@ -67,8 +73,33 @@ func decapsulate(private *xwing.PrivateKey, ciphertext []byte) (shared []byte, e
 		return nil, errLowOrder
 	}
 	shared = make([]byte, xwing.SharedKeySize)
+	wipeStack()
 	private.DecapsulateTo(shared, ciphertext)
+	wipeStack()
 	return shared, nil
+}
+
+// wipeKEM overwrites a private key. circl gives no way to do that, and keeps the secret vector of ML-KEM behind a pointer of its
+// own.
+func wipeKEM(private *xwing.PrivateKey) {
+	wipeValue(reflect.ValueOf(private))
+	*private = xwing.PrivateKey{}
+}
+
+func wipeValue(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			wipeValue(v.Elem())
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			wipeValue(v.Field(i))
+		}
+	default:
+		must(v.Kind() == reflect.Array, "part of a KEM key of another kind")
+		wipe(unsafe.Slice((*byte)(unsafe.Pointer(v.UnsafeAddr())), v.Type().Size()))
+	}
 }
 
 // lowOrderPoints are the u-coordinates, little-endian, of the points on Curve25519 and its twist whose order divides 8:

@@ -3,8 +3,11 @@ package seal
 import (
 	"bytes"
 	"crypto/ecdh"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"errors"
 	"math/big"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -106,5 +109,36 @@ func TestWipe(t *testing.T) {
 	wipe(a, nil, b)
 	if a[0]|a[1]|b[0] != 0 {
 		t.Error("not overwritten")
+	}
+}
+
+// TestWipeKEM: a shallow copy shares what circl keeps behind pointers, and so shows whether that is overwritten.
+func TestWipeKEM(t *testing.T) {
+	private, _, err := generateKEM(deterministic("kem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := *private
+	wipeKEM(private)
+	if *private != (xwing.PrivateKey{}) {
+		t.Error("the key is not overwritten")
+	}
+	vector := reflect.ValueOf(&copied).Elem().FieldByName("m").FieldByName("sk").Elem()
+	if !vector.IsZero() {
+		t.Error("the secret vector of ML-KEM is not overwritten")
+	}
+}
+
+// TestExpand holds the HKDF-Expand written out here against the standard library's.
+func TestExpand(t *testing.T) {
+	prk := bytes.Repeat([]byte{7}, 32)
+	for _, n := range []int{0, 1, 6, 16, 31, 32, 33, 44, 64, 65, 255 * 32} {
+		want, err := hkdf.Expand(sha256.New, prk, "tallow v1 label\x00context", n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := expand(prk, "label", []byte("context"), n); !bytes.Equal(got, want) {
+			t.Errorf("%d bytes differ", n)
+		}
 	}
 }

@@ -16,6 +16,7 @@ package seal
 
 import (
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -29,6 +30,8 @@ var ErrOrder = errors.New("seal: not the step that is due")
 
 // extract is HKDF-Extract with SHA-256.
 func extract(salt, ikm []byte) []byte {
+	wipeStack()
+	defer wipeStack()
 	prk, err := hkdf.Extract(sha256.New, ikm, salt)
 	must(err == nil, "HKDF-Extract refused its input")
 	return prk
@@ -36,16 +39,29 @@ func extract(salt, ikm []byte) []byte {
 
 // expand is the Expand of PROTOCOL.md section 2.
 func expand(prk []byte, label string, context []byte, n int) []byte {
-	out, err := hkdf.Expand(sha256.New, prk, "tallow v1 "+label+"\x00"+string(context), n)
-	must(err == nil, "HKDF-Expand refused its input")
+	out := make([]byte, n)
+	expandInto(out, prk, label, context)
 	return out
 }
 
-// expandInto is expand for an array that is to hold the result and nothing else.
+// expandInto is expand for an array that is to hold the result and nothing else: HKDF-Expand of RFC 5869, written out because
+// crypto/hkdf leaves a copy of each block behind.
 func expandInto(out []byte, prk []byte, label string, context []byte) {
-	b := expand(prk, label, context, len(out))
-	copy(out, b)
-	wipe(b)
+	must(len(out) <= 255*sha256.Size, "HKDF-Expand of too much")
+	wipeStack()
+	defer wipeStack()
+	mac := hmac.New(sha256.New, prk)
+	block := make([]byte, 0, sha256.Size)
+	for counter := byte(1); len(out) > 0; counter++ {
+		mac.Reset()
+		mac.Write(block)
+		io.WriteString(mac, "tallow v1 "+label+"\x00")
+		mac.Write(context)
+		mac.Write([]byte{counter})
+		block = mac.Sum(block[:0])
+		out = out[copy(out, block):]
+	}
+	wipe(block)
 }
 
 // labelled is H(label ‖ parts).
@@ -78,6 +94,15 @@ func wipe(secrets ...[]byte) {
 	for _, s := range secrets {
 		clear(s)
 	}
+}
+
+// wipeStack overwrites what calls have left on the stack below their caller. Called before them too, it has the stack grown in time:
+// one that grows later leaves a copy behind.
+//
+//go:noinline
+func wipeStack() {
+	var frames [32 << 10]byte
+	wipe(frames[:])
 }
 
 // must guards this program's own invariants, never remote input.

@@ -186,7 +186,7 @@ func (s *Session) Destroy() {
 
 func (s *Session) dropRekey() {
 	if s.rekey != nil {
-		*s.rekey = xwing.PrivateKey{}
+		wipeKEM(s.rekey)
 	}
 	s.rekey, s.rekeyMessage = nil, nil
 }

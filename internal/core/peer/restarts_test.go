@@ -1,0 +1,5 @@
+//go:build !race && !js
+
+package peer
+
+const restarts = 1000
