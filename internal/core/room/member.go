@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"tallow/internal/core/bulk"
 	"tallow/internal/core/fault"
 	"tallow/internal/core/peer"
@@ -23,6 +25,8 @@ const (
 	flowing = 4096
 	// connTimeout bounds one operation on a connection, such as making an offer.
 	connTimeout = 20 * time.Second
+	// maxVerified is how many members that have left are remembered as verified.
+	maxVerified = 1024
 )
 
 // member is another member of the room. It belongs to the loop.
@@ -41,6 +45,7 @@ type member struct {
 	joined      time.Time                    // when it last sent a join (known to the owner)
 	shown       Peer                         // as last reported
 	sent        map[wire.PayloadType]wire.ID // the newest envelope of each kind that another one of the kind supersedes
+	checks      *rate.Limiter                // of signatures in its envelopes
 
 	rtt     time.Duration // smoothed; 0: unknown
 	pinged  time.Time
@@ -55,7 +60,9 @@ type member struct {
 }
 
 func newMember(r *Room, id wire.ID, hash wire.Hash) *member {
-	m := &member{id: id, hash: hash, conns: map[uint32]*connection{}, sent: map[wire.PayloadType]wire.ID{}, since: r.cfg.Now()}
+	m := &member{id: id, hash: hash, conns: map[uint32]*connection{}, sent: map[wire.PayloadType]wire.ID{}, since: r.cfg.Now(),
+		verified: r.verified[hash], checks: newChecks()}
+	delete(r.verified, hash)
 	m.negotiation = m.newNegotiation(r)
 	return m
 }
@@ -92,6 +99,9 @@ func (m *member) removed(r *Room) {
 		code, bye = fault.Removed, fault.Removed
 	} else if r.owner == nil && m.open() {
 		bye = fault.Removed
+	}
+	if m.verified && len(r.verified) < maxVerified {
+		r.verified[m.hash] = true
 	}
 	m.link = nil
 	r.linkDown(m, true, code)
@@ -481,7 +491,7 @@ func (c *connection) Control(message wire.ControlMessage) {
 			m.goodbye(c.room, c, message.Code)
 		case wire.RosterUpdate:
 			if m.id == c.room.link.Owner {
-				c.room.rosterReceived(message.Body)
+				c.room.rosterReceived(message.Body, true)
 			}
 		default:
 			c.room.controlMessage(m, message)
