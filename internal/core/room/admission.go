@@ -41,6 +41,7 @@ type ownership struct {
 	claimed  uint64 // the highest epoch that a member has seen
 	changed  bool   // there is something to publish
 	replies  []reply
+	standing []byte // the roster that stands, signed, answering no join; nil: not signed yet
 }
 
 // reply is a join that wants a roster.
@@ -198,22 +199,31 @@ func (o *ownership) publish(r *Room) {
 	roster := wire.Roster{Room: r.keys.ID, Epoch: max(r.roster.Epoch+1, uint64(r.cfg.Now().UnixMilli()), o.claimed+1),
 		Locked: o.locked, Approval: o.approval, MaxMembers: uint8(o.limit), Members: slices.Clone(o.admitted)}
 	answered := o.answer(r, roster)
-	var common []byte
+	o.standing = nil
 	for _, h := range o.admitted[1:] {
 		id := memberID(h)
 		m := r.members[id]
 		linked := m != nil && m.open()
-		if common == nil && (linked || !answered[id]) {
-			common = seal.SignRoster(o.identity, roster)
-		}
 		if linked {
-			m.link.SendControl(wire.RosterUpdate{Body: common}) // no hub can withhold it
+			o.tell(m, roster)
 		}
 		if !answered[id] {
-			r.send(id, nil, wire.PayloadRoster, common)
+			r.send(id, nil, wire.PayloadRoster, o.sign(roster))
 		}
 	}
 	r.setRoster(roster)
+}
+
+// tell sends the roster that stands over the link to a member: no hub can withhold it.
+func (o *ownership) tell(m *member, roster wire.Roster) {
+	m.link.SendControl(wire.RosterUpdate{Body: o.sign(roster)})
+}
+
+func (o *ownership) sign(roster wire.Roster) []byte {
+	if o.standing == nil {
+		o.standing = seal.SignRoster(o.identity, roster)
+	}
+	return o.standing
 }
 
 // answer sends the roster to those whose joins wait for it, with their nonces.

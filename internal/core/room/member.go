@@ -464,6 +464,9 @@ func (c *connection) Opened() {
 		m.words, m.rtt, m.route, m.left = link.SafetyWords(), 0, "", false
 		m.heard, m.pinged, m.statsAt, m.ticked, m.quiet, m.arrived = now, now.Add(-pingEvery), time.Time{}, now, 0, 0
 		link.SendControl(wire.Profile{Name: r.cfg.Name})
+		if r.owner != nil {
+			r.owner.tell(m, r.roster) // a hub may have kept it back while there was no link
+		}
 		r.linkUp(m)
 	})
 }
