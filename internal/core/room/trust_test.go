@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -26,6 +27,7 @@ type evil struct {
 	w        *world
 	attack   attack
 	identity *seal.Identity // the insider's own: Eve's
+	touched  chan struct{}  // closed at the first letter that it touches
 
 	// Guarded by w.mu.
 	keys   *seal.RoomKeys // nil: it has no insider, or no room yet
@@ -33,9 +35,10 @@ type evil struct {
 	count  int            // letters that it has touched
 	past   []letter
 	held   []letter
-	hellos map[[2]wire.ID][]byte // the last M0 from one to another
-	offers map[[2]wire.ID][]byte // and M1
-	passed bytes.Buffer          // everything, both ways
+	hellos map[[2]wire.ID][]byte         // the last M0 from one to another
+	offers map[[2]wire.ID][]byte         // and M1
+	heard  map[wire.PayloadType][]letter // what members have said, before any change; 0: under a pair's key
+	passed bytes.Buffer                  // everything, both ways
 }
 
 // letter is an envelope that the hub delivers.
@@ -75,6 +78,9 @@ func (e *evil) fromHub(to wire.ID, m []byte) [][]byte {
 			l.kind, l.body, _ = wire.ParsePayload(p)
 		}
 	}
+	if l.kind != 0 || e.keys != nil && l.envelope[0] == byte(wire.PairEnvelope) {
+		e.heard[l.kind] = append(e.heard[l.kind], l)
+	}
 	switch pair := [2]wire.ID{l.from, to}; l.kind {
 	case wire.PayloadHello:
 		e.hellos[pair] = l.body
@@ -86,7 +92,9 @@ func (e *evil) fromHub(to wire.ID, m []byte) [][]byte {
 	}
 	before := slices.Clone(l.body)
 	e.left--
-	e.count++
+	if e.count++; e.count == 1 {
+		close(e.touched)
+	}
 	letters := e.attack.change(e, l)
 	e.past = append(e.past, l)
 	var here [][]byte
@@ -313,7 +321,8 @@ var attacks = []attack{
 		})},
 	{name: "its own roster with the owner in it", insider: true, only: wire.PayloadRoster, endless: true, fails: fault.OwnerAway,
 		change: rosterWith(func(e *evil, _ letter, m *wire.Roster) {
-			m.Epoch, m.Members, m.Signature = m.Epoch+1, append(m.Members, e.identity.KeyHash()), nil
+			m.Epoch, m.Members = m.Epoch+1, append(m.Members, e.identity.KeyHash())
+			m.Keys, m.Signature = e.identity.PublicKeys(), nil
 			m.Signature = e.identity.Sign(seal.LabelRoster, m.Append(nil))
 		})},
 	{name: "old rosters", insider: true, only: wire.PayloadRoster, touches: 6, change: func(e *evil, l letter) []letter {
@@ -395,7 +404,7 @@ func runAttack(t *testing.T, a attack) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &evil{w: w, attack: a, identity: eve, hellos: map[[2]wire.ID][]byte{}, offers: map[[2]wire.ID][]byte{}}
+	e := &evil{w: w, attack: a, identity: eve, hellos: map[[2]wire.ID][]byte{}, offers: map[[2]wire.ID][]byte{}, heard: map[wire.PayloadType][]letter{}, touched: make(chan struct{})}
 	switch {
 	case a.endless:
 		e.left = 1 << 30
@@ -444,6 +453,11 @@ func runAttack(t *testing.T, a attack) {
 	}
 	switch {
 	case a.endless && a.fails == "":
+		select {
+		case <-e.touched:
+		case <-time.After(patience):
+			t.Fatal("the hub has had nothing to touch")
+		}
 		clock.run(40) // it takes some attempts, each with its timeout, to show a member as failed
 		for i, p := range all {
 			id := all[1-i].room.Self().ID
@@ -458,6 +472,7 @@ func runAttack(t *testing.T, a attack) {
 				}
 			}
 		}
+		noProgress(t, e)
 		if _, err := ann.room.Send([]room.OutFile{outFile("a", content(1, 1))}, room.SendOptions{}); fault.Of(err) != fault.NoRecipients {
 			t.Errorf("sent to nobody: %v", err)
 		}
@@ -476,6 +491,11 @@ func runAttack(t *testing.T, a attack) {
 			}
 		}
 		for _, p := range all {
+			for _, ev := range p.since(0) {
+				if j, ok := ev.(room.PeerJoined); ok && j.Peer.Name == "Eve" {
+					t.Errorf("%s was shown a name that nobody has signed", p.name)
+				}
+			}
 			peers := p.room.Peers()
 			if len(peers) != len(all)-1 {
 				t.Errorf("%s sees %d members", p.name, len(peers))
@@ -502,6 +522,24 @@ func runAttack(t *testing.T, a attack) {
 	}
 }
 
+// noProgress checks that a forged offer was not answered, and that a forged answer gave no session: its keys would seal what
+// the initiator says next.
+func noProgress(t *testing.T, e *evil) {
+	t.Helper()
+	e.w.mu.Lock()
+	defer e.w.mu.Unlock()
+	answers := e.heard[wire.PayloadAnswer]
+	if e.attack.only == wire.PayloadOffer && len(answers) > 0 {
+		t.Error("a forged offer was answered")
+	}
+	for _, l := range e.heard[0] {
+		if len(answers) > 0 && l.from == answers[0].to {
+			t.Error("a forged answer was taken")
+			break
+		}
+	}
+}
+
 // readNothing checks that nothing has passed the hub in the clear.
 func readNothing(t *testing.T, e *evil, link seal.Link, words ...string) {
 	t.Helper()
@@ -521,7 +559,7 @@ func readNothing(t *testing.T, e *evil, link seal.Link, words ...string) {
 func TestHubReadsNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 11, 0)
-	e := &evil{w: w, hellos: map[[2]wire.ID][]byte{}, offers: map[[2]wire.ID][]byte{}}
+	e := &evil{w: w, hellos: map[[2]wire.ID][]byte{}, offers: map[[2]wire.ID][]byte{}, heard: map[wire.PayloadType][]letter{}, touched: make(chan struct{})}
 	in := newInsider(w) // the control: what there is to be seen
 	control := w.toHub
 	w.meddle(e.fromHub, func(member wire.ID, m []byte) [][]byte {
