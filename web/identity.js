@@ -16,9 +16,10 @@ const lockPrefix = "tallow identity ";
  * @property {string} name
  * @property {boolean} owner
  * @property {string[]} members of an own room: the roster, so that whoever was in it still is
- * @property {"auto" | "approval"} [admission] of an own room, as the next two
- * @property {number} [maxRecipients]
+ * @property {string[]} [removed] of an own room, as the next three: who may not come back
  * @property {boolean} [locked]
+ * @property {"auto" | "approval"} [admission]
+ * @property {number} [maxRecipients]
  * @property {number} entered ms since 1970
  */
 

@@ -156,7 +156,7 @@ async function enter(tallow, link, options) {
   // Who we are in that room, if we were there before.
   const parsed = link === undefined ? undefined : await tallow.core.call("parseLink", { link });
   const known = parsed && remember ? await identity.recall(parsed.room) : undefined;
-  const { seed, members, locked = false } = known?.identity ?? {};
+  const { seed, members, removed, locked = false } = known?.identity ?? {};
   const admission = how ?? known?.identity.admission ?? "auto";
   const maxRecipients = most ?? known?.identity.maxRecipients ?? 10;
   let held = known?.held;
@@ -174,7 +174,7 @@ async function enter(tallow, link, options) {
     const entered = await Promise.race([
       aborted,
       tallow.core.call(link === undefined ? "createRoom" : "joinRoom", {
-        room: number, link, name, serverURL, iceServers, relayOnly: Boolean(relayOnly), maxRecipients, admission, locked, seed, members,
+        room: number, link, name, serverURL, iceServers, relayOnly: Boolean(relayOnly), maxRecipients, admission, seed, members, removed, locked,
       }),
     ]);
     const { fragment, self } = entered;
@@ -304,24 +304,25 @@ class RoomState {
     this.data.self = Object.freeze({ id: self.id, name: self.name, owner: self.owner });
     this.held = held;
     if (this.data.state === "closed") this.letGo();
-    else this.keepMembers();
+    else this.keepRoom();
   }
 
-  /** Owner: keeps who is in the room, so that they still are after a reload. */
-  keepMembers() {
-    if (!this.held || !this.data.self?.owner || this.leaving) return;
+  /** Owner: keeps who is in the room, who may not come back, and the lock, so that a reload changes nothing. */
+  async keepRoom() {
     const held = this.held;
-    this.call("members").then(
-      (/** @type {string[]} */ members) => held.update({ members }).catch(() => {}), // without it they join again
-      () => {},
-    );
+    if (!held || !this.data.self?.owner || this.leaving) return;
+    try {
+      await held.update(await this.call("saved"));
+    } catch {
+      // Without it the members join again.
+    }
   }
 
   /** @param {boolean} locked */
   async lock(locked) {
     await this.call("lock", { locked });
     this.data.locked = locked;
-    await this.held?.update({ locked }).catch(() => {}); // without it a reload forgets the lock
+    await this.keepRoom();
   }
 
   /** @param {string} method @param {object} [args] */
@@ -383,7 +384,7 @@ class RoomState {
         const peer = new Peer(own, this, event.peer);
         if (event.type === "peerleave") this.peers.delete(event.peer.id);
         else this.peers.set(event.peer.id, peer);
-        if (event.type !== "peerchange") this.keepMembers();
+        if (event.type !== "peerchange") this.keepRoom();
         return this.dispatch(event.type, peer);
       }
       case "joinrequest":

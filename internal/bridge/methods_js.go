@@ -28,7 +28,7 @@ var methods = map[string]func(*instance, []byte) (any, error){
 	"createRoom":     decoded((*instance).createRoom),
 	"joinRoom":       decoded((*instance).joinRoom),
 	"leave":          decoded((*instance).leave),
-	"members":        decoded((*instance).membersOf),
+	"saved":          decoded((*instance).saved),
 	"lock":           decoded((*instance).lock),
 	"approve":        decoded((*instance).approve),
 	"remove":         decoded((*instance).remove),
@@ -138,10 +138,11 @@ type enterArgs struct {
 	RelayOnly     bool
 	MaxRecipients int
 	Admission     room.Admission
-	Locked        bool // an own room stays locked
 	// Of an identity that was kept:
 	Seed    *[32]byte
-	Members []wire.Hash // the last roster of an own room
+	Members []wire.Hash // of an own room, as saved answered; so are the next two
+	Removed []wire.ID
+	Locked  bool
 }
 
 func (i *instance) createRoom(args enterArgs) (any, error) {
@@ -154,9 +155,7 @@ func (i *instance) joinRoom(args enterArgs) (any, error) {
 		return nil, err
 	}
 	return i.enterRoom(args, func(ctx context.Context, cfg room.Config) (*room.Room, error) {
-		if len(args.Members) > 0 {
-			cfg.Saved = &room.Saved{Secret: link.Secret, Members: args.Members}
-		}
+		cfg.Saved = &room.Saved{Secret: link.Secret, Members: args.Members, Removed: args.Removed, Locked: args.Locked}
 		return room.Join(ctx, link, cfg)
 	})
 }
@@ -197,9 +196,6 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 	r, err := enter(ctx, cfg)
 	m.room = r
 	close(m.entered)
-	if err == nil && args.Locked && r.IsOwner() {
-		err = r.Lock(true) // before this program lets the browser deliver a join
-	}
 	if err != nil {
 		go m.leave()
 		return nil, err
@@ -273,13 +269,18 @@ func (i *instance) leave(args struct{ Room int }) (any, error) {
 	return nil, nil
 }
 
-// membersOf answers with the roster of an own room, for the page to keep.
-func (i *instance) membersOf(args struct{ Room int }) (any, error) {
+// saved answers with what the page keeps of an own room, besides the link.
+func (i *instance) saved(args struct{ Room int }) (any, error) {
 	r, err := i.in(args.Room)
 	if err != nil {
 		return nil, err
 	}
-	return r.Saved().Members, nil
+	s := r.Saved()
+	return struct {
+		Members []wire.Hash `json:"members"`
+		Removed []wire.ID   `json:"removed"`
+		Locked  bool        `json:"locked"`
+	}{s.Members, s.Removed, s.Locked}, nil
 }
 
 func (i *instance) lock(args struct {

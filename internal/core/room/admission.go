@@ -41,6 +41,7 @@ type ownership struct {
 	claimed  uint64 // the highest epoch that a member has seen
 	changed  bool   // there is something to publish
 	replies  []reply
+	standing []byte // the roster that stands, signed, answering no join; nil: not signed yet
 }
 
 // reply is a join that wants a roster.
@@ -63,8 +64,14 @@ func newOwnership(identity *seal.Identity, cfg Config) *ownership {
 	o := &ownership{identity: identity, approval: cfg.Admission == AdmitApproval, limit: cfg.MaxRecipients + 1,
 		admitted: []wire.Hash{identity.KeyHash()}, names: map[wire.ID]string{}, pending: map[wire.ID]pendingJoin{},
 		denied: map[wire.ID]time.Time{}, removed: map[wire.ID]bool{}}
-	if cfg.Saved != nil && len(cfg.Saved.Members) > 1 && cfg.Saved.Members[0] == identity.KeyHash() {
-		o.admitted = append(o.admitted, cfg.Saved.Members[1:min(len(cfg.Saved.Members), o.limit)]...)
+	if s := cfg.Saved; s != nil {
+		o.locked = s.Locked
+		for _, id := range s.Removed[:min(len(s.Removed), maxRemoved)] {
+			o.removed[id] = true
+		}
+		if len(s.Members) > 1 && s.Members[0] == identity.KeyHash() {
+			o.admitted = append(o.admitted, s.Members[1:min(len(s.Members), o.limit)]...)
+		}
 	}
 	return o
 }
@@ -73,17 +80,32 @@ func memberID(h wire.Hash) wire.ID { return wire.ID(h[:len(wire.ID{})]) }
 
 func (o *ownership) isAdmitted(h wire.Hash) bool { return slices.Contains(o.admitted, h) }
 
-// join takes a newcomer's request.
-func (o *ownership) join(r *Room, from wire.ID, body []byte) {
-	join, err := seal.VerifyJoin(r.keys.ID, body)
-	if err != nil {
+// join takes a newcomer's request. What costs little to check comes first, the signature last.
+func (o *ownership) join(r *Room, from wire.ID, body []byte) (acknowledge bool) {
+	join, _, err := wire.ParseJoin(body)
+	var hash wire.Hash
+	if err == nil {
+		hash, err = seal.KeyHash(join.Keys)
+	}
+	switch {
+	case err != nil:
 		r.dropped++
-		return
+		return true
+	case memberID(hash) != from, from == r.self, slices.Contains(o.nonces, join.Nonce):
+		return true
+	case !r.mayVerify(from):
+		return false
 	}
-	hash, err := seal.KeyHash(join.Keys)
-	if err != nil || memberID(hash) != from || from == r.self || slices.Contains(o.nonces, join.Nonce) {
-		return
+	if join, err = seal.VerifyJoin(r.keys.ID, body); err != nil {
+		r.dropped++
+		return true
 	}
+	o.decide(r, from, hash, join)
+	return true
+}
+
+// decide answers a genuine join.
+func (o *ownership) decide(r *Room, from wire.ID, hash wire.Hash, join wire.Join) {
 	if len(o.nonces) == maxNonces {
 		o.nonces = o.nonces[1:]
 	}
@@ -103,7 +125,7 @@ func (o *ownership) join(r *Room, from wire.ID, body []byte) {
 		o.changed = o.changed || o.claimed > r.roster.Epoch
 	case o.locked:
 		o.refuse(r, from, join.Nonce, wire.RefuseLocked)
-	case len(o.admitted) >= o.limit && !o.makeSeat(r):
+	case len(o.admitted) >= o.limit && o.seat(r) == nil:
 		o.refuse(r, from, join.Nonce, wire.RefuseFull)
 	case o.approval && r.cfg.Now().Sub(o.denied[from]) < denial:
 		o.refuse(r, from, join.Nonce, wire.RefuseDenied)
@@ -123,7 +145,12 @@ func (o *ownership) join(r *Room, from wire.ID, body []byte) {
 	}
 }
 
+// admit lets a newcomer in. There is a seat for it, or one that can be made.
 func (o *ownership) admit(r *Room, id wire.ID, p pendingJoin) {
+	if len(o.admitted) >= o.limit {
+		o.drop(o.seat(r).id)
+		o.flush(r) // the newcomer is a change of its own: nobody is to miss that the other has gone
+	}
 	o.admitted = append(o.admitted, p.hash)
 	o.names[id] = p.name
 	o.replies = append(o.replies, reply{id, p.nonce})
@@ -138,8 +165,8 @@ func (o *ownership) deny(id wire.ID, now time.Time) {
 	}
 }
 
-// makeSeat drops the member that has been without a link for longest, if that is long enough, and reports whether it has.
-func (o *ownership) makeSeat(r *Room) bool {
+// seat is the member whose place a newcomer may have: the one that has been without a link for longest, if that is long enough.
+func (o *ownership) seat(r *Room) *member {
 	var gone *member
 	for _, h := range o.admitted[1:] {
 		if m := r.members[memberID(h)]; m != nil && !m.open() && (gone == nil || m.since.Before(gone.since)) {
@@ -147,11 +174,9 @@ func (o *ownership) makeSeat(r *Room) bool {
 		}
 	}
 	if gone == nil || r.cfg.Now().Sub(gone.since) < seatless {
-		return false
+		return nil
 	}
-	o.drop(gone.id)
-	o.flush(r) // the newcomer is a change of its own: nobody is to miss that the other has gone
-	return true
+	return gone
 }
 
 func (o *ownership) refuse(r *Room, to, nonce wire.ID, code wire.RefuseCode) {
@@ -174,22 +199,31 @@ func (o *ownership) publish(r *Room) {
 	roster := wire.Roster{Room: r.keys.ID, Epoch: max(r.roster.Epoch+1, uint64(r.cfg.Now().UnixMilli()), o.claimed+1),
 		Locked: o.locked, Approval: o.approval, MaxMembers: uint8(o.limit), Members: slices.Clone(o.admitted)}
 	answered := o.answer(r, roster)
-	var common []byte
+	o.standing = nil
 	for _, h := range o.admitted[1:] {
 		id := memberID(h)
 		m := r.members[id]
 		linked := m != nil && m.open()
-		if common == nil && (linked || !answered[id]) {
-			common = seal.SignRoster(o.identity, roster)
-		}
 		if linked {
-			m.link.SendControl(wire.RosterUpdate{Body: common}) // no hub can withhold it
+			o.tell(m, roster)
 		}
 		if !answered[id] {
-			r.send(id, nil, wire.PayloadRoster, common)
+			r.send(id, nil, wire.PayloadRoster, o.sign(roster))
 		}
 	}
 	r.setRoster(roster)
+}
+
+// tell sends the roster that stands over the link to a member: no hub can withhold it.
+func (o *ownership) tell(m *member, roster wire.Roster) {
+	m.link.SendControl(wire.RosterUpdate{Body: o.sign(roster)})
+}
+
+func (o *ownership) sign(roster wire.Roster) []byte {
+	if o.standing == nil {
+		o.standing = seal.SignRoster(o.identity, roster)
+	}
+	return o.standing
 }
 
 // answer sends the roster to those whose joins wait for it, with their nonces.
@@ -248,36 +282,52 @@ func (r *Room) rejoin(now time.Time) {
 	}
 }
 
-func (r *Room) rosterReceived(body []byte) {
-	roster, err := seal.VerifyRoster(r.keys.ID, r.link.Owner, body)
-	if err != nil {
-		r.dropped++
-		return
-	}
+// rosterReceived takes a roster: over the link to the owner, or from an envelope, whose author may be anybody.
+func (r *Room) rosterReceived(body []byte, linked bool) (acknowledge bool) {
+	roster, _, err := wire.ParseRoster(body)
 	listed := slices.Contains(roster.Members, r.identity.KeyHash())
 	entering := r.roster.Epoch == 0
 	switch {
+	case err != nil:
+		r.dropped++
+		return true
 	case roster.Epoch <= r.roster.Epoch, entering && (!listed || roster.ReplyTo != r.join.nonce):
-	case !listed:
-		r.close(fault.Removed)
-	default:
-		r.setRoster(roster)
-		if entering {
-			r.setState(StateOpen, "")
-			r.answer(nil)
-		}
+		return true
+	case !linked && !r.mayVerify(r.link.Owner):
+		return false
 	}
+	if roster, err = seal.VerifyRoster(r.keys.ID, r.link.Owner, body); err != nil {
+		r.dropped++
+		return true
+	}
+	if !listed {
+		r.close(fault.Removed)
+		return true
+	}
+	r.setRoster(roster)
+	if entering {
+		r.setState(StateOpen, "")
+		r.answer(nil)
+	}
+	return true
 }
 
-func (r *Room) refused(body []byte) {
-	refuse, err := seal.VerifyRefuse(r.keys.ID, r.link.Owner, body)
-	if err != nil || refuse.Member != r.self {
-		return
-	}
+func (r *Room) refused(body []byte) (acknowledge bool) {
+	refuse, _, err := wire.ParseRefuse(body)
 	// A removal answers no join. It is final, so that an old one says nothing new.
 	removal := refuse.Code == wire.RefuseRemoved && refuse.Nonce == wire.ID{}
-	if refuse.Nonce != r.join.nonce && !removal {
-		return
+	switch {
+	case err != nil:
+		r.dropped++
+		return true
+	case refuse.Member != r.self, refuse.Nonce != r.join.nonce && !removal:
+		return true
+	case !r.mayVerify(r.link.Owner):
+		return false
+	}
+	if refuse, err = seal.VerifyRefuse(r.keys.ID, r.link.Owner, body); err != nil {
+		r.dropped++
+		return true
 	}
 	switch refuse.Code {
 	case wire.RefusePending:
@@ -293,6 +343,7 @@ func (r *Room) refused(body []byte) {
 	case wire.RefuseDenied:
 		r.close(fault.JoinDenied)
 	}
+	return true
 }
 
 // setRoster makes the members those of a newer roster.
@@ -354,7 +405,7 @@ func (r *Room) Approve(id wire.ID, admit bool) error {
 		case !admit:
 			o.refuse(r, id, p.nonce, wire.RefuseDenied)
 			o.deny(id, r.cfg.Now())
-		case len(o.admitted) >= o.limit && !o.makeSeat(r):
+		case len(o.admitted) >= o.limit && o.seat(r) == nil:
 			o.refuse(r, id, p.nonce, wire.RefuseFull)
 			delete(o.pending, id)
 			return fault.New(fault.RoomFull, nil)

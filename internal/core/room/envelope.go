@@ -79,23 +79,17 @@ func (r *Room) deliver(from wire.ID, envelope []byte) {
 func (r *Room) payload(from wire.ID, m *member, t wire.PayloadType, body []byte, pair bool) bool {
 	switch t {
 	case wire.PayloadJoin:
-		if r.owner != nil && !pair {
-			r.owner.join(r, from, body)
-		}
-		return true
+		return r.owner == nil || pair || r.owner.join(r, from, body)
 	case wire.PayloadRoster:
-		if r.owner == nil && !pair {
-			r.rosterReceived(body)
-		}
-		return true
+		return from != r.link.Owner || pair || r.owner != nil || r.rosterReceived(body, false)
 	case wire.PayloadRefuse:
-		if r.owner == nil && !pair {
-			r.refused(body)
-		}
-		return true
+		return from != r.link.Owner || pair || r.owner != nil || r.refused(body)
 	}
 	if m == nil {
 		// Somebody whom our roster does not list may be in the next one, which is on its way.
+		return false
+	}
+	if (t == wire.PayloadOffer || t == wire.PayloadAnswer) && !r.mayVerify(from) {
 		return false
 	}
 	return m.payload(r, t, body, pair)

@@ -23,6 +23,7 @@ type insider struct {
 
 	mu   sync.Mutex
 	seen []overheard
+	more chan struct{} // closed when there is more
 }
 
 // overheard is a payload that the insider could read.
@@ -33,7 +34,7 @@ type overheard struct {
 }
 
 func newInsider(w *world) *insider {
-	in := &insider{w: w}
+	in := &insider{w: w, more: make(chan struct{})}
 	w.meddle(nil, func(member wire.ID, message []byte) [][]byte {
 		relay, err := wire.ParseRelay(message, wire.HubSend)
 		if err != nil || in.keys == nil {
@@ -43,6 +44,8 @@ func newInsider(w *world) *insider {
 			if kind, body, err := wire.ParsePayload(p); err == nil {
 				in.mu.Lock()
 				in.seen = append(in.seen, overheard{member, relay.Member, kind, slices.Clone(body)})
+				close(in.more)
+				in.more = make(chan struct{})
 				in.mu.Unlock()
 			}
 		}
@@ -68,6 +71,38 @@ func (in *insider) heard(from, to wire.ID, kind wire.PayloadType) (bodies [][]by
 		}
 	}
 	return bodies
+}
+
+// await waits until so many of one of the kinds have passed.
+func (in *insider) await(from, to wire.ID, n int, kinds ...wire.PayloadType) (bodies [][]byte) {
+	in.w.t.Helper()
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	for {
+		in.mu.Lock()
+		more := in.more
+		in.mu.Unlock()
+		bodies = nil
+		for _, kind := range kinds {
+			bodies = append(bodies, in.heard(from, to, kind)...)
+		}
+		if len(bodies) >= n {
+			return bodies
+		}
+		select {
+		case <-more:
+		case <-timeout.C:
+			in.w.t.Fatalf("%d payloads of %v in vain, want %d", len(bodies), kinds, n)
+		}
+	}
+}
+
+// answers is how much a member has said to another that only members say to each other.
+func (in *insider) answers(from, to wire.ID) (n int) {
+	for _, kind := range []wire.PayloadType{wire.PayloadRoster, wire.PayloadHello, wire.PayloadKnock, wire.PayloadOffer, wire.PayloadAnswer, wire.PayloadCandidates} {
+		n += len(in.heard(from, to, kind))
+	}
+	return n
 }
 
 // forge delivers a payload in another's name.

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"tallow/internal/core/bulk"
 	"tallow/internal/core/fault"
 	"tallow/internal/core/peer"
@@ -23,6 +25,8 @@ const (
 	flowing = 4096
 	// connTimeout bounds one operation on a connection, such as making an offer.
 	connTimeout = 20 * time.Second
+	// maxVerified is how many members that have left are remembered as verified.
+	maxVerified = 1024
 )
 
 // member is another member of the room. It belongs to the loop.
@@ -41,6 +45,7 @@ type member struct {
 	joined      time.Time                    // when it last sent a join (known to the owner)
 	shown       Peer                         // as last reported
 	sent        map[wire.PayloadType]wire.ID // the newest envelope of each kind that another one of the kind supersedes
+	checks      *rate.Limiter                // of signatures in its envelopes
 
 	rtt     time.Duration // smoothed; 0: unknown
 	pinged  time.Time
@@ -55,9 +60,12 @@ type member struct {
 }
 
 func newMember(r *Room, id wire.ID, hash wire.Hash) *member {
-	return &member{id: id, hash: hash, conns: map[uint32]*connection{}, sent: map[wire.PayloadType]wire.ID{}, since: r.cfg.Now(),
+	m := &member{id: id, hash: hash, conns: map[uint32]*connection{}, sent: map[wire.PayloadType]wire.ID{}, since: r.cfg.Now(),
+		verified: r.verified[hash], checks: newChecks(),
 		negotiation: peer.NewNegotiation(peer.NegotiationConfig{Room: r.keys, Self: r.identity, Peer: id, PeerKeyHash: hash,
 			Epoch: r.roster.Epoch})}
+	delete(r.verified, hash)
+	return m
 }
 
 func (m *member) open() bool { return m.link != nil }
@@ -87,6 +95,9 @@ func (m *member) removed(r *Room) {
 		code, bye = fault.Removed, fault.Removed
 	} else if r.owner == nil && m.open() {
 		bye = fault.Removed
+	}
+	if m.verified && len(r.verified) < maxVerified {
+		r.verified[m.hash] = true
 	}
 	m.link = nil
 	r.linkDown(m, true, code)
@@ -449,6 +460,9 @@ func (c *connection) Opened() {
 		m.words, m.rtt, m.route, m.left = link.SafetyWords(), 0, "", false
 		m.heard, m.pinged, m.statsAt, m.ticked, m.quiet, m.arrived = now, now.Add(-pingEvery), time.Time{}, now, 0, 0
 		link.SendControl(wire.Profile{Name: r.cfg.Name})
+		if r.owner != nil {
+			r.owner.tell(m, r.roster) // a hub may have kept it back while there was no link
+		}
 		r.linkUp(m)
 	})
 }
@@ -476,7 +490,7 @@ func (c *connection) Control(message wire.ControlMessage) {
 			m.goodbye(c.room, c, message.Code)
 		case wire.RosterUpdate:
 			if m.id == c.room.link.Owner {
-				c.room.rosterReceived(message.Body)
+				c.room.rosterReceived(message.Body, true)
 			}
 		default:
 			c.room.controlMessage(m, message)

@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"crypto/rand"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -79,9 +80,12 @@ type Room struct {
 	members  map[wire.ID]*member
 	order    []wire.ID // of members, as the roster has them
 	roster   wire.Roster
-	owner    *ownership // nil: somebody else's room
-	join     sentJoin   // to somebody else's room
-	present  map[wire.ID]bool
+	owner    *ownership         // nil: somebody else's room
+	join     sentJoin           // to somebody else's room
+	ownerIn  bool               // the hub says that the owner is there
+	refusal  fault.Code         // why the hub closed the connection last; "": it gave no reason
+	checks   checks             // of signatures of those who are not in the roster
+	verified map[wire.Hash]bool // who was verified, of those who have left
 	outgoing map[transfer.Key]*outgoing
 	incoming map[transfer.Key]*incoming
 	stores   []func() // chunks that wait to be verified and written
@@ -92,6 +96,8 @@ type Room struct {
 type Saved struct {
 	Secret  [32]byte
 	Members []wire.Hash // the roster, the owner first
+	Removed []wire.ID   // who may not come back
+	Locked  bool
 }
 
 // Create makes a room and returns when the server has let us in. Its errors carry the codes InvalidArgument,
@@ -139,7 +145,7 @@ func newRoom(ctx context.Context, cfg Config) (*Room, error) {
 	}
 	r := &Room{cfg: cfg, pool: &bulk.Pool{}, stop: make(chan struct{}), looped: make(chan struct{}), stopped: make(chan struct{}),
 		state: StateConnecting, waiting: make(chan error, 1),
-		members: map[wire.ID]*member{}, present: map[wire.ID]bool{},
+		members: map[wire.ID]*member{}, checks: newStrangers(), verified: map[wire.Hash]bool{},
 		outgoing: map[transfer.Key]*outgoing{}, incoming: map[transfer.Key]*incoming{},
 		signals: make(chan struct{}, maxSignals)}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx)) // ctx is for entering only
@@ -164,7 +170,7 @@ func (r *Room) enter(ctx context.Context) error {
 	r.keys = r.link.Keys()
 	r.since = r.cfg.Now()
 	if r.owner != nil {
-		r.roster = wire.Roster{Room: r.keys.ID, Members: r.owner.admitted}
+		r.roster = wire.Roster{Room: r.keys.ID, Members: r.owner.admitted, Locked: r.owner.locked}
 	}
 	waiting := r.waiting // the loop's, once that runs
 	r.running.Go(r.loop)
@@ -220,6 +226,9 @@ func (r *Room) IsOwner() bool { return r.owner != nil }
 func (r *Room) Saved() (s Saved) {
 	r.do(func() {
 		s = Saved{Secret: r.link.Secret, Members: slices.Clone(r.roster.Members)}
+		if r.owner != nil {
+			s.Removed, s.Locked = slices.Collect(maps.Keys(r.owner.removed)), r.owner.locked
+		}
 	})
 	return s
 }
@@ -425,8 +434,12 @@ func (r *Room) checkWait(now time.Time) {
 	switch {
 	case r.state == StatePending:
 	case !r.connected && (waited > enterTimeout || r.failures >= maxUnreachable):
-		r.answer(fault.New(fault.ServerUnreachable, nil))
-	case r.connected && r.owner == nil && (waited > ownerTimeout || waited > ownerAbsent && !r.present[r.link.Owner]):
+		code := fault.ServerUnreachable
+		if r.refusal != "" {
+			code = r.refusal
+		}
+		r.answer(fault.New(code, nil))
+	case r.connected && r.owner == nil && (waited > ownerTimeout || waited > ownerAbsent && !r.ownerIn):
 		r.answer(fault.New(fault.OwnerAway, nil))
 	}
 }
@@ -451,38 +464,36 @@ func (r *Room) signal(e signaling.Event) {
 	now := r.cfg.Now()
 	switch e := e.(type) {
 	case signaling.Entered:
-		r.connected, r.failures = true, 0
+		r.connected, r.failures, r.refusal = true, 0, ""
 		r.setICE(e.ICE)
-		clear(r.present)
-		for _, id := range e.Present {
-			r.present[id] = true
-		}
+		r.ownerIn = slices.Contains(e.Present, r.link.Owner)
 		r.outbox.Reset(now)
 		r.entered()
 	case signaling.Delivered:
 		r.deliver(e.From, e.Envelope)
 	case signaling.Present:
-		if len(r.present) < wire.MaxRoster*2 {
-			r.present[e.Member] = true
-		}
+		r.ownerIn = r.ownerIn || e.Member == r.link.Owner
 		r.appeared(e.Member)
 	case signaling.Absent:
-		delete(r.present, e.Member)
+		r.ownerIn = r.ownerIn && e.Member != r.link.Owner
 	case signaling.ICEServers:
 		r.setICE(e.ICE)
 	case signaling.Disconnected:
 		r.connected = false
 		r.failures++
+		code, told := closingCodes[e.Code]
+		if !told && e.Code != 0 {
+			code = fault.ServerRefused
+		}
+		if code != "" {
+			r.refusal = code
+		}
 		switch {
 		case e.Final && e.Code != wire.ClosingReplaced && (r.state == StateOpen || r.state == StateDisconnected):
 			// Whatever a server says, it does not end the room of those who are in it: links go on without it.
 			r.setState(StateDisconnected, fault.ServerUnreachable)
 			r.redialAt = r.cfg.Now().Add(redialAfter)
 		case e.Final:
-			code, ok := closingCodes[e.Code]
-			if !ok {
-				code = fault.ServerRefused
-			}
 			r.close(code)
 		case r.state == StateOpen:
 			r.setState(StateDisconnected, fault.ServerUnreachable)

@@ -1,0 +1,457 @@
+//go:build !js
+
+package room
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"os"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"tallow/internal/core/bulk"
+	"tallow/internal/core/fault"
+	"tallow/internal/core/peer"
+	"tallow/internal/core/seal"
+	"tallow/internal/core/signaling"
+	"tallow/internal/core/wire"
+)
+
+// still is a room without a server, a network or a loop: the test delivers to it, owns its clock, and takes its events.
+type still struct {
+	*Room
+	now    time.Time
+	events []Event
+}
+
+// newStill makes a room in which the others are listed; without a link, an own one.
+func newStill(tb testing.TB, seed byte, link *seal.Link, cfg Config, others ...*seal.Identity) *still {
+	tb.Helper()
+	s := &still{now: time.UnixMilli(1_800_000_000_000)}
+	cfg.Seed = &[32]byte{seed}
+	cfg.Engine = bulk.Go{}
+	cfg.Now = func() time.Time { return s.now }
+	cfg.Events = func(e Event) { s.events = append(s.events, e) }
+	cfg.NewConn = func(peer.ConnConfig) (peer.Conn, error) { return nil, errors.New("no network") }
+	r, err := newRoom(context.Background(), cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s.Room, r.state, r.waiting = r, StateOpen, nil
+	if link != nil {
+		r.link = *link
+	} else {
+		r.link = seal.NewLink(r.self)
+	}
+	if r.self == r.link.Owner {
+		r.owner = newOwnership(r.identity, r.cfg)
+	}
+	r.keys = r.link.Keys()
+	r.once.Do(func() {}) // there is nothing to shut
+	close(r.stopped)
+	if r.owner != nil {
+		for _, o := range others {
+			r.owner.admitted = append(r.owner.admitted, o.KeyHash())
+		}
+		r.owner.publish(r)
+	} else if len(others) > 0 {
+		roster := wire.Roster{Room: r.keys.ID, Epoch: 1, Members: []wire.Hash{others[0].KeyHash(), r.identity.KeyHash()}}
+		for _, o := range others[1:] {
+			roster.Members = append(roster.Members, o.KeyHash())
+		}
+		r.setRoster(roster)
+	}
+	s.settle()
+	tb.Cleanup(func() {
+		for _, id := range r.order {
+			r.members[id].shut(r)
+		}
+		r.cancel()
+		r.links.Wait()
+	})
+	return s
+}
+
+// settle does what the loop would.
+func (s *still) settle() {
+	s.box.run()
+	s.tick()
+	if s.owner != nil {
+		s.owner.flush(s.Room)
+	}
+	s.publishChanges()
+	s.out.run()
+}
+
+// give delivers a payload in a room envelope and reports whether it has been taken: otherwise it would come again.
+func (s *still) give(from wire.ID, t wire.PayloadType, body []byte) bool {
+	id := newID()
+	s.deliver(from, s.keys.SealEnvelope(from, s.self, id, append([]byte{byte(t)}, body...)))
+	return s.inbox.Seen(from, id)
+}
+
+func newIdentity(tb testing.TB, seed byte) *seal.Identity {
+	tb.Helper()
+	id, err := seal.NewIdentity([32]byte{seed, 1})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return id
+}
+
+func number(n int) (id wire.ID) {
+	binary.BigEndian.PutUint64(id[:], uint64(n)+1)
+	return id
+}
+
+// forgedJoin is a join that only its signature shows to be forged.
+func forgedJoin(room wire.ID, n int) (from wire.ID, body []byte) {
+	keys := make([]byte, wire.KeysSize)
+	binary.BigEndian.PutUint64(keys[32:], uint64(n))
+	hash, _ := seal.KeyHash(keys)
+	m := wire.Join{Room: room, Nonce: number(n), Keys: keys, Name: "Eve", Signature: make([]byte, wire.SignatureSize)}
+	return memberID(hash), m.Append(nil)
+}
+
+// TestJoinFlood: the owner verifies no more signatures than its limits allow, and newcomers get in all the same.
+func TestJoinFlood(t *testing.T) {
+	bob, cleo := newIdentity(t, 2), newIdentity(t, 3)
+	ann := newStill(t, 1, nil, Config{MaxRecipients: 20})
+	join := func(who *seal.Identity, nonce int) bool {
+		return ann.give(who.ID(), wire.PayloadJoin, seal.SignJoin(who, wire.Join{Room: ann.keys.ID, Nonce: number(nonce), Name: "x"}))
+	}
+
+	// One sender, as the hub tells it: it uses up its own turn and nobody else's.
+	eve, body := forgedJoin(ann.keys.ID, 0)
+	for range 1000 {
+		ann.give(eve, wire.PayloadJoin, body)
+	}
+	if ann.dropped != checksEachBurst {
+		t.Errorf("%d signatures of one sender were verified at once, want %d", ann.dropped, checksEachBurst)
+	}
+	if !join(bob, 1) || !ann.owner.isAdmitted(bob.KeyHash()) {
+		t.Error("Bob's join was not heard for the flood of another sender")
+	}
+
+	// As many senders as a lying hub likes.
+	for i := range 1000 {
+		from, body := forgedJoin(ann.keys.ID, 10+i)
+		ann.give(from, wire.PayloadJoin, body)
+	}
+	if ann.dropped > checksAllBurst {
+		t.Errorf("%d signatures of strangers were verified at once, want at most %d", ann.dropped, checksAllBurst)
+	}
+	if join(cleo, 2) {
+		t.Error("a join beyond the limit was acknowledged unheard: it would not come again")
+	}
+	ann.settle()
+	if !join(bob, 3) {
+		t.Error("a member was not heard for the flood of strangers")
+	}
+	before := ann.dropped
+	for second := range 5 {
+		ann.now = ann.now.Add(time.Second)
+		if second == 4 && !join(cleo, 2) {
+			t.Error("Cleo's repeated join was not heard")
+		}
+		for i := range 100 {
+			from, body := forgedJoin(ann.keys.ID, 10_000+1000*second+i)
+			ann.give(from, wire.PayloadJoin, body)
+		}
+	}
+	if n := ann.dropped - before; n > 5*checksAll {
+		t.Errorf("%d signatures of strangers were verified in 5 s, want at most %d", n, 5*checksAll)
+	}
+	if n := len(ann.owner.admitted); n != 3 || !ann.owner.isAdmitted(cleo.KeyHash()) {
+		t.Errorf("%d members; Bob asked twice, Cleo once", n)
+	}
+	if n := len(ann.checks.each); n > maxStrangers {
+		t.Errorf("%d strangers are remembered", n)
+	}
+}
+
+// TestCheapChecksFirst: what is refused for less than a signature costs none, and no turn either.
+func TestCheapChecksFirst(t *testing.T) {
+	owner, cleo := newIdentity(t, 2), newIdentity(t, 3)
+	link := seal.NewLink(owner.ID())
+	guest := newStill(t, 1, &link, Config{}, owner, cleo)
+	ann := newStill(t, 4, nil, Config{}, cleo)
+	roster := func(epoch uint64) []byte {
+		return wire.Roster{Room: guest.keys.ID, Epoch: epoch, Members: guest.roster.Members, Keys: owner.PublicKeys(),
+			Signature: make([]byte, wire.SignatureSize)}.Append(nil)
+	}
+	refuse := wire.Refuse{Room: guest.keys.ID, Member: guest.self, Nonce: number(7), Code: wire.RefuseLocked, Keys: owner.PublicKeys(),
+		Signature: make([]byte, wire.SignatureSize)}
+	stranger, forged := forgedJoin(ann.keys.ID, 1)
+	known := seal.SignJoin(cleo, wire.Join{Room: ann.keys.ID, Nonce: number(8)})
+	ann.give(cleo.ID(), wire.PayloadJoin, known)
+	cleo.Destroy() // nothing of hers verifies below
+	for name, c := range map[string]struct {
+		to   *still
+		from wire.ID
+		kind wire.PayloadType
+		body []byte
+	}{
+		"an old roster":           {guest, owner.ID(), wire.PayloadRoster, roster(1)},
+		"another member's roster": {guest, cleo.ID(), wire.PayloadRoster, roster(9)},
+		"another nonce's refusal": {guest, owner.ID(), wire.PayloadRefuse, refuse.Append(nil)},
+		"a damaged roster":        {guest, owner.ID(), wire.PayloadRoster, roster(9)[1:]},
+		"a roster for the owner":  {ann, cleo.ID(), wire.PayloadRoster, roster(9)},
+		"a known nonce":           {ann, cleo.ID(), wire.PayloadJoin, known},
+		"another's join":          {ann, number(3), wire.PayloadJoin, forged},
+		"a join for a guest":      {guest, stranger, wire.PayloadJoin, forged},
+	} {
+		for range 2 * checksAllBurst {
+			if !c.to.give(c.from, c.kind, c.body) {
+				t.Errorf("%s used up the sender's turn", name)
+				break
+			}
+		}
+	}
+
+	// What gets as far as the signature is limited, and is let in again when time has passed.
+	for name, c := range map[string]struct {
+		kind wire.PayloadType
+		body []byte
+	}{
+		"rosters":  {wire.PayloadRoster, roster(9)},
+		"refusals": {wire.PayloadRefuse, wire.Refuse{Room: guest.keys.ID, Member: guest.self, Code: wire.RefuseRemoved, Keys: owner.PublicKeys(), Signature: refuse.Signature}.Append(nil)},
+		"offers":   {wire.PayloadOffer, []byte{1}},
+		"answers":  {wire.PayloadAnswer, []byte{1}},
+	} {
+		guest.now = guest.now.Add(time.Hour)
+		taken := 0
+		for range 1000 {
+			if guest.give(owner.ID(), c.kind, c.body) {
+				taken++
+			}
+		}
+		if taken != checksEachBurst {
+			t.Errorf("%d of 1000 forged %s were looked at, want %d", taken, name, checksEachBurst)
+		}
+	}
+	guest.now = guest.now.Add(time.Second)
+	genuine := wire.Roster{Room: guest.keys.ID, Epoch: 10, Members: guest.roster.Members[:2]}
+	if !guest.give(owner.ID(), wire.PayloadRoster, seal.SignRoster(owner, genuine)) || guest.roster.Epoch != 10 {
+		t.Error("the owner's roster was not heard after the flood")
+	}
+}
+
+// TestUnknownIDs: what any number of ids say, with or without the room's key, leaves nothing behind.
+func TestUnknownIDs(t *testing.T) {
+	owner := newIdentity(t, 2)
+	link := seal.NewLink(owner.ID())
+	guest := newStill(t, 1, &link, Config{}, owner)
+	ann := newStill(t, 4, nil, Config{Admission: AdmitApproval})
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	kinds := []wire.PayloadType{wire.PayloadJoin, wire.PayloadRoster, wire.PayloadRefuse, wire.PayloadKnock, wire.PayloadHello,
+		wire.PayloadOffer, wire.PayloadAnswer, wire.PayloadCandidates, wire.PayloadAck, wire.PayloadRestart}
+	ids := 10_000
+	if os.Getenv("TALLOW_SOAK") == "1" {
+		ids = 100_000
+	}
+	for i := range ids {
+		id := number(i)
+		for _, s := range []*still{guest, ann} {
+			s.signal(signaling.Present{Member: id})
+			s.deliver(id, wire.Envelope{Kind: wire.PairEnvelope, ID: id, Session: id, Ciphertext: make([]byte, 40)}.Append(nil))
+			if i%2 == 0 {
+				s.deliver(id, wire.Envelope{Kind: wire.RoomEnvelope, ID: id, Ciphertext: make([]byte, 40)}.Append(nil))
+			} else {
+				s.give(id, kinds[i/2%len(kinds)], id[:])
+			}
+			s.out.run()
+		}
+	}
+	for _, s := range []*still{guest, ann} {
+		s.settle()
+		if len(s.members) > 1 || len(s.checks.each) > maxStrangers || len(s.verified) > 0 {
+			t.Errorf("%d members, %d strangers", len(s.members), len(s.checks.each))
+		}
+	}
+	// An inbox holds 256 senders; here each has few ids.
+	if grown := heap() - before; grown > 2<<20 {
+		t.Errorf("the heap has grown by %d bytes", grown)
+	}
+	runtime.KeepAlive(guest)
+	runtime.KeepAlive(ann)
+}
+
+// TestManyIdentities: more than there is room for ask for admission, genuinely.
+func TestManyIdentities(t *testing.T) {
+	for name, c := range map[string]struct {
+		admission Admission
+		members   int // in the roster, in the end
+		pending   int
+	}{
+		"automatic":   {AdmitAll, 11, 0},
+		"by approval": {AdmitApproval, 1, maxPending},
+	} {
+		ann := newStill(t, 1, nil, Config{Admission: c.admission})
+		for i := range maxNonces {
+			ann.owner.nonces = append(ann.owner.nonces, number(-i-2))
+		}
+		for i := range 100 {
+			hash := wire.Hash(slices.Concat(slices.Repeat([]byte{byte(i), byte(i >> 8)}, 8), make([]byte, 16)))
+			for try := range 2 { // of several names
+				ann.owner.decide(ann.Room, memberID(hash), hash, wire.Join{Nonce: number(2*i + try), Name: string(rune('a' + try))})
+			}
+			ann.owner.deny(number(i), ann.now)
+			ann.out.run()
+		}
+		ann.settle()
+		o := ann.owner
+		if len(o.admitted) != c.members || len(o.pending) != c.pending || len(o.nonces) > maxNonces || len(o.denied) > maxPending || len(o.names) > 11 {
+			t.Errorf("%s: %d members, %d pending, %d nonces, %d denied, %d names", name, len(o.admitted), len(o.pending), len(o.nonces), len(o.denied), len(o.names))
+		}
+		asked := 0
+		for _, e := range ann.events {
+			if _, ok := e.(JoinRequested); ok {
+				asked++
+			}
+		}
+		if asked > 2*maxPending {
+			t.Errorf("%s: the owner was asked %d times", name, asked)
+		}
+	}
+}
+
+// TestApprovalKeepsSeats: where the owner decides, asking alone costs nobody a place.
+func TestApprovalKeepsSeats(t *testing.T) {
+	bob, cleo := newIdentity(t, 2), newIdentity(t, 3)
+	ann := newStill(t, 1, nil, Config{Admission: AdmitApproval, MaxRecipients: 1}, bob)
+	ann.now = ann.now.Add(seatless + time.Second)
+	ann.give(cleo.ID(), wire.PayloadJoin, seal.SignJoin(cleo, wire.Join{Room: ann.keys.ID, Nonce: number(1)}))
+	ann.settle()
+	if !ann.owner.isAdmitted(bob.KeyHash()) {
+		t.Fatal("a newcomer has cost Bob his place by asking")
+	}
+	ann.owner.admit(ann.Room, cleo.ID(), ann.owner.pending[cleo.ID()])
+	ann.settle()
+	if ann.owner.isAdmitted(bob.KeyHash()) || !ann.owner.isAdmitted(cleo.KeyHash()) {
+		t.Error("Cleo has not got Bob's place")
+	}
+}
+
+// TestVerifiedSticks: to the identity, for as long as the room is open; to no name.
+func TestVerifiedSticks(t *testing.T) {
+	owner, bob, other, third := newIdentity(t, 2), newIdentity(t, 3), newIdentity(t, 4), newIdentity(t, 5)
+	link := seal.NewLink(owner.ID())
+	guest := newStill(t, 1, &link, Config{}, owner, bob)
+	roster := func(members ...*seal.Identity) {
+		next := wire.Roster{Room: guest.keys.ID, Epoch: guest.roster.Epoch + 1, Members: []wire.Hash{owner.KeyHash(), guest.identity.KeyHash()}}
+		for _, m := range members {
+			next.Members = append(next.Members, m.KeyHash())
+		}
+		guest.setRoster(next)
+		for _, m := range members {
+			guest.members[m.ID()].name = "Bob"
+		}
+	}
+	verified := func(m *seal.Identity) bool { return guest.members[m.ID()].snapshot(guest.Room).Verified }
+	guest.members[bob.ID()].verified = true
+	roster(other)
+	roster(other, third)
+	if verified(other) || verified(third) {
+		t.Error("another identity under the same name is verified")
+	}
+	roster(bob, other)
+	if !verified(bob) || verified(other) {
+		t.Errorf("Bob came back: %v, the other: %v", verified(bob), verified(other))
+	}
+	guest.members[bob.ID()].verified = false
+	roster()
+	roster(bob)
+	if verified(bob) {
+		t.Error("what was taken back has stuck")
+	}
+	for i := range 2 * maxVerified {
+		id := number(i)
+		m := newMember(guest.Room, id, wire.Hash(slices.Concat(id[:], make([]byte, 16))))
+		m.verified = true
+		m.removed(guest.Room)
+		guest.out.run()
+	}
+	if len(guest.verified) > maxVerified {
+		t.Errorf("%d are remembered", len(guest.verified))
+	}
+}
+
+// TestSavedOwnership: an owner that comes back knows whom it removed, and that the room is locked, before anybody asks.
+func TestSavedOwnership(t *testing.T) {
+	bob, cleo, dan := newIdentity(t, 2), newIdentity(t, 3), newIdentity(t, 4)
+	ann := newStill(t, 1, nil, Config{}, bob, cleo)
+	ann.owner.removed[bob.ID()] = true
+	ann.owner.drop(bob.ID())
+	ann.owner.locked = true
+	ann.settle()
+	var saved Saved
+	done := make(chan struct{})
+	go func() { saved = ann.Saved(); close(done) }()
+	for waiting := true; waiting; {
+		select {
+		case <-done:
+			waiting = false
+		case <-ann.box.ready:
+			ann.box.run()
+		}
+	}
+	back := newOwnership(ann.identity, Config{MaxRecipients: 10, Saved: &saved})
+	if !back.locked || !back.removed[bob.ID()] || len(back.removed) != 1 || !back.isAdmitted(cleo.KeyHash()) || back.isAdmitted(bob.KeyHash()) {
+		t.Errorf("came back as %+v", back)
+	}
+
+	again := newStill(t, 1, nil, Config{Saved: &saved})
+	for who, code := range map[*seal.Identity]wire.RefuseCode{bob: wire.RefuseRemoved, dan: wire.RefuseLocked} {
+		again.give(who.ID(), wire.PayloadJoin, seal.SignJoin(who, wire.Join{Room: again.keys.ID, Nonce: newID()}))
+		again.settle()
+		if again.owner.isAdmitted(who.KeyHash()) {
+			t.Errorf("one who should get refusal %d is in", code)
+		}
+	}
+	if again.roster.Epoch == 0 || !again.roster.Locked {
+		t.Errorf("the first roster: %+v", again.roster)
+	}
+}
+
+// TestEntryCode: who is kept out by what the server says learns why.
+func TestEntryCode(t *testing.T) {
+	for _, c := range []struct {
+		closings []wire.ClosingCode // 0: the connection just ends
+		want     fault.Code
+	}{
+		{[]wire.ClosingCode{0}, fault.ServerUnreachable},
+		{[]wire.ClosingCode{wire.ClosingServerFull}, fault.ServerFull},
+		{[]wire.ClosingCode{wire.ClosingRateLimited, 0}, fault.RateLimited},
+		{[]wire.ClosingCode{wire.ClosingForbidden}, fault.ServerRefused},
+		{[]wire.ClosingCode{wire.ClosingShuttingDown}, fault.ServerUnreachable},
+		{[]wire.ClosingCode{wire.ClosingServerFull, wire.ClosingRateLimited}, fault.RateLimited},
+		{[]wire.ClosingCode{200}, fault.ServerRefused},
+	} {
+		s := newStill(t, 1, nil, Config{})
+		waiting := make(chan error, 1)
+		s.state, s.since, s.waiting = StateConnecting, s.now, waiting
+		for _, code := range c.closings {
+			s.signal(signaling.Disconnected{Err: errors.New("closed"), Code: code})
+		}
+		s.now = s.now.Add(enterTimeout + time.Second)
+		s.settle()
+		select {
+		case err := <-waiting:
+			if fault.Of(err) != c.want {
+				t.Errorf("%v: %v, want %s", c.closings, err, c.want)
+			}
+		default:
+			t.Errorf("%v: still waiting", c.closings)
+		}
+	}
+}
