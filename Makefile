@@ -36,6 +36,7 @@ $(WASM): $(GO_SOURCES)
 
 web/dist/build.json: $(WASM) $(WEB_SOURCES) web/pack/main.go
 	$(GO) run ./web/pack -wasm $(WASM)
+	@touch $@ # what it says may be as before, while a file beside it has changed
 
 $(SERVER): web/dist/build.json $(SERVER_SOURCES)
 	$(GO) build -trimpath -ldflags='-s -w' -o $@ ./server

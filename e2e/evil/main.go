@@ -51,6 +51,7 @@ func run(target, record, mode string) error {
 	}
 	s := &server{target: to, mode: mode, file: file, attacks: map[string]*attack{}}
 	pages := httputil.NewSingleHostReverseProxy(to)
+	pages.ErrorLog = log.New(io.Discard, "", 0) // requests that a page gives up when it is loaded anew
 	mux := http.NewServeMux()
 	mux.HandleFunc("/ws", s.connect)
 	mux.HandleFunc("/evil", s.control)

@@ -91,6 +91,7 @@ func (o *ownership) join(r *Room, from wire.ID, body []byte) {
 	if ahead := uint64(r.cfg.Now().Add(claimAhead).UnixMilli()); join.Epoch <= ahead {
 		o.claimed = max(o.claimed, join.Epoch)
 	}
+	join.Name = legible(join.Name)
 	switch {
 	case o.removed[from]:
 		o.refuse(r, from, join.Nonce, wire.RefuseRemoved)
