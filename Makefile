@@ -3,6 +3,7 @@
 GO       ?= go
 WASM     := bin/tallow.wasm
 SERVER   := bin/tallow-server
+EVIL     := bin/evil
 ADDR     ?= 127.0.0.1:8080
 SUDO     := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 JS       := GOOS=js GOARCH=wasm
@@ -12,6 +13,7 @@ FUZZTIME ?= 10s
 GO_SOURCES  := $(shell find internal wasm -name '*.go' -not -name '*_test.go') go.mod go.sum $(shell find internal -name '*.txt')
 WEB_SOURCES := $(wildcard web/*.html web/*.js web/*.css web/*.svg web/*.webmanifest web/*.d.ts web/*.png) wasm_exec.js
 SERVER_SOURCES := $(shell find server web internal/core/wire -name '*.go' -not -name '*_test.go') go.mod go.sum
+EVIL_SOURCES := $(shell find e2e/evil internal/core/wire internal/core/seal -name '*.go' -not -name '*_test.go') internal/core/seal/words.txt go.mod go.sum
 
 .PHONY: all build run test check fmt vet staticcheck unit unit-js e2e deps soak fuzz verify-build bench-throughput bench-load bench-group clean
 
@@ -34,9 +36,14 @@ $(WASM): $(GO_SOURCES)
 
 web/dist/build.json: $(WASM) $(WEB_SOURCES) web/pack/main.go
 	$(GO) run ./web/pack -wasm $(WASM)
+	@touch $@ # what it says may be as before, while a file beside it has changed
 
 $(SERVER): web/dist/build.json $(SERVER_SOURCES)
 	$(GO) build -trimpath -ldflags='-s -w' -o $@ ./server
+
+# A signaling server gone bad, for the browser tests.
+$(EVIL): $(EVIL_SOURCES)
+	$(GO) build -o $@ ./e2e/evil
 
 # The order is from quick to slow.
 test: deps check unit unit-js e2e
@@ -63,7 +70,7 @@ unit: $(SERVER)
 unit-js: deps
 	$(JS) $(GO) test -exec="node $(CURDIR)/e2e/gotest.mjs" -timeout 10m $(CLIENT)
 
-e2e: deps $(SERVER)
+e2e: deps $(SERVER) $(EVIL)
 	cd e2e && node --test --test-concurrency=1 --test-reporter=spec *.test.mjs
 
 # Browsers and the driver for them: installed where they are missing.
@@ -78,7 +85,7 @@ e2e/node_modules/.package-lock.json: e2e/package-lock.json
 	@touch $@
 
 # Long forms: every bit of the handshake, big files. Hours are not needed, but minutes are.
-soak: deps $(SERVER)
+soak: deps $(SERVER) $(EVIL)
 	TALLOW_SOAK=1 $(GO) test -timeout 60m ./internal/... ./server/...
 	cd e2e && node --test --test-concurrency=1 --test-reporter=spec --test-timeout=3600000 *.soak.mjs
 

@@ -58,7 +58,7 @@ class Host {
 
   /**
    * A Chromium on this host. Pages of the network's server count as secure.
-   * @param {import("node:test").TestContext} t @param {{ args?: string[], keepThrottling?: boolean }} [options]
+   * @param {import("node:test").TestContext} t @param {{ args?: string[], throttled?: boolean }} [options]
    */
   startBrowser(t, { args = [], ...rest } = {}) {
     return startBrowser(t, {

@@ -62,7 +62,7 @@ export class Person {
   /** Everything that can be read on the page. */
   async text() {
     try {
-      return await this.page.evaluate(() => document.body.innerText);
+      return await this.page.evaluate(() => document.body?.innerText ?? "");
     } catch (error) {
       if (/context was destroyed|detached/.test(String(error))) return ""; // between two pages
       throw error;

@@ -13,7 +13,7 @@ import { byId, complaint, copy, el, say } from "./view.js";
  * @typedef {import("./tallow.js").ErrorCode} ErrorCode
  */
 
-// What a tab remembers for its reload. A link is a secret: it is held here only until the room is entered; from then on the tab knows
+// What a tab remembers for its reload. A link is a secret: link.js leaves it here only until the room is entered; from then on the tab knows
 // only its hash, and the room is kept by tallow.remembered(), under its own rules.
 const LINK = "tallow.link";
 const ROOM = "tallow.room";
@@ -25,8 +25,6 @@ const APPROVAL = "tallow.approval";
 /** Storage that a browser may refuse: then the page forgets, and works. */
 const tab = store(() => sessionStorage);
 const person = store(() => localStorage);
-
-takeLinkFromAddress();
 
 const alerts = byId("alerts", HTMLElement);
 const sendButton = byId("send-button", HTMLButtonElement);
@@ -48,17 +46,7 @@ let again;
 showOwnName();
 showSendable();
 connectControls();
-showBuild();
 enter();
-
-/** The secret leaves the address bar and the history before anything else happens. */
-function takeLinkFromAddress() {
-  if (!location.hash) return false;
-  tab.set(LINK, location.href);
-  tab.set(ROOM, undefined);
-  history.replaceState(null, "", location.pathname + location.search);
-  return true;
-}
 
 async function enter() {
   const mine = ++attempt;
@@ -69,6 +57,7 @@ async function enter() {
     if (!tallow) {
       tallow = await api.load();
       showFeatures(tallow);
+      showProgram(tallow);
     }
     const link = await linkToEnter(tallow);
     if (mine !== attempt) return;
@@ -282,9 +271,6 @@ async function send() {
 }
 
 function connectControls() {
-  window.addEventListener("hashchange", () => {
-    if (takeLinkFromAddress()) location.reload(); // another link, opened in this tab
-  });
   window.addEventListener("online", () => {
     if (!room && !byId("problem", HTMLElement).hidden) enter();
   });
@@ -328,7 +314,17 @@ function connectSettings() {
   const name = byId("name", HTMLInputElement);
   const relayOnly = byId("relay-only", HTMLInputElement);
   const approval = byId("approval", HTMLInputElement);
+  const forget = byId("forget", HTMLButtonElement);
+  forget.addEventListener("click", async () => {
+    try {
+      for (const { link } of (await tallow?.remembered()) ?? []) await tallow?.forget(link);
+      await showRemembered();
+    } catch (error) {
+      complain(error);
+    }
+  });
   byId("open-settings", HTMLButtonElement).addEventListener("click", () => {
+    showRemembered();
     name.value = ownName();
     relayOnly.checked = person.get(RELAY_ONLY) === "yes";
     approval.checked = person.get(APPROVAL) === "yes";
@@ -345,6 +341,13 @@ function connectSettings() {
     if (dialog.returnValue === "new") await openNewRoom();
     else if (room && before !== [ownName(), person.get(RELAY_ONLY)].join()) location.reload(); // others learn a name as one enters
   });
+}
+
+/** The keys of rooms that were closed and not left stay a while; the person may not want that. */
+async function showRemembered() {
+  const kept = (await tallow?.remembered())?.length ?? 0;
+  byId("remembered", HTMLElement).hidden = kept === 0;
+  say(byId("remembered-hint", HTMLElement), `For 7 days at most, this browser keeps the ${kept === 1 ? "key of a room" : `keys of ${kept} rooms`} that you closed and can come back to.`);
 }
 
 async function openNewRoom() {
@@ -367,13 +370,17 @@ function showFeatures({ features }) {
   banner("features", text && `${text[0].toUpperCase()}${text.slice(1)}. Everything is still end-to-end encrypted.`);
 }
 
-async function showBuild() {
+/** Names the program by the hash of what was loaded, and warns when the server names another one. @param {Tallow} instance */
+async function showProgram({ version, wasmSHA256 }) {
+  if (!wasmSHA256) return; // an insecure page, which says so
+  byId("build", HTMLElement).replaceChildren("code hash ", el("code", {}, wasmSHA256.slice(0, 16)));
+  byId("program", HTMLElement).replaceChildren(`Version ${version}, SHA-256 of the code: `, el("code", {}, wasmSHA256));
   try {
-    const build = await (await fetch("version")).json();
-    if (typeof build.wasmSHA256 !== "string") return;
-    byId("build", HTMLElement).replaceChildren("code hash ", el("code", { title: build.wasmSHA256 }, build.wasmSHA256.slice(0, 16)));
+    const served = (await (await fetch("version")).json()).wasmSHA256;
+    if (typeof served !== "string" || served === wasmSHA256) return;
+    banner("program", `This page runs the code ${wasmSHA256.slice(0, 16)}, but its server names ${served.slice(0, 16)}. Reload the page; if they still differ, do not trust it.`);
   } catch {
-    // Only the footer is shorter.
+    // Nothing to compare with.
   }
 }
 

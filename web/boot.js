@@ -10,6 +10,7 @@ import files from "./host-files.js";
 
 /**
  * @typedef {object} Core
+ * @property {string} wasmSHA256 of the program that runs, in hexadecimal; "" where WebCrypto is missing
  * @property {(method: string, args?: object) => Promise<any>} call rejects with TallowError
  * @property {(object: object) => number} attach keeps an object for Go, until Go releases it
  * @property {(handle: number) => any} take returns an object that Go hands out, and releases it
@@ -23,7 +24,7 @@ import files from "./host-files.js";
  * @returns {Promise<Core>}
  */
 export async function boot({ wasmURL, workerURL }, onevent, onexit) {
-  const [{ Go }, module] = await Promise.all([
+  const [{ Go }, { module, sha256 }] = await Promise.all([
     import("./go.js").catch((error) => {
       throw new TallowError("server-unreachable", error);
     }),
@@ -98,6 +99,7 @@ export async function boot({ wasmURL, workerURL }, onevent, onexit) {
   if (go.exited) throw new TallowError("internal");
 
   return {
+    wasmSHA256: sha256,
     call(method, args = {}) {
       if (stopped) return Promise.reject(new TallowError("room-closed"));
       return new Promise((resolve, reject) => {
@@ -113,8 +115,9 @@ export async function boot({ wasmURL, workerURL }, onevent, onexit) {
 }
 
 /**
+ * The program, and the hash of the very bytes that it was compiled from: what the server says of them proves nothing.
  * @param {string} url
- * @returns {Promise<WebAssembly.Module>}
+ * @returns {Promise<{ module: WebAssembly.Module, sha256: string }>}
  */
 async function compile(url) {
   /** @type {Response} */
@@ -126,17 +129,20 @@ async function compile(url) {
   }
   if (!response.ok) throw new TallowError("server-unreachable", `${response.status} for ${url}`);
   const streams = "compileStreaming" in WebAssembly && /^application\/wasm\b/.test(response.headers.get("Content-Type") ?? "");
-  /** @type {ArrayBuffer | undefined} */
+  const copy = streams ? response.clone() : response;
+  const compiled = streams ? WebAssembly.compileStreaming(response) : undefined;
+  compiled?.catch(() => {}); // awaited below
+  /** @type {ArrayBuffer} */
   let bytes;
-  if (!streams) {
-    try {
-      bytes = await response.arrayBuffer();
-    } catch (error) {
-      throw new TallowError("server-unreachable", error);
-    }
+  try {
+    bytes = await copy.arrayBuffer();
+  } catch (error) {
+    throw new TallowError("server-unreachable", error);
   }
   try {
-    return await (bytes ? WebAssembly.compile(bytes) : WebAssembly.compileStreaming(response));
+    const [module, digest] = await Promise.all([compiled ?? WebAssembly.compile(bytes), globalThis.crypto?.subtle?.digest("SHA-256", bytes)]);
+    const sha256 = Array.from(new Uint8Array(digest ?? []), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    return { module, sha256 };
   } catch (error) {
     // A stream that breaks off is a TypeError or an AbortError, as from fetch; the rest is the browser refusing the program.
     const refused = error instanceof WebAssembly.CompileError;

@@ -164,6 +164,16 @@ export async function keep(identity) {
   }
 }
 
+/** Deletes the identities that are too old, of whichever room. */
+export async function expire() {
+  if (!supported()) return;
+  try {
+    await all();
+  } catch {
+    // As in recall.
+  }
+}
+
 /**
  * The identities that no page uses now.
  * @returns {Promise<Identity[]>}

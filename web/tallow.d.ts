@@ -81,6 +81,8 @@ export interface LoadOptions {
 export class Tallow {
   private constructor();
   readonly version: string;
+  /** SHA-256 of the WebAssembly that runs, in hexadecimal, computed from the bytes that were loaded; "" where WebCrypto is missing. */
+  readonly wasmSHA256: string;
   readonly features: Features;
   /** Makes a room. Resolves once the server has let it in. */
   createRoom(options?: RoomOptions & OwnerOptions): Promise<Room>;

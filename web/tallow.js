@@ -62,9 +62,10 @@ export async function load(options = {}) {
       }
     },
   );
+  void identity.expire();
   const { version, features } = await state.core.call("open");
   state.unwatch = watchNetwork(() => state.core.call("nudge").catch(() => {})); // a closed instance has nothing to connect
-  state.data = { version, features: Object.freeze({ ...features, memoryLimit: features.memoryLimit ?? Infinity }) };
+  state.data = { version, wasmSHA256: state.core.wasmSHA256, features: Object.freeze({ ...features, memoryLimit: features.memoryLimit ?? Infinity }) };
   return new Tallow(own, state);
 }
 
@@ -130,7 +131,7 @@ export class Tallow {
     await state.closing;
   }
 }
-snapshot(Tallow, ["version", "features"]);
+snapshot(Tallow, ["version", "wasmSHA256", "features"]);
 
 /**
  * What both ways into a room share.
@@ -837,6 +838,17 @@ function incomingResult(core) {
   };
 }
 
+/** When the next download may begin, in ms. */
+let nextDownload = 0;
+
+/** Waits its turn to begin a download: Chromium drops, in silence, what a page begins beyond 10 in a second. */
+async function downloadTurn() {
+  const now = Date.now();
+  const turn = Math.min(Math.max(nextDownload, now), now + 60_000); // a clock may be set back
+  nextDownload = turn + 120;
+  if (turn > now) await new Promise((resolve) => setTimeout(resolve, turn - now));
+}
+
 export class ReceivedFile {
   /** @type {any} */
   [own];
@@ -858,6 +870,7 @@ export class ReceivedFile {
 
   async save() {
     const file = await this.file();
+    await downloadTurn();
     // Never the stranger's media type: a browser that ignores the download attribute must not open a document of this origin.
     const href = URL.createObjectURL(new File([file], file.name, { type: "application/octet-stream", lastModified: file.lastModified }));
     const anchor = document.createElement("a");

@@ -179,7 +179,7 @@ async function gather(n, throttled = false) {
   const network = await Network.start(scope, n + 1);
   const pages = [];
   for (const host of network.hosts) {
-    const { browser } = await host.startBrowser(scope, { keepThrottling: throttled });
+    const { browser } = await host.startBrowser(scope, { throttled });
     const [page] = await browser.pages();
     await page.goto(`${network.url}/healthz`);
     await page.evaluate(prepare);

@@ -113,6 +113,7 @@ func (o *ownership) decide(r *Room, from wire.ID, hash wire.Hash, join wire.Join
 	if ahead := uint64(r.cfg.Now().Add(claimAhead).UnixMilli()); join.Epoch <= ahead {
 		o.claimed = max(o.claimed, join.Epoch)
 	}
+	join.Name = legible(join.Name)
 	switch {
 	case o.removed[from]:
 		o.refuse(r, from, join.Nonce, wire.RefuseRemoved)

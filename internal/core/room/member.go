@@ -481,7 +481,7 @@ func (c *connection) Control(message wire.ControlMessage) {
 		m.heard = now
 		switch message := message.(type) {
 		case wire.Profile:
-			m.name = message.Name
+			m.name = legible(message.Name)
 		case wire.Ping:
 			m.link.SendControl(wire.Pong(message))
 		case wire.Pong:
