@@ -288,9 +288,9 @@ func (r *fuzzRecipient) move(m *moves) {
 		r.bulk(h.Append(nil))
 	case 3, 4, 5: // honest chunks, whether announced or not
 		var c wire.Chunks
-		f, first := uint32(m.pick(len(fuzzSizes))), m.field()
+		f, first := uint32(m.pick(len(fuzzSizes))), uint32(m.pick(256))
 		for i := range uint32(1 + m.pick(3)) {
-			ref := honest(f, first%1000+i)
+			ref := honest(f, first+i)
 			if r.manifest.Chunks(f) == 0 {
 				return
 			}
@@ -611,8 +611,10 @@ func (s *fuzzSender) move(m *moves, ids []wire.ID) {
 		case 1:
 			s.step(CancelPeer{id})
 		case 2, 3, 4:
+			if r := s.out.peer(id); r != nil && r.state.Final() && r.state != Done {
+				p.end, p.accepted, p.queued = nil, false, 0
+			}
 			s.step(RetryPeer{id, wire.ID{78, byte(m.pick(4))}})
-			p.end, p.accepted = nil, p.accepted && !s.retried(id)
 		case 5:
 			s.out.SetLimit(int64(m.pick(3)) * 1000)
 		default:
@@ -622,12 +624,6 @@ func (s *fuzzSender) move(m *moves, ids []wire.ID) {
 		s.now = s.now.Add(time.Duration(m.pick(40)) * time.Second)
 		s.step(Tick{})
 	}
-}
-
-// retried reports whether the recipient's delivery has just begun anew.
-func (s *fuzzSender) retried(id wire.ID) bool {
-	r := s.out.peer(id)
-	return r != nil && !r.accepted
 }
 
 func (s *fuzzSender) read(i int, fails bool) {
