@@ -51,11 +51,14 @@ func (r *Room) publishChanges() {
 	}
 }
 
-func (r *Room) delivery(p transfer.Progress) Delivery {
-	d := Delivery{Peer: p.Peer.String(), State: deliveryStates[p.State], Total: int64(p.Total), Bytes: int64(p.Stored),
+// delivery is a snapshot of a delivery. lastName is what the member was called when its link was lost.
+func (r *Room) delivery(p transfer.Progress, lastName string) Delivery {
+	d := Delivery{Peer: p.Peer.String(), Name: lastName, State: deliveryStates[p.State], Total: int64(p.Total), Bytes: int64(p.Stored),
 		Percent: 100, Speed: p.Speed, ETA: -1, Quality: QualityDisconnected, Code: p.Code, Reason: p.Reason}
 	if m := r.members[p.Peer]; m != nil {
-		d.Name = m.name
+		if m.name != "" {
+			d.Name = m.name
+		}
 		if m.link != nil {
 			d.Quality = m.quality()
 		}
@@ -99,7 +102,7 @@ func (r *Room) outgoingSnapshot(o *outgoing) Transfer {
 		f.Code = o.machine.FileFailure(f.Index)
 	}
 	for _, p := range o.machine.Progress() {
-		t.Deliveries = append(t.Deliveries, r.delivery(p))
+		t.Deliveries = append(t.Deliveries, r.delivery(p, o.names[p.Peer]))
 	}
 	return t
 }
@@ -107,7 +110,7 @@ func (r *Room) outgoingSnapshot(o *outgoing) Transfer {
 func (r *Room) incomingSnapshot(in *incoming) Transfer {
 	m := in.machine.Manifest()
 	t := Transfer{ID: in.machine.Key().Transfer.String(), Incoming: true, TotalSize: int64(m.Total), Finished: in.ended, Files: files(m, in.machine.Paths()),
-		Deliveries: []Delivery{r.delivery(in.machine.Progress())}}
+		Deliveries: []Delivery{r.delivery(in.machine.Progress(), in.name)}}
 	for i := range t.Files {
 		f := &t.Files[i]
 		stored, root, code := in.machine.File(f.Index)
@@ -135,7 +138,7 @@ func (r *Room) outgoingResult(o *outgoing) Result {
 			switch {
 			case receipt != nil && receipt.Files.Has(f.Index):
 				line.Outcome = "verified"
-			case receipt != nil && !o.machine.Wanted(p.Peer, f.Index):
+			case o.machine.Unwanted(p.Peer, f.Index):
 				line.Outcome = "not-wanted"
 			case line.Code == "":
 				line.Code = d.Code

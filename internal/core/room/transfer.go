@@ -23,22 +23,18 @@ const (
 	maxOffersPerMember = 8        // that wait for an answer
 	maxStoring         = 8        // messages whose chunks are verified and written at a time
 	maxTransfers       = 64       // kept, ended ones included; the oldest ended one goes first
-	maxManifests       = 16 << 20 // bytes of manifests of a member's unanswered offers
+	maxManifests       = 16 << 20 // bytes of manifests of a member's unanswered offers; they have wire.MaxFiles files at most
 )
 
 // TransferID names a transfer: only its sender can continue it.
 type TransferID = transfer.Key
 
-// deliveryName is what an incoming transfer is called in Storage, which several members on one page may share.
-func (r *Room) deliveryName(k TransferID) string {
-	return k.Sender.String() + k.Transfer.String() + r.self.String()
-}
-
 // outgoing is an outgoing transfer and what the room does for it.
 type outgoing struct {
 	machine *transfer.Outgoing
 	files   []OutFile
-	paths   []string // safe, as the recipients make them
+	paths   []string           // safe, as the recipients make them
+	names   map[wire.ID]string // of recipients whose link was lost: they may be gone
 	dirty   bool
 	ended   bool
 	order   uint64
@@ -48,7 +44,8 @@ type outgoing struct {
 type incoming struct {
 	machine *transfer.Incoming
 	store   *store
-	shown   bool // as an offer
+	name    string // the sender's, when its link was lost
+	shown   bool   // as an offer
 	dirty   bool
 	ended   bool
 	order   uint64
@@ -107,7 +104,7 @@ func (r *Room) Send(files []OutFile, options SendOptions) (snapshot Transfer, er
 				return fault.Newf(fault.UnknownPeer, "room: no member %s, or named twice", id)
 			}
 		}
-		o := &outgoing{files: files, paths: chunk.SafePaths(entries), order: r.nextOrder(), machine: transfer.NewOutgoing(transfer.OutgoingConfig{
+		o := &outgoing{files: files, paths: chunk.SafePaths(entries), names: map[wire.ID]string{}, order: r.nextOrder(), machine: transfer.NewOutgoing(transfer.OutgoingConfig{
 			Key: transfer.Key{Sender: r.self, Transfer: newID()}, Manifest: manifest, Recipients: to,
 			LateJoiners: options.LateJoiners, Limit: options.LimitPerRecipient, Schedule: transfer.Star{}})}
 		r.makeRoom()
@@ -275,8 +272,8 @@ func (r *Room) CancelDelivery(key transfer.Key, to wire.ID) error {
 // Retry offers an outgoing transfer again to a recipient whose delivery has failed, was declined or cancelled.
 func (r *Room) Retry(key transfer.Key, to wire.ID) error {
 	return r.withOutgoing(key, func(o *outgoing) {
-		o.ended = false
 		r.stepOutgoing(o, transfer.RetryPeer{Peer: to, Transfer: newID()})
+		o.ended = o.machine.Finished()
 		if m := r.members[to]; m == nil {
 			r.stepOutgoing(o, transfer.LinkDown{Peer: to, Final: true, Code: fault.PeerGone})
 		} else if !m.open() {
@@ -342,10 +339,14 @@ func (r *Room) linkUp(m *member) {
 func (r *Room) linkDown(m *member, final bool, code fault.Code) {
 	down := transfer.LinkDown{Peer: m.id, Final: final, Code: code}
 	for _, o := range r.outgoing {
+		if o.machine.Serves(m.id) {
+			o.names[m.id] = m.name
+		}
 		r.stepOutgoing(o, down)
 	}
 	for k, in := range r.incoming {
 		if k.Sender == m.id {
+			in.name = m.name
 			r.stepIncoming(in, down)
 		}
 	}
@@ -364,31 +365,10 @@ func (r *Room) closeTransfers() {
 
 // controlMessage takes a control message about a transfer.
 func (r *Room) controlMessage(m *member, message wire.ControlMessage) {
-	own := func(id wire.ID) transfer.Key { return transfer.Key{Sender: r.self, Transfer: id} }
-	theirs := func(id wire.ID) transfer.Key { return transfer.Key{Sender: m.id, Transfer: id} }
-	var key transfer.Key
-	switch message := message.(type) {
-	case wire.TransferOffer:
-		r.offered(m, message)
+	key := transfer.KeyOf(message, r.self, m.id)
+	if offer, ok := message.(wire.TransferOffer); ok {
+		r.offered(m, key, offer)
 		return
-	case wire.ManifestPart:
-		key = theirs(message.Transfer)
-	case wire.FileFailed:
-		key = theirs(message.Transfer)
-	case wire.Accept:
-		key = own(message.Transfer)
-	case wire.Decline:
-		key = own(message.Transfer)
-	case wire.Credit:
-		key = own(message.Transfer)
-	case wire.Receipt:
-		key = own(message.Transfer)
-	case wire.Have:
-		key = transfer.Key{Sender: message.Sender, Transfer: message.Transfer}
-	case wire.Cancel:
-		key = transfer.Key{Sender: message.Sender, Transfer: message.Transfer}
-	case wire.Pause:
-		key = transfer.Key{Sender: message.Sender, Transfer: message.Transfer}
 	}
 	// What is not known here has ended, or been declined, while the message was on its way. Only a transfer's two ends
 	// are heard: the sender, and, in an outgoing one, its recipients.
@@ -415,30 +395,38 @@ func (r *Room) sent(key transfer.Key) *outgoing {
 	return nil
 }
 
-func (r *Room) offered(m *member, offer wire.TransferOffer) {
-	key := transfer.Key{Sender: m.id, Transfer: offer.Transfer}
+func (r *Room) offered(m *member, key transfer.Key, offer wire.TransferOffer) {
+	if !slices.Contains(offer.Participants, r.self) {
+		r.violation(transfer.Violation{Peer: m.id, Why: errors.New("an offer to others")})
+		return
+	}
 	if in := r.incoming[key]; in != nil {
 		r.stepIncoming(in, transfer.Received{Peer: m.id, Message: offer})
 		return
 	}
-	waiting, manifests := 0, int(offer.ManifestLength)
+	waiting, manifests, files := 0, int(offer.ManifestLength), int(offer.Files)
 	for k, in := range r.incoming {
 		if k.Sender == m.id && !in.ended && !in.machine.Accepted() {
 			waiting++
 			manifests += int(in.machine.Offer().ManifestLength)
+			files += int(in.machine.Offer().Files)
 		}
 	}
-	if waiting >= maxOffersPerMember || manifests > maxManifests {
+	if waiting >= maxOffersPerMember || manifests > maxManifests || files > wire.MaxFiles {
 		m.link.SendControl(wire.Decline{Transfer: offer.Transfer, Reason: "too many offers at once"})
 		return
 	}
 	r.makeRoom()
 	r.incoming[key] = &incoming{machine: transfer.NewIncoming(key, offer, r.cfg.Now()), order: r.nextOrder(),
-		store: newStore(r.ctx, r.cfg.Storage, r.deliveryName(key))}
+		store: newStore(r.ctx, r.cfg.Storage, newID().String())} // nothing that a stranger chose, and never a name of before
 }
 
 // bulkMessage takes a bulk message. buffer holds it.
 func (r *Room) bulkMessage(m *member, sender, id wire.ID, message any, buffer *bulk.Buffer) {
+	if _, ok := message.(wire.Hashes); ok && sender != m.id {
+		r.violation(transfer.Violation{Peer: m.id, Why: errors.New("hashes in another's name")})
+		return
+	}
 	if in := r.incoming[transfer.Key{Sender: sender, Transfer: id}]; in != nil && sender == m.id {
 		r.stepIncoming(in, transfer.ReceivedBulk{Peer: m.id, Message: message, Buffer: buffer})
 	}

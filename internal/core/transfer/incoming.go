@@ -37,13 +37,14 @@ type Incoming struct {
 	wanted   wire.Bitmap
 	total    uint64
 	stored   uint64
-	pending  int // Stores under way
+	pending  int    // Stores under way
+	waiting  uint64 // their cost, whichever link they came over
 	spent    uint64
-	freed    uint64 // credit whose chunks are stored or dropped
 	granted  uint64
 	reported uint64 // stored, as last told
 	told     time.Time
 	end      *wire.End
+	omitted  int       // wanted files that End leaves out and for which FileFailed has not come yet
 	done     *wire.End // what has been committed and receipted
 	saving   bool      // a Commit is under way
 	meter    meter
@@ -174,6 +175,9 @@ func (in *Incoming) finish(s State, code fault.Code) {
 	if in.done == nil && in.wanted != nil {
 		in.do(Discard{})
 	}
+	if in.wanted == nil { // a manifest can be large, and a member can make offers without end
+		in.encoded, in.manifest, in.paths, in.files = nil, nil, nil, nil
+	}
 	for i := range in.files { // a root is enough from here on
 		f := &in.files[i]
 		f.hashes, f.stored, f.taken = nil, chunk.Set{}, chunk.Set{}
@@ -245,11 +249,15 @@ func (in *Incoming) received(message wire.ControlMessage) {
 			in.finish(Failed, failureCodes[m.Code])
 		}
 	case wire.FileFailed:
-		if int(m.File) >= len(in.files) {
-			in.violation("failure of an unknown file")
+		if int(m.File) >= len(in.files) || in.end != nil && in.end.Files.Has(m.File) {
+			in.violation("failure of a file that is unknown, or complete")
 			return
 		}
-		in.files[m.File].failed = m.Code
+		f := &in.files[m.File]
+		if in.end != nil && f.failed == 0 && in.wanted.Has(m.File) {
+			in.omitted--
+		}
+		f.failed = m.Code
 		in.check()
 		in.do(Changed{})
 	case wire.Pause:
@@ -348,8 +356,8 @@ func (in *Incoming) sendAccept() {
 	}
 	in.state, in.asked = Transferring, true
 	in.end, in.held = nil, false
-	// Stores of the former link may still be under way; they count for nothing in the new one's credit.
-	in.spent, in.freed, in.granted, in.reported = 0, 0, in.window, in.stored
+	in.spent, in.reported = 0, in.stored
+	in.granted = in.allowance()
 	in.meter = meter{at: in.now, total: in.stored}
 	in.control(wire.Accept{Transfer: in.key.Transfer, Credit: in.granted, Files: in.wanted, Complete: complete})
 	if in.paused {
@@ -359,10 +367,13 @@ func (in *Incoming) sendAccept() {
 
 func (in *Incoming) receivedBulk(e ReceivedBulk) {
 	switch {
-	case in.state.Final(), in.end != nil:
+	case in.state.Final():
 		return // it crossed our ending it
 	case !in.asked:
 		in.violation("data before it was accepted")
+		return
+	case in.end != nil:
+		in.violation("data after the end")
 		return
 	}
 	switch m := e.Message.(type) {
@@ -436,17 +447,18 @@ func (in *Incoming) chunks(m wire.Chunks, e ReceivedBulk) {
 		} // else it was not announced, is not wanted, or is here already
 	}
 	if len(store.Chunks) == 0 {
-		in.freed += cost
 		in.grant()
 		return
 	}
 	store.Buffer = e.Buffer.Retain()
 	in.pending++
+	in.waiting += cost
 	in.do(store)
 }
 
 func (in *Incoming) storedChunks(e Stored) {
 	in.pending--
+	in.waiting -= e.Cost
 	if in.state.Final() {
 		return
 	}
@@ -458,7 +470,6 @@ func (in *Incoming) storedChunks(e Stored) {
 			in.stored += n
 		}
 	}
-	in.freed = min(in.freed+e.Cost, in.spent)
 	switch {
 	case e.Bad:
 		in.do(Violation{in.key.Sender, errors.New("chunk that is not what was announced")})
@@ -475,11 +486,16 @@ func (in *Incoming) storedChunks(e Stored) {
 	}
 }
 
+// allowance is how far the sender may go: what waits for the disk, from a former link too, never exceeds the window.
+func (in *Incoming) allowance() uint64 {
+	return in.spent + in.window - min(in.waiting, in.window)
+}
+
 // grant raises the credit when an eighth of the window is free, which makes few messages, or as soon as the sender may be out of it;
 // at the end it tells how much is stored.
 func (in *Incoming) grant() {
-	more := in.freed+in.window > in.granted
-	free := in.freed+in.window >= in.granted+in.window/8
+	more := in.allowance() > in.granted
+	free := in.allowance() >= in.granted+in.window/8
 	short := in.granted-in.spent < in.largest()
 	complete := in.end != nil || in.stored == in.total
 	if more && (free || short) || complete && in.stored != in.reported {
@@ -491,15 +507,16 @@ func (in *Incoming) sendCredit() {
 	if !in.asked {
 		return // Accept will say it
 	}
-	in.granted, in.reported, in.told = max(in.granted, in.freed+in.window), in.stored, in.now
+	in.granted, in.reported, in.told = max(in.granted, in.allowance()), in.stored, in.now
 	in.control(wire.Credit{Transfer: in.key.Transfer, Granted: in.granted, Stored: in.stored})
 }
 
 func (in *Incoming) ended(m wire.End) {
-	if !m.Files.Fits(len(in.files)) {
+	if !m.Files.Fits(len(in.files)) || m.Files.Empty() {
 		in.violation("end with a bad file set")
 		return
 	}
+	in.omitted = 0
 	for i := range in.files {
 		f := uint32(i)
 		switch {
@@ -509,6 +526,8 @@ func (in *Incoming) ended(m wire.End) {
 		case m.Files.Has(f) && len(in.files[i].hashes) != int(in.manifest.Chunks(f)):
 			in.violation("end before all hashes were announced")
 			return
+		case !m.Files.Has(f) && in.wanted.Has(f) && in.files[i].failed == 0:
+			in.omitted++
 		}
 	}
 	m.Files = append(wire.Bitmap{}, m.Files...)
@@ -519,13 +538,8 @@ func (in *Incoming) ended(m wire.End) {
 // check goes on when End has come, all chunks under way are stored, and FileFailed, which travels on the other channel, has come for
 // each file that End leaves out.
 func (in *Incoming) check() {
-	if in.end == nil || in.pending > 0 || in.state.Final() || in.saving {
+	if in.end == nil || in.pending > 0 || in.omitted > 0 || in.state.Final() || in.saving {
 		return
-	}
-	for i := range in.files {
-		if f := uint32(i); in.wanted.Has(f) && !in.end.Files.Has(f) && in.files[i].failed == 0 {
-			return
-		}
 	}
 	for i := range in.files {
 		f := uint32(i)
@@ -587,7 +601,7 @@ func (in *Incoming) tick() {
 	case Transferring:
 		before := in.meter.speed
 		in.meter.update(in.now, in.stored)
-		if (in.stored != in.reported || in.freed+in.window > in.granted) && in.now.Sub(in.told) >= 250*time.Millisecond {
+		if (in.stored != in.reported || in.allowance() > in.granted) && in.now.Sub(in.told) >= 250*time.Millisecond {
 			in.sendCredit()
 		}
 		if in.meter.speed != before {

@@ -12,6 +12,33 @@ import (
 // Key names a transfer: only its sender can continue it.
 type Key struct{ Sender, Transfer wire.ID }
 
+// KeyOf is the transfer that a control message from a member to self is about. The zero Key: none.
+func KeyOf(m wire.ControlMessage, self, from wire.ID) Key {
+	switch m := m.(type) {
+	case wire.TransferOffer:
+		return Key{from, m.Transfer}
+	case wire.ManifestPart:
+		return Key{from, m.Transfer}
+	case wire.FileFailed:
+		return Key{from, m.Transfer}
+	case wire.Accept:
+		return Key{self, m.Transfer}
+	case wire.Decline:
+		return Key{self, m.Transfer}
+	case wire.Credit:
+		return Key{self, m.Transfer}
+	case wire.Receipt:
+		return Key{self, m.Transfer}
+	case wire.Have:
+		return Key{m.Sender, m.Transfer}
+	case wire.Cancel:
+		return Key{m.Sender, m.Transfer}
+	case wire.Pause:
+		return Key{m.Sender, m.Transfer}
+	}
+	return Key{}
+}
+
 // State is the state of a delivery: of a transfer to one recipient.
 type State uint8
 

@@ -180,11 +180,17 @@ func (o *Outgoing) FileRoot(file uint32) (wire.Hash, bool) {
 	return *f.root, true
 }
 
-// Wanted reports whether the recipient has asked for the file.
-func (o *Outgoing) Wanted(peer wire.ID, file uint32) bool {
+// Unwanted reports whether the recipient has accepted the transfer without the file.
+func (o *Outgoing) Unwanted(peer wire.ID, file uint32) bool {
 	r := o.peer(peer)
-	return r != nil && r.wanted.Has(file)
+	return r != nil && r.wanted != nil && !r.wanted.Has(file)
 }
+
+// Serves reports whether the member is a recipient.
+func (o *Outgoing) Serves(peer wire.ID) bool { return o.peer(peer) != nil }
+
+// Finished reports whether every delivery has ended.
+func (o *Outgoing) Finished() bool { return o.finished }
 
 // SetLimit changes the limit, in bytes per second and recipient; 0: none.
 func (o *Outgoing) SetLimit(limit int64) { o.limit = limit }
@@ -322,6 +328,7 @@ func (o *Outgoing) linkUp(id wire.ID) {
 		o.offer.Participants = append(o.offer.Participants[:len(o.offer.Participants):len(o.offer.Participants)], id)
 	}
 	r.up, r.accepted, r.queued = true, false, 0
+	r.have = nil // what it said over a former link is replaced
 	if r.state.Final() {
 		if r.untold != 0 {
 			o.sendCancel(r, r.untold)
@@ -359,7 +366,7 @@ func (o *Outgoing) linkDown(e LinkDown) {
 
 func (o *Outgoing) received(e Received) {
 	r := o.peer(e.Peer)
-	if r == nil || !r.up || r.state.Final() || transferOf(e.Message) != r.transfer {
+	if r == nil || !r.up || r.state.Final() || KeyOf(e.Message, o.key.Sender, e.Peer) != (Key{o.key.Sender, r.transfer}) {
 		return // it crossed our cancelling, or belongs to an attempt that is over
 	}
 	switch m := e.Message.(type) {
@@ -401,33 +408,11 @@ func (o *Outgoing) received(e Received) {
 	}
 }
 
-// transferOf is which transfer a recipient's message is about.
-func transferOf(m wire.ControlMessage) wire.ID {
-	switch m := m.(type) {
-	case wire.Have:
-		return m.Transfer
-	case wire.Accept:
-		return m.Transfer
-	case wire.Decline:
-		return m.Transfer
-	case wire.Credit:
-		return m.Transfer
-	case wire.Receipt:
-		return m.Transfer
-	case wire.Cancel:
-		return m.Transfer
-	case wire.Pause:
-		return m.Transfer
-	}
-	return wire.ID{}
-}
-
 func (o *Outgoing) haveChunks(r *recipient, m wire.Have) {
-	if int(m.File) >= len(o.files) || r.accepted {
+	if int(m.File) >= len(o.files) || r.accepted || r.have[m.File] != nil {
 		o.violation(r, "bad have-map")
 		return
 	}
-	// What it said over a former link is replaced.
 	have := &chunk.Set{}
 	for _, run := range m.Runs {
 		if uint64(run.First)+uint64(run.Count) > uint64(o.manifest.Chunks(m.File)) {
@@ -443,7 +428,7 @@ func (o *Outgoing) haveChunks(r *recipient, m wire.Have) {
 }
 
 func (o *Outgoing) accepted(r *recipient, m wire.Accept) {
-	if !m.Files.Fits(len(o.files)) || !m.Complete.Fits(len(o.files)) || r.accepted {
+	if !m.Files.Fits(len(o.files)) || m.Files.Empty() || !m.Complete.Fits(len(o.files)) || r.accepted {
 		o.violation(r, "bad accept")
 		return
 	}
@@ -561,6 +546,11 @@ func (o *Outgoing) failFile(file uint32, err error) {
 	for _, r := range o.peers {
 		if r.accepted && !r.state.Final() && !r.ended && r.wanted.Has(file) {
 			o.control(r, wire.FileFailed{Transfer: r.transfer, File: file, Code: f.failed})
+		}
+	}
+	for ref, entry := range o.cache { // nobody wants them now, and a retry reads the file anew
+		if ref.File == file && entry.buffer != nil {
+			o.evict(ref, entry)
 		}
 	}
 	o.changed()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -47,6 +48,8 @@ type simPeer struct {
 	received map[chunk.Ref]int // come over the wire
 	answer   func(p *simPeer)  // what the person does with the offer
 	storeErr error
+	gone     bool // Discard has come
+	commits  int
 	finished bool
 	broken   error // why it would have cut the link
 	slow     int   // one in so many chances to do anything is taken
@@ -167,6 +170,7 @@ func (p *simPeer) stepOf(in *transfer.Incoming, e transfer.Event) {
 			p.tasks = append(p.tasks, func() { p.store(in, effect) })
 		case transfer.Commit:
 			in := p.in
+			p.commits++
 			p.tasks = append(p.tasks, func() { p.stepOf(in, transfer.Committed{Err: p.storeErr}) })
 		case transfer.SendReceipt:
 			if p.up {
@@ -174,6 +178,7 @@ func (p *simPeer) stepOf(in *transfer.Incoming, e transfer.Event) {
 			}
 		case transfer.Discard:
 			clear(p.disk)
+			p.gone = true
 		case transfer.Violation:
 			p.broken = effect.Why
 			if p.up {
@@ -193,6 +198,10 @@ func (p *simPeer) store(in *transfer.Incoming, e transfer.Store) {
 		}
 		if sha256.Sum256(c.Data) != c.Hash {
 			done.Bad = true
+			break
+		}
+		if p.gone {
+			done.Err = fs.ErrClosed
 			break
 		}
 		if p.disk[c.Chunk.File] == nil {
@@ -215,7 +224,7 @@ func (p *simPeer) deliverControl() {
 	case wire.TransferOffer:
 		id = m.Transfer
 		if key := (transfer.Key{Sender: p.s.key.Sender, Transfer: id}); p.in == nil || p.in.Key() != key {
-			p.in = transfer.NewIncoming(key, m, p.s.now)
+			p.in, p.gone = transfer.NewIncoming(key, m, p.s.now), false
 			return
 		}
 	case wire.ManifestPart:

@@ -409,6 +409,16 @@ func (b Bitmap) Clear(i uint32) {
 	}
 }
 
+// Empty reports whether the set has nothing in it.
+func (b Bitmap) Empty() bool {
+	for _, bits := range b {
+		if bits != 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // Fits reports whether the set has exactly the length for n files and no bit beyond.
 func (b Bitmap) Fits(n int) bool {
 	if len(b) != (n+7)/8 {

@@ -34,6 +34,8 @@ func TestStorage(t *testing.T, s transfer.Storage) {
 		{"remove", testRemove},
 		{"full", testFull},
 		{"context", testContext},
+		{"names", testNames},
+		{"isolation", testIsolation},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, s) })
 	}
@@ -332,6 +334,64 @@ func testContext(t *testing.T, s transfer.Storage) {
 		}
 	}
 	write(t, f, pattern(1, 10), 0)
+}
+
+// hostileNames are none that a storage takes: they leave their directory, or mean something to some file system.
+var hostileNames = []string{"", ".", "..", "../1e", "..\\1e", "/1e", "a/b", "a\\b", "1e/0", "A", "ä", "a b", "a.", "a:b", "~", "-", "%2e%2e", "a\x00", "0\n",
+	strings.Repeat("a", 201)}
+
+// testNames: nothing but a plain name is ever looked at.
+func testNames(t *testing.T, s transfer.Storage) {
+	defer remove(t, s, "1e")
+	f := create(t, s, "1e", "0", 100)
+	defer closeFile(t, f)
+	write(t, f, pattern(1, 100), 0)
+	for _, name := range hostileNames {
+		if _, err := s.Create(t.Context(), "1e", name, 1); err == nil {
+			t.Errorf("a file named %q is created", name)
+		}
+		if _, err := s.Create(t.Context(), name, "0", 1); err == nil {
+			t.Errorf("a delivery named %q is created", name)
+		}
+		if err := s.Remove(t.Context(), name); err == nil {
+			t.Errorf("a delivery named %q is removed", name)
+		}
+		if d, ok := s.(transfer.Durable); ok {
+			if _, err := d.Open(t.Context(), "1e", name); err == nil {
+				t.Errorf("a file named %q is opened", name)
+			}
+			if _, err := d.Open(t.Context(), name, "0"); err == nil {
+				t.Errorf("a delivery named %q is opened", name)
+			}
+		}
+	}
+	checkRead(t, f, pattern(1, 100))
+}
+
+// testIsolation: no two pairs of names are the same file, however much they resemble each other, and a delivery is removed alone.
+func testIsolation(t *testing.T, s transfer.Storage) {
+	names := [][2]string{{"1f", "0"}, {"1", "f0"}, {"1f0", "0"}, {"1f", "00"}, {"1f00", "0"}, {"01f", "0"}}
+	var files []transfer.StoredFile
+	for i, n := range names {
+		f := create(t, s, n[0], n[1], 1000)
+		write(t, f, pattern(uint64(i), 1000), 0)
+		files = append(files, f)
+	}
+	for i, f := range files {
+		checkRead(t, f, pattern(uint64(i), 1000))
+	}
+	remove(t, s, "1f")
+	for i, f := range files {
+		if names[i][0] == "1f" {
+			checkClosed(t, f)
+		} else {
+			checkRead(t, f, pattern(uint64(i), 1000))
+		}
+		closeFile(t, f)
+	}
+	for _, n := range names {
+		remove(t, s, n[0])
+	}
 }
 
 func create(t *testing.T, s transfer.Storage, delivery, name string, size int64) transfer.StoredFile {
