@@ -213,6 +213,46 @@ func guides(t *testing.T) []string {
 	return list
 }
 
+// TestSecurityTests: the tests that the promises rest on exist.
+func TestSecurityTests(t *testing.T) {
+	promises := section(t, read(t, "docs/security.md"), "## Promises")
+	tests := 0
+	for _, promise := range strings.Split(promises, "\n### ")[1:] {
+		name, _, _ := strings.Cut(promise, "\n")
+		before := tests
+		for _, m := range regexp.MustCompile("(?m)^- `([^`]+)`: (.*)$").FindAllStringSubmatch(promise, -1) {
+			where, list := m[1], m[2]
+			var sources strings.Builder
+			if strings.HasSuffix(where, ".mjs") {
+				sources.WriteString(read(t, where))
+			} else {
+				files, err := filepath.Glob(filepath.Join(root, where, "*_test.go"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, file := range files {
+					sources.WriteString(read(t, strings.TrimPrefix(file, root+"/")))
+				}
+			}
+			for _, m := range regexp.MustCompile("`(\\w+)`|(\"[^\"]+\")").FindAllStringSubmatch(list, -1) {
+				declaration := "\nfunc " + m[1] + "("
+				if m[2] != "" {
+					declaration = "test(" + m[2]
+				}
+				if tests++; !strings.Contains(sources.String(), declaration) {
+					t.Errorf("%s: %s has no %s%s", name, where, m[1], m[2])
+				}
+			}
+		}
+		if tests == before {
+			t.Errorf("%s: no test", name)
+		}
+	}
+	if tests == 0 {
+		t.Error("no tests found")
+	}
+}
+
 var (
 	codeBlock  = regexp.MustCompile("(?ms)^```.*?^```$|^ {4}.*?$")
 	inlineCode = regexp.MustCompile("`[^`\n]*`")
