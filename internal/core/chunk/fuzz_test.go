@@ -60,6 +60,7 @@ func FuzzManifest(f *testing.F) {
 // FuzzSet drives a have-map against a plain list of what it must hold.
 func FuzzSet(f *testing.F) {
 	f.Add([]byte{0, 0, 5, 1, 0, 5, 2, 0, 64, 130, 3, 1, 0, 0})
+	f.Add([]byte{2, 0, 60, 8, 2, 0, 62, 8, 0, 0, 64, 0, 1, 0, 61, 0})
 	f.Add([]byte{2, 0, 60, 8, 2, 0, 0, 255, 1, 0, 63, 2, 3, 255, 200})
 	f.Fuzz(func(t *testing.T, script []byte) {
 		var s Set
@@ -91,6 +92,9 @@ func FuzzSet(f *testing.F) {
 			if s.Has(uint32(i)) != have {
 				t.Fatalf("Has(%d) = %v", i, !have)
 			}
+		}
+		if s.Count() != count {
+			t.Fatalf("Count %d, want %d", s.Count(), count)
 		}
 		next := uint32(0)
 		for _, run := range s.Runs(len(want)) {
