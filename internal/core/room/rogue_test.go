@@ -294,9 +294,9 @@ func TestRogueSender(t *testing.T) {
 			g.tell(bob, f.hashes(0), two)
 		}},
 		{"data that nobody has accepted", "", func(f forged) {
-			g.tell(bob, f.offer, wire.ManifestPart{Transfer: f.key.Transfer, Data: f.manifest.Encoded}, f.hashes(0))
+			g.tell(bob, f.offer, wire.ManifestPart{Transfer: f.key.Transfer, Data: f.manifest.Encoded})
 			wait(bob, "the rogue's offer", func(e room.OfferReceived) bool { return e.Offer.ID == f.key.Transfer.String() })
-			g.tell(bob, f.chunk(0, 0))
+			g.tell(bob, f.hashes(0))
 		}},
 		{"end with a damaged signature", fault.ProtocolViolation, func(f forged) {
 			g.present(bob, f)
@@ -358,8 +358,9 @@ func TestRogueRecipient(t *testing.T) {
 		accept bool // in earnest, first
 		say    func(id wire.ID) wire.ControlMessage
 	}{
-		{"receipt with a damaged signature", true, func(id wire.ID) wire.ControlMessage {
-			r := receipt(id, ann.id(), wire.Hash{}, wire.Bitmap{1})
+		// About no transfer, so that nothing but the signature is wrong with it.
+		{"receipt with a damaged signature", true, func(wire.ID) wire.ControlMessage {
+			r := receipt(wire.ID{1}, ann.id(), wire.Hash{}, wire.Bitmap{1})
 			r.Signature[0] ^= 1
 			return r
 		}},

@@ -335,8 +335,7 @@ func (r *fuzzRecipient) move(m *moves) {
 		}
 		r.step(Received{fuzzKey.Sender, message})
 	case 11, 12: // the disk
-		if len(r.stores) > 0 {
-			i := m.pick(len(r.stores))
+		if i := m.pick(max(len(r.stores), 1)); i < len(r.stores) {
 			s := r.stores[i]
 			r.stores = append(r.stores[:i:i], r.stores[i+1:]...)
 			r.store(s, nil)
@@ -592,9 +591,8 @@ func (s *fuzzSender) move(m *moves, ids []wire.ID) {
 			s.step(Sent{id})
 		}
 	case 9, 10, 11:
-		if len(s.reads) > 0 {
-			i := m.pick(len(s.reads))
-			s.read(i, m.pick(16) == 0)
+		if i, fails := m.pick(max(len(s.reads), 1)), m.pick(16) == 0; i < len(s.reads) {
+			s.read(i, fails)
 		}
 	case 12:
 		p.up, p.accepted, p.queued = false, false, 0

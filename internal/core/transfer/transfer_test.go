@@ -92,6 +92,20 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// TestInterruptedTwice: what a recipient has is told anew over each link.
+func TestInterruptedTwice(t *testing.T) {
+	s := newSim(t, 1, 1, false, shapes["large"]...)
+	p := s.peers[member(0)]
+	s.connect(p)
+	for _, chunks := range []int{3, 10, 20} {
+		s.run(func() bool { return len(p.writes) > chunks })
+		s.cut(p, false)
+		s.connect(p)
+	}
+	s.run(nil)
+	s.expectDone(p)
+}
+
 // TestVanishing: one recipient that is gone costs the others nothing, and is failed after the grace.
 func TestVanishing(t *testing.T) {
 	s := newSim(t, 1, 3, false, shapes["large"]...)
