@@ -469,11 +469,7 @@ func (c *connection) Opened() {
 
 // Control implements peer.LinkHandler.
 func (c *connection) Control(message wire.ControlMessage) {
-	if receipt, ok := message.(wire.Receipt); ok && !c.verifies(seal.LabelReceipt, c.room.self, receipt.Transfer, receipt.Root, receipt.Files, receipt.Signature) {
-		c.violation()
-		return
-	}
-	c.call(func() {
+	take := func() {
 		m, now := c.member, c.room.cfg.Now()
 		if m.link == nil || m.link != c.link {
 			return // it is being closed
@@ -495,7 +491,13 @@ func (c *connection) Control(message wire.ControlMessage) {
 		default:
 			c.room.controlMessage(m, message)
 		}
-	})
+	}
+	if receipt, ok := message.(wire.Receipt); ok {
+		c.callVerified(func() bool { return c.room.awaitsReceipt(c.member, receipt) }, take,
+			seal.LabelReceipt, c.room.self, receipt.Transfer, receipt.Root, receipt.Files, receipt.Signature)
+	} else {
+		c.call(take)
+	}
 }
 
 // Bulk implements peer.LinkHandler.
@@ -505,14 +507,16 @@ func (c *connection) Bulk(b *bulk.Buffer) {
 		c.violation()
 		return
 	}
-	if end, ok := message.(wire.End); ok && !c.verifies(seal.LabelEnd, sender, id, end.Root, end.Files, end.Signature) {
-		c.violation()
-		return
-	}
-	c.call(func() {
+	take := func() {
 		c.member.heard = c.room.cfg.Now()
 		c.room.bulkMessage(c.member, sender, id, message, b)
-	})
+	}
+	if end, ok := message.(wire.End); ok {
+		c.callVerified(func() bool { return c.room.awaitsEnd(c.member, id) }, take,
+			seal.LabelEnd, sender, id, end.Root, end.Files, end.Signature)
+	} else {
+		c.call(take)
+	}
 }
 
 func parseBulk(p []byte, from wire.ID) (message any, sender, transfer wire.ID, err error) {
@@ -529,8 +533,23 @@ func parseBulk(p []byte, from wire.ID) (message any, sender, transfer wire.ID, e
 	}
 }
 
-func (c *connection) verifies(label seal.Label, sender, transfer wire.ID, root wire.Hash, files wire.Bitmap, signature []byte) bool {
-	return c.worker.PeerKeys().Verify(label, wire.AppendDelivery(nil, sender, transfer, root, files), signature) == nil
+// callVerified is call for a signed message. The signature is verified only if the message is awaited: that takes the browser
+// milliseconds, and a member can send such messages without end. Any other is taken at once, and ignored or a violation whatever
+// its signature: between the look and that nothing may come that makes it an awaited one.
+func (c *connection) callVerified(awaited func() bool, take func(), label seal.Label, sender, transfer wire.ID, root wire.Hash, files wire.Bitmap, signature []byte) {
+	verify := false
+	c.call(func() {
+		if verify = awaited(); !verify {
+			take()
+		}
+	})
+	switch {
+	case !verify:
+	case c.worker.PeerKeys().Verify(label, wire.AppendDelivery(nil, sender, transfer, root, files), signature) == nil:
+		c.call(take)
+	default:
+		c.violation()
+	}
 }
 
 // violation ends the link for what came over it: nothing that comes after it counts.

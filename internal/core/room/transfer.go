@@ -382,6 +382,18 @@ func (r *Room) controlMessage(m *member, message wire.ControlMessage) {
 	}
 }
 
+// awaitsReceipt reports whether a member's receipt counts, if its signature is right.
+func (r *Room) awaitsReceipt(m *member, receipt wire.Receipt) bool {
+	o := r.sent(transfer.KeyOf(receipt, r.self, m.id))
+	return o != nil && o.machine.Awaits(m.id, receipt)
+}
+
+// awaitsEnd reports whether an End of a member's transfer counts, if its signature is right.
+func (r *Room) awaitsEnd(m *member, id wire.ID) bool {
+	in := r.incoming[transfer.Key{Sender: m.id, Transfer: id}]
+	return in != nil && in.machine.Awaits()
+}
+
 // sent is the outgoing transfer that a recipient's message is about: a retry has an id of its own.
 func (r *Room) sent(key transfer.Key) *outgoing {
 	if o := r.outgoing[key]; o != nil {
