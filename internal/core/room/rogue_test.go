@@ -520,6 +520,25 @@ func TestRogueOffers(t *testing.T) {
 	ann.cut(mark, g)
 }
 
+// TestUnansweredOffers: an offer beyond what may wait for an answer ends at once, and not in the name of somebody who was never asked.
+func TestUnansweredOffers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	all := w.group("Ann", "Bob")
+	ann, bob := all[0], all[1]
+	for range 8 {
+		id := ann.send(outFile("a", content(1, 1)))
+		wait(bob, "an offer", func(e room.OfferReceived) bool { return e.Offer.ID == id.Transfer.String() })
+	}
+	id := ann.send(outFile("a", content(1, 1)))
+	if e := entry(t, ann.finished(id), bob); e.State != room.DeliveryFailed || e.Code != fault.TooLarge {
+		t.Errorf("ledger: %+v", e)
+	}
+	if n := len(bob.room.Offers()); n != 8 {
+		t.Errorf("Bob is asked about %d offers", n)
+	}
+}
+
 // TestRogueNames: whatever a stranger calls its files and transfers, they lie under names of our own.
 func TestRogueNames(t *testing.T) {
 	t.Parallel()

@@ -339,14 +339,16 @@ func (r *Room) linkUp(m *member) {
 func (r *Room) linkDown(m *member, final bool, code fault.Code) {
 	down := transfer.LinkDown{Peer: m.id, Final: final, Code: code}
 	for _, o := range r.outgoing {
-		if o.machine.Serves(m.id) {
+		if o.machine.Serves(m.id) && m.name != "" { // a link may end before it has told a name
 			o.names[m.id] = m.name
 		}
 		r.stepOutgoing(o, down)
 	}
 	for k, in := range r.incoming {
 		if k.Sender == m.id {
-			in.name = m.name
+			if m.name != "" {
+				in.name = m.name
+			}
 			r.stepIncoming(in, down)
 		}
 	}
@@ -425,7 +427,8 @@ func (r *Room) offered(m *member, key transfer.Key, offer wire.TransferOffer) {
 		}
 	}
 	if waiting >= maxOffersPerMember || manifests > maxManifests || files > wire.MaxFiles {
-		m.link.SendControl(wire.Decline{Transfer: offer.Transfer, Reason: "too many offers at once"})
+		// Not a Decline: nobody has been asked.
+		m.link.SendControl(wire.Cancel{Sender: m.id, Transfer: offer.Transfer, Code: wire.FailureTooLarge})
 		return
 	}
 	r.makeRoom()
