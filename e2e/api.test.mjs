@@ -340,10 +340,10 @@ test("each save waits its turn, however many they are and whatever the clock say
     return { pauses, began };
   });
   assert.equal(began, 601);
-  assert.equal(pauses.length, 600);
+  assert.ok(pauses.length >= 599, `${pauses.length} waited`); // the first may be late enough not to
   assert.ok(pauses[0] <= 120, `the first of them waits ${pauses[0]} ms`);
   const took = 2000; // the calls themselves, at most
-  for (const [i, pause] of pauses.entries()) assert.ok(pause > 120 * (i + 1) - 120 - took, `turn ${i} is after ${pause} ms`);
+  for (const [i, pause] of pauses.entries()) assert.ok(pause > 120 * i - took, `turn ${i} is after ${pause} ms`);
 });
 
 test("a retry ends, whoever it is for", { timeout: 120_000 }, async (t) => {
