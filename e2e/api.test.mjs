@@ -260,6 +260,24 @@ test("decline, cancel, signal, arguments, events, close", { timeout: 240_000 }, 
   });
 });
 
+test("whoever was not let in comes again as the same newcomer", { timeout: 120_000 }, async (t) => {
+  const server = await startServer(t, { args: ["-max-members", "2"] });
+  const { browser } = await startBrowser(t);
+  const [owner, guest] = [await startMember(browser, server.url), await startMember(browser, server.url)];
+  const link = await create(owner);
+  await owner.evaluate(() => me.room.lock());
+  // Its connection lingers, as on a network that has gone: the server keeps the place for it.
+  await guest.evaluate(() => {
+    WebSocket.prototype.close = function () {
+      this.dispatchEvent(new CloseEvent("close"));
+    };
+  });
+  assert.equal(await guest.evaluate((to) => me.code(me.tallow.joinRoom(to)), link), "room-locked");
+  await owner.evaluate(() => me.room.lock(false));
+  await join(guest, link);
+  await guest.evaluate(() => me.meets(1, 60_000));
+});
+
 test("a file that fails costs only itself, and is told", { timeout: 120_000 }, async (t) => {
   const { owner, members } = await roomOf(t, 2);
   const folder = tempDir(t);

@@ -88,7 +88,12 @@ export class Person {
 
   /** Waits until that many others are connected. @param {number} n */
   async meets(n) {
-    await until(`${n} connected`, async () => ((await this.text()).match(/Connected · /g) ?? []).length === n, 60_000);
+    let text = "";
+    try {
+      await until(`${n} connected`, async () => ((text = await this.text()).match(/Connected · /g) ?? []).length === n, 60_000);
+    } catch (error) {
+      throw new Error(`${error instanceof Error ? error.message : error}; the page says:\n${text}\nerrors: ${this.errors.join("; ")}`);
+    }
   }
 
   /** @param {...string} files */

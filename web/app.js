@@ -40,8 +40,8 @@ let room;
 let drawnName;
 /** The link that this page is to enter, until it has: the tab's storage may not have it, or have it no more. */
 let wanted = handedOver() ?? tab.get(LINK);
-/** The latest attempt to enter; an older one that ends is ignored. */
-let attempt = 0;
+/** Ends the latest attempt to enter. */
+let attempt = new AbortController();
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let again;
 
@@ -51,7 +51,9 @@ connectControls();
 enter();
 
 async function enter() {
-  const mine = ++attempt;
+  attempt.abort();
+  attempt = new AbortController();
+  const { signal } = attempt;
   clearTimeout(again);
   try {
     modules ??= loadModules();
@@ -62,23 +64,23 @@ async function enter() {
       showProgram(tallow);
     }
     const link = wanted ?? (await linkOfReload(tallow));
-    if (mine !== attempt) return;
-    const options = { name: ownName(), relayOnly: person.get(RELAY_ONLY) === "yes" };
+    const options = { name: ownName(), relayOnly: person.get(RELAY_ONLY) === "yes", signal };
     const entered = link
-      ? await tallow.joinRoom(link, { ...options, onpending: () => mine === attempt && banner("pending", "Waiting to be let in: the person who made this room is being asked.") })
+      ? await tallow.joinRoom(link, { ...options, onpending: () => banner("pending", "Waiting to be let in: the person who made this room is being asked.") })
       : await tallow.createRoom({ ...options, admission: person.get(APPROVAL) === "yes" ? "approval" : "auto" });
-    if (mine !== attempt) {
+    const name = await hash(entered.link);
+    if (signal.aborted) {
       entered.leave();
       return;
     }
-    settle(link, await hash(entered.link));
+    settle(link, name);
     hideProblem();
     showRoom(entered);
     transfers.show(entered, tallow.features.memoryLimit);
   } catch (error) {
-    if (mine === attempt) showProblem(error);
+    if (!signal.aborted) showProblem(error);
   } finally {
-    if (mine === attempt) banner("pending", "");
+    if (!signal.aborted) banner("pending", "");
   }
 }
 
@@ -379,7 +381,7 @@ function openNewRoom() {
 
 /** Leaves the room, and enters another or a new one. @param {string | undefined} link */
 async function openRoom(link) {
-  attempt++;
+  attempt.abort();
   const old = room;
   tab.set(LINK, undefined);
   tab.set(ROOM, undefined);

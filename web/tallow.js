@@ -51,7 +51,7 @@ export async function load(options = {}) {
     throw new TallowError(globalThis.isSecureContext === false ? "insecure-origin" : "unsupported-browser");
   }
   /** @type {any} */
-  const state = { rooms: new Map(), lastRoom: 0, closing: undefined };
+  const state = { rooms: new Map(), newcomers: new Map(), lastRoom: 0, closing: undefined };
   state.core = await boot(
     { wasmURL, workerURL },
     (event) => state.rooms.get(event.room)?.[own].apply(event),
@@ -133,6 +133,11 @@ export class Tallow {
 }
 snapshot(Tallow, ["version", "wasmSHA256", "features"]);
 
+/** What an identity comes from: 32 bytes, in hexadecimal. */
+function randomSeed() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(32)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 /**
  * What both ways into a room share.
  * @param {any} tallow
@@ -157,7 +162,10 @@ async function enter(tallow, link, options) {
   // Who we are in that room, if we were there before.
   const parsed = link === undefined ? undefined : await tallow.core.call("parseLink", { link });
   const known = parsed && remember ? await identity.recall(parsed.room) : undefined;
-  const { seed, members, removed, locked = false } = known?.identity ?? {};
+  // Whoever was not let in comes again as the same newcomer: the server may still keep a place for it.
+  const seed = known?.identity.seed ?? tallow.newcomers.get(parsed?.room) ?? randomSeed();
+  tallow.newcomers.delete(parsed?.room);
+  const { members, removed, locked = false } = known?.identity ?? {};
   const admission = how ?? known?.identity.admission ?? "auto";
   const maxRecipients = most ?? known?.identity.maxRecipients ?? 10;
   let held = known?.held;
@@ -196,7 +204,8 @@ async function enter(tallow, link, options) {
     tallow.rooms.delete(number);
     tallow.core.call("leave", { room: number }).catch(() => {});
     if (error instanceof TallowError && (error.code === "removed" || error.code === "join-denied")) await held?.forget();
-    else held?.release();
+    else if (held) held.release();
+    else if (parsed) tallow.newcomers.set(parsed.room, seed);
     throw error;
   }
 }
