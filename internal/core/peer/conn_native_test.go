@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -102,6 +103,18 @@ func expectRefused(t *testing.T, c *conn) {
 		}
 	case <-time.After(30 * time.Second):
 		t.Fatal("not closed")
+	}
+}
+
+// TestLatePath: a path that opens long after the first checks is found all the same.
+func TestLatePath(t *testing.T) {
+	l := labs(t)[0]
+	const enough = 48 // three times what pion sends by itself, from both ends
+	var dropped atomic.Int32
+	l.router.AddChunkFilter(func(vnet.Chunk) bool { return dropped.Add(1) > enough })
+	connect(t, l)
+	if n := dropped.Load(); n <= enough {
+		t.Errorf("connected after %d packets", n)
 	}
 }
 
