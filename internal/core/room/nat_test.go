@@ -149,7 +149,9 @@ func (w *world) lan(at place) *vnet.Router {
 		w.t.Fatal(err)
 	}
 	if at.nat == firewall {
-		router.AddChunkFilter(func(c vnet.Chunk) bool { return host(c.SourceAddr()) == w.relay || host(c.DestinationAddr()) == w.relay })
+		router.AddChunkFilter(func(c vnet.Chunk) bool {
+			return host(c.SourceAddr()) == w.relay || host(c.DestinationAddr()) == w.relay
+		})
 	}
 	if err := w.router.AddRouter(router); err != nil {
 		w.t.Fatal(err)
