@@ -61,8 +61,11 @@ async function timed(fn) {
 /** Whether that measured the processors. */
 const isVoid = ({ load }) => load > 0.8;
 
+/** In Mbit/s. */
+const rate = (bytes, seconds) => (bytes * 8) / 1e6 / seconds;
+
 const report = (what, { seconds, load }, bytes) => {
-  const text = `${what.padEnd(28)} ${seconds.toFixed(1).padStart(6)} s ${((bytes * 8) / 1e6 / seconds).toFixed(2).padStart(7)} Mbit/s  processors ${(load * 100).toFixed(0)} %`;
+  const text = `${what.padEnd(28)} ${seconds.toFixed(1).padStart(6)} s ${rate(bytes, seconds).toFixed(2).padStart(7)} Mbit/s  processors ${(load * 100).toFixed(0)} %`;
   console.log(text + (isVoid({ load }) ? "  VOID" : ""));
 };
 
@@ -253,13 +256,15 @@ async function measureUplink({ network, sender, members }, sizes) {
   for (let round = 0; round < rounds; round++) {
     const before = await host.sent();
     const one = await timed(() => runTallow(sender, members.slice(0, 1)));
-    note("wire_share", (((await host.sent()) - before) * 8) / 1e6 / one.seconds / uplink, one);
+    const wire = (await host.sent()) - before;
     report(`uplink ${uplink}: tallow to 1`, one, size);
+    report("  the same on the wire", one, wire);
+    note("wire_share", rate(wire, one.seconds) / uplink, one);
     const bare = await timed(() => runBare(sender, members.slice(0, 1)));
     report(`uplink ${uplink}: bare to 1`, bare, size);
     if (only.includes("line")) {
-      note("line_share", (size * 8) / 1e6 / one.seconds / uplink, one);
-      note("line_share_bare", (size * 8) / 1e6 / bare.seconds / uplink, bare);
+      note("line_share", rate(size, one.seconds) / uplink, one);
+      note("line_share_bare", rate(size, bare.seconds) / uplink, bare);
     }
     for (const n of sizes) {
       const all = await timed(() => runTallow(sender, members.slice(0, n)));
