@@ -19,6 +19,7 @@
 
 import fs from "node:fs";
 import os from "node:os";
+import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { hide } from "../../e2e/harness.mjs";
 import { prepare } from "../../e2e/member.mjs";
@@ -165,17 +166,17 @@ async function runTallow(sender, to) {
 /** @param {import("puppeteer-core").Page} sender @param {Member[]} to */
 async function runBare(sender, to) {
   await Promise.all(to.map(({ page }) => page.evaluate((n) => bare.expect(n), size)));
-  const finished = Promise.all(to.map(({ page }) => page.evaluate(() => bare.finished)));
-  await sender.evaluate((ids, n) => bare.send(ids, n), to.map(({ id }) => id), size);
+  let over = false;
+  const finished = Promise.all(to.map(({ page }) => page.evaluate(() => bare.finished))).then(() => (over = true));
+  const sent = sender.evaluate((ids, n) => bare.send(ids, n), to.map(({ id }) => id), size);
   let fair;
-  for (let over = false; !over; ) {
+  while (!over) {
     const bytes = await Promise.all(to.map(({ page }) => page.evaluate(() => bare.received)));
     if (!fair && bytes.reduce((a, b) => a + b, 0) >= (size * to.length) / 2) fair = jain(bytes);
-    over = bytes.every((n) => n >= size);
-    if (!over) await new Promise((resolve) => setTimeout(resolve, 100));
+    await Promise.race([finished, delay(100)]);
   }
-  await finished;
-  return fair;
+  await sent;
+  return fair ?? NaN;
 }
 
 /** @typedef {{ page: import("puppeteer-core").Page, id: string, host: any }} Member */
