@@ -37,6 +37,9 @@ func NewConnWith(cfg ConnConfig, settings webrtc.SettingEngine) (Conn, error) {
 	// Left to itself, pion gives a path up after eight checks in a second and a half without an answer, and for good. A path opens only
 	// when the other side sends too, which a lost envelope or a slow network delays by more than that.
 	settings.SetICEMaxBindingRequests(uint16(attemptTimeout / checkEvery))
+	// A flight of the DTLS handshake is sent again after this time, then twice that, and so on. From pion's second on, five lost in a row
+	// outlast an attempt, which a few per cent of loss suffice for: a flight has several packets, and so has the answer.
+	settings.SetDTLSRetransmissionInterval(200 * time.Millisecond)
 	api := webrtc.NewAPI(webrtc.WithSettingEngine(settings),
 		webrtc.WithMediaEngine(&webrtc.MediaEngine{}), webrtc.WithInterceptorRegistry(&interceptor.Registry{}))
 	pc, err := api.NewPeerConnection(configuration(cfg.ICE, cfg.RelayOnly))

@@ -15,6 +15,8 @@ import (
 	"github.com/pion/transport/v5/vnet"
 	"github.com/pion/webrtc/v4"
 	"go.uber.org/goleak"
+
+	"tallow/internal/core/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -115,6 +117,31 @@ func TestLatePath(t *testing.T) {
 	connect(t, l)
 	if n := dropped.Load(); n <= enough {
 		t.Errorf("connected after %d packets", n)
+	}
+}
+
+// TestLostFlights: five flights of the DTLS handshake that are lost in a row do not cost the attempt.
+func TestLostFlights(t *testing.T) {
+	l := labs(t)[0]
+	var lost atomic.Int32
+	l.router.AddChunkFilter(func(c vnet.Chunk) bool {
+		isDTLS := len(c.UserData()) > 0 && c.UserData()[0] >= 20 && c.UserData()[0] <= 63 // RFC 7983
+		return !isDTLS || lost.Add(1) > 5
+	})
+	a, b := newEnd(t, l), newEnd(t, l)
+	carry(t, a, b)
+	carry(t, b, a)
+	negotiate(t, a, b, false)
+	attempt := time.After(attemptTimeout)
+	for _, e := range []*end{a, b} {
+		select {
+		case <-e.Channel(wire.Control).Opened():
+		case <-attempt:
+			t.Fatalf("not open after %d lost", lost.Load())
+		}
+	}
+	if n := lost.Load(); n <= 5 {
+		t.Errorf("%d packets of DTLS", n)
 	}
 }
 
