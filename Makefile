@@ -96,7 +96,8 @@ e2e/node_modules/.package-lock.json: e2e/package-lock.json
 
 # Long forms: every bit of the handshake, big files. Hours are not needed, but minutes are.
 soak: deps $(SERVER) $(EVIL)
-	TALLOW_SOAK=1 $(GO) test -timeout 60m ./internal/... ./server/...
+	TALLOW_SOAK=1 $(GO) test -timeout 60m -skip '^TestAttempts$$' ./internal/... ./server/...
+	TALLOW_SOAK=1 $(GO) test -timeout 30m -run '^TestAttempts$$' -v ./internal/core/room
 	cd e2e && node --test --test-concurrency=1 --test-reporter=spec --test-timeout=3600000 $(filter-out reconnect.soak.mjs,$(notdir $(sort $(wildcard e2e/*.soak.mjs))))
 	cd e2e && $(AS_ROOT) node --test --test-reporter=spec --test-timeout=3600000 reconnect.soak.mjs
 

@@ -97,6 +97,25 @@ export async function startBrowser(t, { args = [], kind = "chromium", executable
   return { browser, downloads, profile };
 }
 
+/**
+ * Puts another tab in front of a page of a throttled browser. Resolves when the page is hidden and its timers are seen to be slowed down.
+ * @param {import("puppeteer-core").Page} page
+ */
+export async function hide(page) {
+  const browser = page.browser();
+  const cover = (await browser.pages()).find((other) => other !== page) ?? (await browser.newPage());
+  await cover.bringToFront();
+  await page.evaluate(async () => {
+    const end = performance.now() + 60_000;
+    for (let slow = false; !slow || document.visibilityState !== "hidden"; ) {
+      const start = performance.now();
+      for (let i = 0; i < 3; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+      slow = performance.now() - start > 1500;
+      if (start > end) throw new Error(`${document.visibilityState}, and timers are not slowed down`);
+    }
+  });
+}
+
 /** @param {string} downloads @param {string[]} args @returns {import("puppeteer-core").LaunchOptions} */
 const chromiumOptions = (downloads, args) => ({
   executablePath: chromium,

@@ -1,34 +1,40 @@
 // One to a group, over links with a rate: every browser has a network namespace of its own, so that the network and not the
 // processor is what they share. Needs root.
 //
-//	node bench/group/bench.mjs [--mb 4] [--uplink 8] [--downlink 4] [--only line,group,total,hidden]
+//	node bench/group/bench.mjs [--only line,group,total,hidden] [--rounds 3] [--mb 4] [--uplink 8] [--downlink 4]
 //
 // Measured against a bare RTCDataChannel from the same browsers over the same links, one peer connection per recipient, 64 KiB
-// ArrayBuffers with at most 4 MiB queued each:
+// ArrayBuffers with at most 4 MiB queued each. Ours and bare take turns; a figure is the median of its rounds:
 //
 //	line_share     one recipient, the sender's uplink capped: bytes of the file per second, as a share of the link's rate
 //	group_ratio_N  the same uplink, N recipients: the time until all have the file, relative to one recipient
 //	jain_10        there, how evenly ten share it: Jain's index over the bytes that each has when half of all has arrived
 //	total_ratio_N  each recipient's downlink capped: all bytes per second, ours over bare
-//	hidden_ratio   both pages hidden, without the driver's switches against throttling: the rate, relative to the foreground
+//	hidden_ratio   the same uplink, one recipient, both pages hidden, without the driver's switches against throttling and with timers
+//	               seen to be slowed down: the rate, relative to the foreground
 //
-// A reading is void when the processors were busy for more than 80 % of the time, and so is every figure that rests on it. The file is a Blob in
-// the sender's memory.
+// The line before the last has the figures of the bare loop, and wire_share: of the link's rate, what our packets with every header take.
+// A round is void when the processors were busy for more than 80 % of the time, and a figure of which no other round is left. The file is a
+// Blob in the sender's memory.
 
 import fs from "node:fs";
 import os from "node:os";
+import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
+import { hide } from "../../e2e/harness.mjs";
 import { prepare } from "../../e2e/member.mjs";
 import { Network } from "../../e2e/netns.mjs";
 
 const { values } = parseArgs({
   options: {
+    only: { type: "string", default: "line,group,total,hidden" },
+    rounds: { type: "string", default: "3" },
     mb: { type: "string", default: "4" },
     uplink: { type: "string", default: "8" },
     downlink: { type: "string", default: "4" },
-    only: { type: "string", default: "line,group,total,hidden" },
   },
 });
+const rounds = Number(values.rounds);
 const size = Number(values.mb) * 1e6;
 const uplink = Number(values.uplink);
 const downlink = Number(values.downlink);
@@ -56,9 +62,12 @@ async function timed(fn) {
 /** Whether that measured the processors. */
 const isVoid = ({ load }) => load > 0.8;
 
+/** In Mbit/s. */
+const rate = (bytes, seconds) => (bytes * 8) / 1e6 / seconds;
+
 const report = (what, { seconds, load }, bytes) => {
-  const line = `${what.padEnd(28)} ${seconds.toFixed(1).padStart(6)} s ${((bytes * 8) / 1e6 / seconds).toFixed(2).padStart(7)} Mbit/s  processors ${(load * 100).toFixed(0)} %`;
-  console.log(line + (isVoid({ load }) ? "  VOID" : ""));
+  const text = `${what.padEnd(28)} ${seconds.toFixed(1).padStart(6)} s ${rate(bytes, seconds).toFixed(2).padStart(7)} Mbit/s  processors ${(load * 100).toFixed(0)} %`;
+  console.log(text + (isVoid({ load }) ? "  VOID" : ""));
 };
 
 /** Runs in the page: everything that a bare loop needs. */
@@ -128,7 +137,8 @@ const jain = (list) => list.reduce((a, b) => a + b, 0) ** 2 / (list.length * lis
 async function runTallow(sender, to) {
   const received = to.map(({ page }) =>
     page.evaluate(async () => {
-      const offer = await me.offer();
+      // No poll: a hidden page's would be late.
+      const offer = me.room.offers[0] ?? (await new Promise((resolve) => me.room.addEventListener("offer", (e) => resolve(e.detail), { once: true })));
       const { files } = await offer.accept().finished;
       return (await files[0].file()).size;
     }),
@@ -156,17 +166,17 @@ async function runTallow(sender, to) {
 /** @param {import("puppeteer-core").Page} sender @param {Member[]} to */
 async function runBare(sender, to) {
   await Promise.all(to.map(({ page }) => page.evaluate((n) => bare.expect(n), size)));
-  const finished = Promise.all(to.map(({ page }) => page.evaluate(() => bare.finished)));
-  await sender.evaluate((ids, n) => bare.send(ids, n), to.map(({ id }) => id), size);
+  let over = false;
+  const finished = Promise.all(to.map(({ page }) => page.evaluate(() => bare.finished))).then(() => (over = true));
+  const sent = sender.evaluate((ids, n) => bare.send(ids, n), to.map(({ id }) => id), size);
   let fair;
-  for (let over = false; !over; ) {
+  while (!over) {
     const bytes = await Promise.all(to.map(({ page }) => page.evaluate(() => bare.received)));
     if (!fair && bytes.reduce((a, b) => a + b, 0) >= (size * to.length) / 2) fair = jain(bytes);
-    over = bytes.every((n) => n >= size);
-    if (!over) await new Promise((resolve) => setTimeout(resolve, 100));
+    await Promise.race([finished, delay(100)]);
   }
-  await finished;
-  return fair;
+  await sent;
+  return fair ?? NaN;
 }
 
 /** @typedef {{ page: import("puppeteer-core").Page, id: string, host: any }} Member */
@@ -221,70 +231,107 @@ async function gather(n, throttled = false) {
   };
 }
 
-const results = {};
+/** A figure's readings, void ones left out. @type {Map<string, number[]>} */
+const figures = new Map();
 /** @param {string} name @param {number} value @param {...{ load: number }} readings that it rests on */
-const note = (name, value, ...readings) => (results[name] = readings.some(isVoid) ? "void" : value.toFixed(3));
+function note(name, value, ...readings) {
+  if (!figures.has(name)) figures.set(name, []);
+  if (!readings.some(isVoid)) figures.get(name)?.push(value);
+}
 
-try {
-  console.log(`${os.cpus().length} processors; ${size / 1e6} MB to each recipient`);
-  if (only.includes("line") || only.includes("group")) {
-    const group = await gather(only.includes("group") ? 10 : 1);
-    const { network, sender, members } = group;
-    await runTallow(sender, members.slice(0, 1)); // warms up
-    await network.hosts[0].cap({ up: uplink });
+const median = (list) => [...list].sort((x, y) => x - y)[Math.floor(list.length / 2)];
+
+/** @param {string[]} names */
+const line = (names) =>
+  names
+    .filter((name) => figures.has(name))
+    .map((name) => `${name}=${figures.get(name)?.length ? median(figures.get(name)).toFixed(3) : "void"}`)
+    .join(" ");
+
+/**
+ * The sender's uplink is capped. @param {Awaited<ReturnType<typeof gather>>} group @param {number[]} sizes of the groups besides one
+ */
+async function measureUplink({ network, sender, members }, sizes) {
+  const [host] = network.hosts;
+  await host.cap({ up: uplink });
+  for (let round = 0; round < rounds; round++) {
+    const before = await host.sent();
     const one = await timed(() => runTallow(sender, members.slice(0, 1)));
+    const wire = (await host.sent()) - before;
     report(`uplink ${uplink}: tallow to 1`, one, size);
+    report("  the same on the wire", one, wire);
+    note("wire_share", rate(wire, one.seconds) / uplink, one);
     const bare = await timed(() => runBare(sender, members.slice(0, 1)));
     report(`uplink ${uplink}: bare to 1`, bare, size);
-    note("line_share", (size * 8) / 1e6 / one.seconds / uplink, one);
-    note("line_share_bare", (size * 8) / 1e6 / bare.seconds / uplink, bare);
-    if (only.includes("group")) {
-      for (const n of [3, 10]) {
-        const all = await timed(() => runTallow(sender, members.slice(0, n)));
-        report(`uplink ${uplink}: tallow to ${n}`, all, size * n);
-        note(`group_ratio_${n}`, all.seconds / one.seconds, all, one);
-        if (n === 10) {
-          note("jain_10", all.result, all);
-          const raw = await timed(() => runBare(sender, members));
-          report(`uplink ${uplink}: bare to ${n}`, raw, size * n);
-          note("jain_10_bare", raw.result, raw);
-        }
-      }
+    if (only.includes("line")) {
+      note("line_share", rate(size, one.seconds) / uplink, one);
+      note("line_share_bare", rate(size, bare.seconds) / uplink, bare);
     }
-    await group.end();
+    for (const n of sizes) {
+      const all = await timed(() => runTallow(sender, members.slice(0, n)));
+      report(`uplink ${uplink}: tallow to ${n}`, all, size * n);
+      note(`group_ratio_${n}`, all.seconds / one.seconds, all, one);
+      if (n < 10) continue;
+      note("jain_10", all.result, all);
+      const raw = await timed(() => runBare(sender, members));
+      report(`uplink ${uplink}: bare to ${n}`, raw, size * n);
+      note("jain_10_bare", raw.result, raw);
+    }
   }
-  if (only.includes("total")) {
-    const group = await gather(10);
-    const { sender, members } = group;
-    for (const { host } of members) await host.cap({ down: downlink });
+  await host.cap({});
+}
+
+/** The recipients' downlinks are capped. @param {Awaited<ReturnType<typeof gather>>} group */
+async function measureTotal({ sender, members }) {
+  for (const { host } of members) await host.cap({ down: downlink });
+  for (let round = 0; round < rounds; round++) {
     for (const n of [2, 5, 10]) {
       const ours = await timed(() => runTallow(sender, members.slice(0, n)));
       report(`downlinks ${downlink}: tallow to ${n}`, ours, size * n);
-      const raw = await timed(() => runBare(sender, members.slice(0, n)));
-      report(`downlinks ${downlink}: bare to ${n}`, raw, size * n);
-      note(`total_ratio_${n}`, raw.seconds / ours.seconds, raw, ours);
+      const bare = await timed(() => runBare(sender, members.slice(0, n)));
+      report(`downlinks ${downlink}: bare to ${n}`, bare, size * n);
+      note(`total_ratio_${n}`, bare.seconds / ours.seconds, bare, ours);
     }
+  }
+  for (const { host } of members) await host.cap({});
+}
+
+/** @param {Awaited<ReturnType<typeof gather>>} group */
+async function measureHidden({ network, sender, members }) {
+  const pages = [sender, members[0].page];
+  await network.hosts[0].cap({ up: uplink });
+  for (let round = 0; round < rounds; round++) {
+    for (const page of pages) {
+      await page.bringToFront();
+      await page.waitForFunction(() => document.visibilityState === "visible");
+    }
+    const seen = await timed(() => runTallow(sender, members));
+    report("both in front", seen, size);
+    for (const page of pages) await hide(page);
+    const hidden = await timed(() => runTallow(sender, members));
+    report("both hidden", hidden, size);
+    note("hidden_ratio", seen.seconds / hidden.seconds, seen, hidden);
+  }
+}
+
+try {
+  console.log(`${os.cpus().length} processors; ${size / 1e6} MB to each recipient`);
+  const grouped = only.includes("group");
+  if (grouped || only.includes("line") || only.includes("total")) {
+    const group = await gather(grouped || only.includes("total") ? 10 : 1);
+    await runTallow(group.sender, group.members); // warms up
+    if (grouped || only.includes("line")) await measureUplink(group, grouped ? [3, 10] : []);
+    if (only.includes("total")) await measureTotal(group);
     await group.end();
   }
   if (only.includes("hidden")) {
     const group = await gather(1, true);
-    const { network, sender, members } = group;
-    await network.hosts[0].cap({ up: uplink });
-    const seen = await timed(() => runTallow(sender, members));
-    report("both in front", seen, size);
-    for (const page of [sender, members[0].page]) {
-      const other = await page.browser().newPage();
-      await other.bringToFront();
-      const state = await page.evaluate(() => document.visibilityState);
-      if (state !== "hidden") throw new Error(`the page is ${state}`);
-    }
-    const hidden = await timed(() => runTallow(sender, members));
-    report("both hidden", hidden, size);
-    note("hidden_ratio", seen.seconds / hidden.seconds, seen, hidden);
+    await runTallow(group.sender, group.members);
+    await measureHidden(group);
     await group.end();
   }
-  const order = ["line_share", "group_ratio_3", "group_ratio_10", "total_ratio_2", "total_ratio_5", "total_ratio_10", "jain_10", "hidden_ratio", "line_share_bare", "jain_10_bare"];
-  console.log(order.filter((name) => name in results).map((name) => `${name}=${results[name]}`).join(" "));
+  console.log(line(["total_ratio_2", "total_ratio_5", "line_share_bare", "wire_share", "jain_10_bare"]));
+  console.log(line(["line_share", "group_ratio_3", "group_ratio_10", "total_ratio_10", "jain_10", "hidden_ratio"]));
 } finally {
   for (const fn of cleanups.reverse()) await fn();
 }

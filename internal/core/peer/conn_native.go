@@ -16,6 +16,9 @@ import (
 
 var _ Conn = (*conn)(nil)
 
+// checkEvery is how often pion checks each path that has not answered.
+const checkEvery = 200 * time.Millisecond
+
 // platform is what a native connection has besides.
 type platform struct {
 	loops *loops
@@ -31,6 +34,12 @@ func NewConn(cfg ConnConfig) (Conn, error) { return NewConnWith(cfg, webrtc.Sett
 // NewConnWith makes a connection over what the settings say, such as the virtual network of a test.
 func NewConnWith(cfg ConnConfig, settings webrtc.SettingEngine) (Conn, error) {
 	settings.DetachDataChannels()
+	// Left to itself, pion gives a path up after eight checks in a second and a half without an answer, and for good. A path opens only
+	// when the other side sends too, which a lost envelope or a slow network delays by more than that.
+	settings.SetICEMaxBindingRequests(uint16(attemptTimeout / checkEvery))
+	// A flight of the DTLS handshake is sent again after this time, then twice that, and so on. From pion's second on, five lost in a row
+	// outlast an attempt, which a few per cent of loss suffice for: a flight has several packets, and so has the answer.
+	settings.SetDTLSRetransmissionInterval(200 * time.Millisecond)
 	api := webrtc.NewAPI(webrtc.WithSettingEngine(settings),
 		webrtc.WithMediaEngine(&webrtc.MediaEngine{}), webrtc.WithInterceptorRegistry(&interceptor.Registry{}))
 	pc, err := api.NewPeerConnection(configuration(cfg.ICE, cfg.RelayOnly))

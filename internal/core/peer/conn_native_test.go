@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +15,8 @@ import (
 	"github.com/pion/transport/v5/vnet"
 	"github.com/pion/webrtc/v4"
 	"go.uber.org/goleak"
+
+	"tallow/internal/core/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -102,6 +105,43 @@ func expectRefused(t *testing.T, c *conn) {
 		}
 	case <-time.After(30 * time.Second):
 		t.Fatal("not closed")
+	}
+}
+
+// TestLatePath: a path that opens long after the first checks is found all the same.
+func TestLatePath(t *testing.T) {
+	l := labs(t)[0]
+	const enough = 48 // three times what pion sends by itself, from both ends
+	var dropped atomic.Int32
+	l.router.AddChunkFilter(func(vnet.Chunk) bool { return dropped.Add(1) > enough })
+	connect(t, l)
+	if n := dropped.Load(); n <= enough {
+		t.Errorf("connected after %d packets", n)
+	}
+}
+
+// TestLostFlights: five flights of the DTLS handshake that are lost in a row do not cost the attempt.
+func TestLostFlights(t *testing.T) {
+	l := labs(t)[0]
+	var lost atomic.Int32
+	l.router.AddChunkFilter(func(c vnet.Chunk) bool {
+		isDTLS := len(c.UserData()) > 0 && c.UserData()[0] >= 20 && c.UserData()[0] <= 63 // RFC 7983
+		return !isDTLS || lost.Add(1) > 5
+	})
+	a, b := newEnd(t, l), newEnd(t, l)
+	carry(t, a, b)
+	carry(t, b, a)
+	negotiate(t, a, b, false)
+	attempt := time.After(attemptTimeout)
+	for _, e := range []*end{a, b} {
+		select {
+		case <-e.Channel(wire.Control).Opened():
+		case <-attempt:
+			t.Fatalf("not open after %d lost", lost.Load())
+		}
+	}
+	if n := lost.Load(); n <= 5 {
+		t.Errorf("%d packets of DTLS", n)
 	}
 }
 

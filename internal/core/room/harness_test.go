@@ -56,9 +56,13 @@ type world struct {
 	url    string
 	limit  int // members of a room
 	router *vnet.Router
-	loss   int // percent
+	loss   int             // percent
+	sites  map[string]site // where the persons of these names are who are not on the router itself
+	lans   int             // networks behind NATs
+	relay  string          // address of the TURN server; "": there is none
 
 	mu   sync.Mutex
+	ice  wire.ICEServers  // that the hub offers
 	hub  *hub.Hub         // nil: away
 	real *httptest.Server // its
 	taps map[wire.ID]*tap
@@ -67,6 +71,14 @@ type world struct {
 	// fromHub and toHub change what passes between a member and the hub; they return the messages that go on. They are
 	// called with mu held.
 	fromHub, toHub func(member wire.ID, message []byte) [][]byte
+}
+
+// site is a network that somebody is on.
+type site struct {
+	router *vnet.Router
+	loss   int // percent of what arrives
+	seed   int64
+	change func(*webrtc.SettingEngine)
 }
 
 // tap is a member's connection to the hub.
@@ -83,7 +95,8 @@ func newWorld(t *testing.T, maxMembers, loss int) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, limit: maxMembers, router: router, loss: loss, taps: map[wire.ID]*tap{}, out: map[wire.ID]bool{}, dead: map[string]bool{}}
+	w := &world{t: t, limit: maxMembers, router: router, loss: loss, sites: map[string]site{},
+		taps: map[wire.ID]*tap{}, out: map[wire.ID]bool{}, dead: map[string]bool{}}
 	router.AddChunkFilter(func(c vnet.Chunk) bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -111,10 +124,14 @@ func host(a net.Addr) string {
 // startHub starts a hub that knows nothing of the one before.
 func (w *world) startHub() {
 	w.t.Helper()
-	h, err := hub.New(w.t.Context(), hub.Config{MaxMembers: w.limit, MaxRooms: 10, Gate: limit.New(limit.Limits{Total: 1000, PerAddress: 1000}),
+	h, err := hub.New(w.t.Context(), hub.Config{MaxMembers: w.limit, MaxRooms: 100, Gate: limit.New(limit.Limits{Total: 1000, PerAddress: 1000}),
 		ClientAddr: func(*http.Request) netip.Addr { return netip.MustParseAddr("127.0.0.1") },
-		ICEServers: func(wire.ID, wire.ID, time.Time) wire.ICEServers { return wire.ICEServers{} },
-		Log:        slog.New(slog.NewTextHandler(io.Discard, nil))})
+		ICEServers: func(wire.ID, wire.ID, time.Time) wire.ICEServers {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.ice
+		},
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -274,13 +291,17 @@ func (w *world) person(name string) (*person, room.Config) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	at, found := w.sites[name]
+	if !found {
+		at = site{router: w.router, loss: w.loss, seed: 1}
+	}
 	var nic vnet.NIC = network
-	if w.loss > 0 {
-		if nic, err = vnet.NewLossFilter(network, w.loss, vnet.WithLossSeed(1)); err != nil {
+	if at.loss > 0 {
+		if nic, err = vnet.NewLossFilter(network, at.loss, vnet.WithLossSeed(at.seed)); err != nil {
 			w.t.Fatal(err)
 		}
 	}
-	if err := w.router.AddNet(nic); err != nil {
+	if err := at.router.AddNet(nic); err != nil {
 		w.t.Fatal(err)
 	}
 	p := &person{t: w.t, name: name, storage: storage, dir: dir, network: network, changed: make(chan struct{})}
@@ -298,6 +319,9 @@ func (w *world) person(name string) (*person, room.Config) {
 			var settings webrtc.SettingEngine
 			settings.SetNet(network)
 			settings.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
+			if at.change != nil {
+				at.change(&settings)
+			}
 			conn, err := peer.NewConnWith(cfg, settings)
 			if err != nil {
 				return nil, err
