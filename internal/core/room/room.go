@@ -304,6 +304,7 @@ func (r *Room) loop() {
 		case <-ticker.C: // what has arrived comes first: it may be the sign of life that a tick misses
 		case <-r.stop:
 			r.box.run()
+			r.publishChanges()
 			return
 		}
 		r.box.run()
