@@ -87,7 +87,10 @@ await import("/wasm_exec.js");
 const go = new globalThis.Go();
 go.argv = config.argv;
 go.env = config.env;
-go.exit = (code) => void written.then(() => globalThis.tallowExit(code));
+go.exit = (code) => {
+  for (const timer of go._scheduledTimeouts.values()) clearTimeout(timer); // nobody is there to wake any more
+  void written.then(() => globalThis.tallowExit(code));
+};
 const { createHost } = await import("/host.js");
 const parts = [];
 for (const name of config.parts) {

@@ -3,6 +3,7 @@ package room
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"time"
 
 	"tallow/internal/core/fault"
@@ -120,6 +121,9 @@ func (r *Room) arrived(m *member, t wire.PayloadType, envelope []byte) {
 func (r *Room) take(m *member, envelopes [][]byte) (rest [][]byte, err error) {
 	for i, envelope := range envelopes {
 		session, _, t, body, err := r.open(m.id, m, envelope)
+		if errors.Is(err, errNoSession) && m.negotiation.Underway() {
+			return envelopes[i:], nil // the answer that makes the session may be on its way
+		}
 		if err != nil || !r.carries(t) {
 			return nil, fault.Newf(fault.HandshakeFailed, "room: a signaling value does not open: %w", err)
 		}

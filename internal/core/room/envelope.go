@@ -2,10 +2,14 @@ package room
 
 import (
 	"crypto/rand"
+	"errors"
 
 	"tallow/internal/core/seal"
 	"tallow/internal/core/wire"
 )
+
+// errNoSession: a pair's envelope, and no such pair's keys, or not yet.
+var errNoSession = errors.New("room: an envelope of no session")
 
 func newID() (id wire.ID) {
 	rand.Read(id[:])
@@ -54,7 +58,7 @@ func (r *Room) open(from wire.ID, m *member, envelope []byte) (session *seal.Ses
 		session = m.negotiation.Session(e.Session)
 		payload, err = session.OpenEnvelope(envelope)
 	} else {
-		err = seal.ErrEnvelope
+		err = errNoSession
 	}
 	if err == nil {
 		t, body, err = wire.ParsePayload(payload)
