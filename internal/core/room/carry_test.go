@@ -162,8 +162,16 @@ func TestCarriedRefused(t *testing.T) {
 	if p := a.room.Peers()[0]; p.State != room.PeerClosed {
 		t.Errorf("refused values have made it %s", p.State)
 	}
+	mark = a.mark()
 	if err := a.room.Signal(b.id(), hello, false); err != nil {
 		t.Errorf("the intact value: %v", err)
+	}
+	offer := a.made(&mark).Value
+	if err := b.room.Signal(a.id(), offer, false); err != nil {
+		t.Errorf("the offer: %v", err)
+	}
+	if err := b.room.Signal(a.id(), offer, false); fault.Of(err) != fault.HandshakeFailed {
+		t.Errorf("the same offer again: %v", err)
 	}
 	auto := w.group("Cleo", "Dan")
 	if err := auto[0].room.Signal(auto[1].id(), hello, false); fault.Of(err) != fault.InvalidArgument {
