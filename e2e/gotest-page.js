@@ -87,7 +87,10 @@ await import("/wasm_exec.js");
 const go = new globalThis.Go();
 go.argv = config.argv;
 go.env = config.env;
-go.exit = (code) => void written.then(() => globalThis.tallowExit(code));
+go.exit = (code) => {
+  for (const timer of go._scheduledTimeouts.values()) clearTimeout(timer); // nobody is there to wake any more
+  void written.then(() => globalThis.tallowExit(code));
+};
 const { createHost } = await import("/host.js");
 const parts = [];
 for (const name of config.parts) {
@@ -95,7 +98,38 @@ for (const name of config.parts) {
   parts.push(part);
 }
 const input = /** @type {HTMLInputElement} */ (document.querySelector("input"));
+// What a leak would keep: functions that Go has made and not released, and connections that nobody has closed.
+/** @type {Function[]} */
+const functions = [];
+const makeFunction = go._makeFuncWrapper;
+go._makeFuncWrapper = (id) => {
+  const wrapper = makeFunction.call(go, id);
+  functions.push(wrapper);
+  return wrapper;
+};
+/** @type {WeakRef<RTCPeerConnection>[]} */
+const connections = [];
+globalThis.RTCPeerConnection = class extends RTCPeerConnection {
+  constructor(...args) {
+    super(...args);
+    connections.push(new WeakRef(this));
+  }
+};
+
 globalThis.tallowTest = {
+  functions: () => functions.length,
+  /** How many of the functions made since then Go has not released: it says so itself when a released one is called. @param {number} since */
+  unreleased(since) {
+    const { error } = console;
+    let released = 0;
+    console.error = (...args) => (args[0] === "call to released function" ? void released++ : error(...args));
+    const wrappers = functions.slice(since);
+    for (const wrapper of wrappers) wrapper({ candidate: null, channel: { close() {} } });
+    console.error = error;
+    return wrappers.length - released;
+  },
+  connections: () => connections.length,
+  openConnections: () => connections.filter((c) => (c.deref()?.signalingState ?? "closed") !== "closed").length,
   host: createHost(go, parts),
   /** The file at a path of the runner's file system, as the person would choose it. @param {string} path */
   async pick(path) {

@@ -37,7 +37,7 @@ async function shop(t) {
       "storage-worker.js": () => file("web/storage-worker.js"),
       "blank.html": () => "<!doctype html><title>Blank</title>",
     };
-    const page = pages[name] ?? (/^(sender|receiver)\.(html|js)$/.test(name) ? () => ours(sample(name)) : undefined);
+    const page = pages[name] ?? (/^(sender|receiver|facades)\.(html|js)$/.test(name) ? () => ours(sample(name)) : undefined);
     if (!page) return response.writeHead(404).end();
     response.writeHead(200, { "content-type": name.endsWith(".js") ? "text/javascript" : "text/html", "content-security-policy": ours(site.policy) }).end(page());
   });
@@ -107,6 +107,16 @@ test("the guide's sender and receiver", { timeout: 120_000 }, async (t) => {
   await until("the sender knows", async () => (await text(sender, "message")) === "0 of 1 have everything.");
   await expectFiles(downloads, [hello, stays]);
   assert.deepEqual(errors, []);
+});
+
+test("the guide's facades", { timeout: 120_000 }, async (t) => {
+  const site = await shop(t);
+  const { browser } = await startBrowser(t);
+  const page = await browser.newPage();
+  await page.goto(`${site.origin}/facades.html`);
+  const message = () => page.$eval("#message", (e) => e.textContent ?? "");
+  await until("sent", async () => /have everything|\.$/.test(await message()), 60_000);
+  assert.equal(await message(), "1 of 1 have everything.");
 });
 
 test("the guide's policy is enough, and each part of it is needed", { timeout: 120_000 }, async (t) => {

@@ -125,6 +125,11 @@ export interface RoomOptions {
   /** Connect through relays only, so that members do not learn each other's addresses. */
   relayOnly?: boolean;
   /**
+   * "manual": members are met only by connect(), and by values that the caller carries between their rooms: see DataChannelManager. All members of
+   * a room should say the same. Default "auto": everybody is connected with everybody.
+   */
+  connections?: "auto" | "manual";
+  /**
    * Whether to keep who we are in this room until we leave it, so that a reload continues it. What no page has used for more than 7 days is deleted
    * the next time that load() runs. Default true.
    */
@@ -176,6 +181,10 @@ export interface RoomEventMap {
   statechange: CustomEvent<{ readonly state: RoomState; readonly code: ErrorCode | undefined }>;
   /** Somebody asks to be let in: answer with approve(id) or approve(id, false). */
   joinrequest: CustomEvent<{ readonly id: string; readonly name: string }>;
+  /** In a manual room: a value to carry to the peer's room. candidate: it only adds to one before it. */
+  signal: CustomEvent<{ readonly peer: string; readonly value: string; readonly candidate: boolean }>;
+  /** In a manual room: a value that the peer has sent with relaySignal(). Give it to takeSignal(), if you like. */
+  signalarrived: CustomEvent<{ readonly peer: string; readonly value: string; readonly kind: "offer" | "answer" | "candidate" }>;
   /** What belongs to no call and no transfer. */
   error: CustomEvent<TallowError>;
 }
@@ -209,6 +218,20 @@ export class Room extends EventTarget {
    * identity: lock the room, too.
    */
   remove(id: string): Promise<void>;
+  /**
+   * Makes a connection again that disconnect() has ended. In a manual room it begins one: what is to be carried comes as `signal`. With trickle each
+   * candidate is a value of its own; without it an offer or answer waits for its candidates, at most 5 seconds.
+   */
+  connect(peer: string | Peer, options?: { trickle?: boolean }): Promise<void>;
+  /**
+   * Ends the connection to a member, with a goodbye behind what is queued, and with it the transfers between the two. Both stay in the room; the connection
+   * comes back when either side calls connect(). It is no ban: that is remove().
+   */
+  disconnect(peer: string | Peer): Promise<void>;
+  /** Takes a value that the peer's room has made. Rejects with `handshake-failed` when it does not open or nothing waits for it. */
+  takeSignal(peer: string | Peer, value: string, options?: { trickle?: boolean }): Promise<void>;
+  /** Sends a value to the peer's room by the signaling server, as `signalarrived`. */
+  relaySignal(peer: string | Peer, value: string): Promise<void>;
   /** Ends all transfers and leaves. Safe to call again. */
   leave(): Promise<void>;
 
@@ -225,6 +248,10 @@ export interface Self {
   readonly owner: boolean;
 }
 
+/**
+ * - connecting. - open. - closing: a goodbye is on its way, behind what was queued. - closed: there is no connection, and none is being made.
+ * - failed: attempts have come to nothing; others follow, slowly.
+ */
 export type PeerState = "connecting" | "open" | "closing" | "closed" | "failed";
 /** By round-trip time: below 100, 200, 300 ms, and above. */
 export type Quality = "excellent" | "good" | "fair" | "poor" | "disconnected";
@@ -293,6 +320,8 @@ export class Offer {
   readonly id: string;
   /** The sender, as it was when it offered. */
   readonly from: Peer;
+  /** To how many members it is offered, this one included. */
+  readonly recipients: number;
   readonly files: readonly FileInfo[];
   readonly totalSize: number;
   /**
@@ -485,4 +514,108 @@ export class ReceivedFile {
   save(): Promise<void>;
   /** The text of a text. Rejects for anything else. */
   text(): Promise<string>;
+}
+
+// Facades: the classes that older code knows, over a Room. What they do, the Room does.
+
+export interface DataChannelManagerOptions {
+  room: Room;
+  /** With it, each candidate is a value of its own, for the other side's addIceCandidate(). Without it they are in the other values. */
+  onIceCandidate?: (peerId: string, value: string) => void;
+  onConnectionStateChange?: (peerId: string, state: PeerState) => void;
+}
+
+/**
+ * Connections to members. In a room with `connections: "manual"` they are made of values that the caller carries between two pages, each sealed
+ * for the other: the first from createConnection(), given to acceptConnection() on the other side; each answer to completeConnection() on the side that it is for, until
+ * that resolves to undefined: the connection is open. There are three or four values, depending on whose id is lower. Nothing else may be under way with that
+ * peer. A person has ten minutes, but the last value should follow at once: the browser that made it is knocking already, and gives up after about 15 seconds.
+ *
+ * They reject with the `code` of what went wrong: `handshake-failed`, `connection-failed`, `peer-gone`, `rate-limited` (too soon after another attempt), …
+ */
+export class DataChannelManager {
+  constructor(options: DataChannelManagerOptions);
+  /** Resolves to the first value; to undefined once it is open, in a room that carries its signaling itself. */
+  createConnection(peer: string | Peer): Promise<string | undefined>;
+  acceptConnection(peer: string | Peer, value: string): Promise<string | undefined>;
+  completeConnection(peer: string | Peer, value: string): Promise<string | undefined>;
+  addIceCandidate(peer: string | Peer, value: string): Promise<void>;
+  /** Room.disconnect(), and resolves when it is closed. */
+  disconnectPeer(peer: string | Peer): Promise<void>;
+  getConnectedPeers(): readonly Peer[];
+  getStats(peer: string | Peer): Promise<ConnectionStats>;
+  /** Disconnects all, and calls back no more. */
+  destroy(): Promise<void>;
+}
+
+/** Figures of the connection to a member. */
+export interface ConnectionStats {
+  readonly peer: string;
+  readonly state: PeerState;
+  readonly quality: Quality;
+  readonly rtt: number;
+  readonly route: "" | "direct" | "relay";
+}
+
+export interface GroupTransferManagerOptions {
+  room: Room;
+  bandwidthLimitPerRecipient?: number;
+  /** progress in percent, speed in bytes per second. */
+  onRecipientProgress?: (peerId: string, progress: number, speed: number) => void;
+  onComplete?: (results: OutgoingResult) => void;
+}
+
+/** One transfer at a time to a group of members. */
+export class GroupTransferManager {
+  constructor(options: GroupTransferManagerOptions);
+  /** Says what goes to whom; by default to everybody who is connected. Sends nothing yet. */
+  initializeGroupTransfer(items: Sendable | Iterable<Sendable>, recipients?: Iterable<string | Peer>): void;
+  /** Waits until each recipient has shaken hands, which gives each pair keys of its own, or cannot. */
+  startKeyExchange(): Promise<{ readonly ready: readonly string[]; readonly failed: readonly { readonly id: string; readonly code: ErrorCode }[] }>;
+  /** Room.send(); resolves as `finished` of the transfer does. */
+  sendToAll(): Promise<OutgoingResult>;
+  /** The transfer's id; "" until it has been offered. */
+  getGroupId(): string;
+  getDataChannelManager(): DataChannelManager;
+  getConnectedPeerCount(): number;
+  getPeerQuality(peer: string | Peer): Quality;
+  /** Cancels what is running, and calls back no more. The room stays. */
+  destroy(): Promise<void>;
+}
+
+export interface GroupInvite {
+  /** Of the transfer: for joinGroupTransfer() and leaveGroupTransfer(). */
+  readonly groupId: string;
+  readonly from: Peer;
+  readonly recipientCount: number;
+  readonly files: readonly FileInfo[];
+  readonly totalSize: number;
+}
+
+export interface SignalingClientOptions {
+  room: Room;
+  onGroupInvite?: (invite: GroupInvite) => void;
+  /** To its sender: a recipient has accepted. To a recipient: it has begun. */
+  onGroupJoined?: (groupId: string, peerId: string) => void;
+  /** A recipient has declined, failed or gone; or the sender has withdrawn it. */
+  onGroupLeft?: (groupId: string, peerId: string, code: ErrorCode | undefined) => void;
+  /** What the peer has sent with sendGroupOffer and so on, for DataChannelManager's acceptConnection(), completeConnection() and addIceCandidate(). */
+  onGroupOffer?: (peerId: string, value: string) => void;
+  onGroupAnswer?: (peerId: string, value: string) => void;
+  onGroupIceCandidate?: (peerId: string, value: string) => void;
+}
+
+/** Invitations to transfers, and the server as a carrier of DataChannelManager's values. */
+export class SignalingClient {
+  constructor(options: SignalingClientOptions);
+  createGroupTransfer(items: Sendable | Iterable<Sendable>, options?: SendOptions): OutgoingTransfer;
+  joinGroupTransfer(groupId: string, options?: AcceptOptions): IncomingTransfer;
+  /** Declines an invitation, or cancels the transfer. */
+  leaveGroupTransfer(groupId: string, reason?: string): Promise<void>;
+  /** All three send a value to the peer; which of the callbacks it arrives in is the other side's to see. */
+  sendGroupOffer(peer: string | Peer, value: string): Promise<void>;
+  sendGroupAnswer(peer: string | Peer, value: string): Promise<void>;
+  sendGroupIceCandidate(peer: string | Peer, value: string): Promise<void>;
+  /** Calls back no more. */
+  destroy(): void;
 }

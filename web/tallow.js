@@ -7,6 +7,7 @@ import { TallowError, check, messages } from "./errors.js";
 import * as identity from "./identity.js";
 
 export { TallowError, messages };
+export { DataChannelManager, GroupTransferManager, SignalingClient } from "./facades.js";
 
 /** @typedef {import("./tallow.js").RoomOptions & import("./tallow.js").OwnerOptions & import("./tallow.js").JoinOptions} EnterOptions */
 
@@ -149,6 +150,8 @@ async function enter(tallow, link, options) {
   check(typeof options === "object" && options !== null, "options is an object");
   const { name = "", relayOnly = false, remember = true, signal, onpending } = options;
   check(typeof name === "string" && utf8.encode(name).length <= maxName, `name is a string of at most ${maxName} bytes`);
+  const { connections = "auto" } = options;
+  check(connections === "auto" || connections === "manual", 'connections is "auto" or "manual"');
   const { maxRecipients: most, admission: how } = options;
   check(most === undefined || (Number.isInteger(most) && most >= 1 && most <= 63), "maxRecipients is 1 to 63");
   check(how === undefined || how === "auto" || how === "approval", 'admission is "auto" or "approval"');
@@ -183,7 +186,7 @@ async function enter(tallow, link, options) {
     const entered = await Promise.race([
       aborted,
       tallow.core.call(link === undefined ? "createRoom" : "joinRoom", {
-        room: number, link, name, serverURL, iceServers, relayOnly: Boolean(relayOnly), maxRecipients, admission, seed, members, removed, locked,
+        room: number, link, name, serverURL, iceServers, relayOnly: Boolean(relayOnly), maxRecipients, admission, manual: connections === "manual", seed, members, removed, locked,
       }),
     ]);
     const { fragment, self } = entered;
@@ -270,6 +273,24 @@ export class Room extends EventTarget {
   /** @param {string | Peer} id */
   async remove(id) {
     await this[own].call("remove", { peer: peerID(id) });
+  }
+  /** @param {string | Peer} peer */
+  async connect(peer, { trickle = false } = {}) {
+    await this[own].call("connect", { peer: peerID(peer), trickle: Boolean(trickle) });
+  }
+  /** @param {string | Peer} peer */
+  async disconnect(peer) {
+    await this[own].call("disconnect", { peer: peerID(peer) });
+  }
+  /** @param {string | Peer} peer @param {string} value */
+  async takeSignal(peer, value, { trickle = false } = {}) {
+    check(typeof value === "string", "value is a string");
+    await this[own].call("signal", { peer: peerID(peer), value, trickle: Boolean(trickle) });
+  }
+  /** @param {string | Peer} peer @param {string} value */
+  async relaySignal(peer, value) {
+    check(typeof value === "string", "value is a string");
+    await this[own].call("relay", { peer: peerID(peer), value });
   }
   async leave() {
     await this[own].leave();
@@ -399,6 +420,10 @@ class RoomState {
       }
       case "joinrequest":
         return this.dispatch("joinrequest", Object.freeze({ id: event.id, name: event.name }));
+      case "signal":
+        return this.dispatch("signal", Object.freeze({ peer: event.peer, value: event.value, candidate: event.candidate }));
+      case "signalarrived":
+        return this.dispatch("signalarrived", Object.freeze({ peer: event.peer, value: event.value, kind: event.kind }));
       case "offer": {
         const offer = new Offer(own, this, event.offer);
         this.offers.set(event.offer.id, offer);
@@ -481,7 +506,7 @@ export class Offer {
     await answered(this, room.call("decline", { id: data.id, reason }));
   }
 }
-snapshot(Offer, ["id", "from", "files", "totalSize"]);
+snapshot(Offer, ["id", "from", "recipients", "files", "totalSize"]);
 
 /** Throws unless the offer can be answered. @param {Offer} offer */
 function checkOpen(offer) {

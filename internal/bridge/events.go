@@ -39,6 +39,14 @@ type withdrawnEvent struct {
 	Code fault.Code `json:"code,omitempty"`
 }
 
+type signalEvent struct {
+	head
+	Peer      string          `json:"peer"`
+	Value     string          `json:"value"`
+	Candidate bool            `json:"candidate"`      // made here: it only adds to one before it
+	Kind      room.SignalKind `json:"kind,omitempty"` // arrived
+}
+
 type problemEvent struct {
 	head
 	Code fault.Code `json:"code"`
@@ -106,6 +114,10 @@ func (t *translator) translate(e room.Event) any {
 		delete(t.files, s.ID)
 		s.Files, s.Changed = e.Transfer.Files, nil
 		return transferEvent{h("finished"), s, &e.Result, e.Result.Delivery}
+	case room.SignalMade:
+		return signalEvent{h("signal"), e.Peer, e.Value, e.Candidate, ""}
+	case room.SignalArrived:
+		return signalEvent{h("signalarrived"), e.Peer, e.Value, false, e.Kind}
 	case room.Problem:
 		return problemEvent{h("problem"), e.Code, e.Peer}
 	default:

@@ -34,6 +34,8 @@ func TestTranslate(t *testing.T) {
 		{room.RoomChanged{State: room.StateClosed, Code: fault.Removed}, `{"type":"state","room":7,"state":"closed","code":"removed"}`},
 		{room.JoinRequested{ID: "cc", Name: "<b>"}, `{"type":"joinrequest","room":7,"id":"cc","name":"<b>"}`},
 		{room.OfferWithdrawn{From: "aa", ID: "bb", Code: fault.PeerGone}, `{"type":"offerwithdrawn","room":7,"id":"aabb","code":"peer-gone"}`},
+		{room.SignalMade{Peer: "ab", Value: "AQ", Candidate: true}, `{"type":"signal","room":7,"peer":"ab","value":"AQ","candidate":true}`},
+		{room.SignalArrived{Peer: "ab", Value: "AQ", Kind: room.SignalAnswer}, `{"type":"signalarrived","room":7,"peer":"ab","value":"AQ","candidate":false,"kind":"answer"}`},
 		{room.Problem{Code: fault.RateLimited}, `{"type":"problem","room":7,"code":"rate-limited"}`},
 		// All files at first, then only those that changed.
 		{room.TransferProgress{Transfer: transfer(0)}, head + `"files":[` + fileA + `,` + fileB0 + `],` + deliveries + `}`},

@@ -33,6 +33,10 @@ var methods = map[string]func(*instance, []byte) (any, error){
 	"approve":        decoded((*instance).approve),
 	"remove":         decoded((*instance).remove),
 	"markVerified":   decoded((*instance).markVerified),
+	"connect":        decoded((*instance).connect),
+	"disconnect":     decoded((*instance).disconnect),
+	"signal":         decoded((*instance).signal),
+	"relay":          decoded((*instance).relay),
 	"send":           decoded((*instance).sendFiles),
 	"accept":         decoded((*instance).accept),
 	"decline":        decoded((*instance).decline),
@@ -138,6 +142,7 @@ type enterArgs struct {
 	RelayOnly     bool
 	MaxRecipients int
 	Admission     room.Admission
+	Manual        bool
 	// Of an identity that was kept:
 	Seed    *[32]byte
 	Members []wire.Hash // of an own room, as saved answered; so are the next two
@@ -172,6 +177,7 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 		RelayOnly:     args.RelayOnly,
 		MaxRecipients: args.MaxRecipients,
 		Admission:     args.Admission,
+		Manual:        args.Manual,
 		Engine:        i.engine,
 		Storage:       i.storage,
 		NewConn:       peer.NewConn,
@@ -314,6 +320,36 @@ func (i *instance) markVerified(args struct {
 	Verified bool
 }) (any, error) {
 	return i.do(args.Room, func(r *room.Room) error { return r.MarkVerified(args.Peer, args.Verified) })
+}
+
+func (i *instance) connect(args struct {
+	Room    int
+	Peer    wire.ID
+	Trickle bool
+}) (any, error) {
+	return i.do(args.Room, func(r *room.Room) error { return r.Connect(args.Peer, args.Trickle) })
+}
+
+func (i *instance) disconnect(args struct {
+	Room int
+	Peer wire.ID
+}) (any, error) {
+	return i.do(args.Room, func(r *room.Room) error { return r.Disconnect(args.Peer) })
+}
+
+type signalArgs struct {
+	Room    int
+	Peer    wire.ID
+	Value   string
+	Trickle bool
+}
+
+func (i *instance) signal(args signalArgs) (any, error) {
+	return i.do(args.Room, func(r *room.Room) error { return r.Signal(args.Peer, args.Value, args.Trickle) })
+}
+
+func (i *instance) relay(args signalArgs) (any, error) {
+	return i.do(args.Room, func(r *room.Room) error { return r.Relay(args.Peer, args.Value) })
 }
 
 type outFile struct {

@@ -12,8 +12,8 @@ for (const [name, value] of Object.entries(api)) {
     constructible: (() => {
       try {
         return new value("internal") !== undefined;
-      } catch {
-        return false;
+      } catch (error) {
+        return error.message !== "Illegal constructor"; // else it only wants other arguments
       }
     })(),
   };

@@ -66,7 +66,17 @@ func expectRefused(t *testing.T, c *conn) {
 
 func leakCheck(t *testing.T) func() {
 	kept, routines := page.Get("host").Get("kept").Int(), runtime.NumGoroutine()
+	functions, connections := page.Call("functions").Int(), page.Call("connections").Int()
 	return func() {
+		made := page.Call("functions").Int() - functions
+		if n := page.Call("unreleased", functions).Int(); made == 0 || n > 0 {
+			t.Errorf("%d of %d functions are not released", n, made)
+		}
+		opened := page.Call("connections").Int() - connections
+		if n := page.Call("openConnections").Int(); opened == 0 || n > 0 {
+			t.Errorf("%d of %d connections are not closed", n, opened)
+		}
+		t.Logf("%d functions, %d connections", made, opened)
 		if n := page.Get("host").Get("kept").Int(); n != kept {
 			t.Errorf("the host keeps %d objects, %d before", n, kept)
 		}

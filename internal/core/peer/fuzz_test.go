@@ -78,6 +78,7 @@ func FuzzNegotiation(f *testing.F) {
 	f.Add([]byte{})
 	open := []byte{0x11, 0x02, 0x05, 0, 0x12, 0x15, 1, 0x02, 0x07, 0, 0x17, 0} // Hello, Offer, Answer, and both links open
 	f.Add(open)
+	f.Add(append(open[:len(open):len(open)], 0x0c, 1, 0x1c, 1, 0x0c, 2, 0x1c, 2, 0x1c, 0, 0x12, 0x02))
 	f.Add(append(open[:len(open):len(open)], 0x00, 100, 0x11, 0x04, 0, 0, 0x08, 0, 0, 0x1a))
 	f.Fuzz(func(t *testing.T, script []byte) {
 		w := &fuzzWorld{t: t, now: time.Unix(1e9, 0)}
@@ -193,6 +194,15 @@ func (w *fuzzWorld) step(op byte, s *fuzzSide, next func() byte) {
 			w.run(s, s.effects)
 		}
 		s.effects = nil
+	case 12: // somebody wants the link, or none; or one that was to end has ended
+		switch how := next(); how % 3 {
+		case 0:
+			s.effects = s.Connect(w.now)
+		case 1:
+			s.effects = s.Rest(w.now, fault.PeerGone)
+		default:
+			s.effects = s.Ended(w.now, s.last-uint32(how/3%2))
+		}
 	default: // bytes that are nothing
 		receive(SendPayload{Type: wire.PayloadType(op)}, bytes.Repeat([]byte{next()}, int(next())), op&1 != 0)
 	}
@@ -250,7 +260,7 @@ func (w *fuzzWorld) check(s *fuzzSide) {
 	if (state == LinkOpen) != (s.open != nil) || s.open != nil && !s.open.linked {
 		w.t.Fatalf("state %d, open %v", state, s.open != nil)
 	}
-	if state == LinkClosed && (want > 0 || s.hello != nil) {
-		w.t.Fatal("not closed")
+	if (state == LinkClosed || state == LinkClosing) && (want > 0 || s.invited) {
+		w.t.Fatalf("state %d, and yet something is under way", state)
 	}
 }

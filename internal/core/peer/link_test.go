@@ -409,6 +409,17 @@ func TestLinkBye(t *testing.T) {
 			}
 		}
 	})
+	t.Run("queued", func(t *testing.T) { // what was queued before it leaves first, whatever it waits for
+		p := newPair(t, nil)
+		for range 2000 {
+			p.a.link.SendControl(wire.Ping{})
+		}
+		p.a.link.Close(wire.ByeLeft)
+		p.b.ended()
+		if control, _ := p.b.received(); len(control) != 2001 || control[2000] != (wire.Bye{Code: wire.ByeLeft}) {
+			t.Errorf("%d control messages", len(control))
+		}
+	})
 	t.Run("under load", func(t *testing.T) {
 		p := newPair(t, nil)
 		var sending sync.WaitGroup

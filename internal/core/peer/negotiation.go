@@ -24,6 +24,8 @@ const (
 	provenGap  = 5 * time.Second
 	linkGap    = 10 * time.Second
 	maxLinkGap = 320 * time.Second
+	// carriedTimeout takes the place of attemptTimeout where the caller carries the payloads: people may do it by hand.
+	carriedTimeout = 10 * time.Minute
 	// answerTimeout is how long a Hello waits for its offer before another is sent, knockEvery the least time between Knocks.
 	answerTimeout = 15 * time.Second
 	knockEvery    = 5 * time.Second
@@ -57,17 +59,6 @@ func backoff(failures int) time.Duration {
 	return 20 * time.Second
 }
 
-// LinkState is the state of the link to a member.
-type LinkState uint8
-
-// The states of a link.
-const (
-	LinkConnecting LinkState = iota
-	LinkOpen
-	LinkFailed
-	LinkClosed
-)
-
 // NegotiationConfig says who negotiates with whom.
 type NegotiationConfig struct {
 	Room        *seal.RoomKeys
@@ -77,6 +68,7 @@ type NegotiationConfig struct {
 	Epoch       uint64    // the highest roster epoch
 	Rand        io.Reader // nil: crypto/rand
 	Conduct     Conduct   // towards the machines before this one
+	Manual      bool      // the caller carries the payloads: nothing ever begins by itself
 }
 
 // Conduct is what a member is left alone for. It outlasts a machine: otherwise whoever leaves and comes back had a clean slate.
@@ -93,16 +85,20 @@ type Negotiation struct {
 	initiator bool
 	state     LinkState
 	code      fault.Code
+	over      bool            // Close has been called
+	idle      bool            // nothing begins by itself: a link was not wanted any more, or the caller carries the payloads
+	closing   uint32          // the attempt whose link is saying goodbye
 	last      uint32          // the number of the newest attempt
 	attempt   *attempt        // under way
 	open      *attempt        // whose link is open
 	hello     *seal.Responder // responder: the newest Hello, which no offer has answered
 	helloAt   time.Time       // when it, or the one before that was answered, was sent
 	invited   bool            // a Hello or Knock is out, for want of a link, and nothing has come of it yet
-	failures  int             // attempts in a row that came to nothing, unanswered ones included
-	begunAt   time.Time       // of the newest attempt
-	disturbed int             // attempts, or Hellos, that began while the open link was open
-	openedAt  time.Time       // of the open link, or the last one
+	invitedAt time.Time
+	failures  int       // attempts in a row that came to nothing, unanswered ones included
+	begunAt   time.Time // of the newest attempt
+	disturbed int       // attempts, or Hellos, that began while the open link was open
+	openedAt  time.Time // of the open link, or the last one
 	conduct   Conduct
 	retryAt   time.Time // when to begin again; zero: nothing planned
 	now       time.Time
@@ -201,7 +197,11 @@ func (StateChanged) effect()  {}
 // NewNegotiation makes the machine; Start sets it going.
 func NewNegotiation(cfg NegotiationConfig) *Negotiation {
 	self := cfg.Self.ID()
-	return &Negotiation{cfg: cfg, initiator: bytes.Compare(self[:], cfg.Peer[:]) < 0, conduct: cfg.Conduct}
+	n := &Negotiation{cfg: cfg, initiator: bytes.Compare(self[:], cfg.Peer[:]) < 0, conduct: cfg.Conduct, idle: cfg.Manual}
+	if n.idle {
+		n.state = LinkClosed
+	}
+	return n
 }
 
 // Conduct is the member's so far. Of a link that is still open nothing is forgotten yet.
@@ -241,12 +241,12 @@ func (n *Negotiation) SetEpoch(epoch uint64) {
 	}
 }
 
-// Start begins an attempt soon, unless a link is open or an attempt under way: when the member appears in the roster, or
-// when something suggests that it is reachable again, on however little authority.
+// Start begins an attempt soon, unless a link is open, an attempt under way, or none wanted: when the member appears in the
+// roster, or when something suggests that it is reachable again, on however little authority.
 func (n *Negotiation) Start(now time.Time) []Effect {
 	n.begin(now)
 	switch {
-	case n.open != nil || n.attempt != nil || n.state == LinkClosed || n.barred():
+	case n.open != nil || n.attempt != nil || n.over || n.idle || n.barred():
 	case !n.initiator:
 		if now.Sub(n.helloAt) >= helloGap {
 			n.sayHello()
@@ -257,29 +257,88 @@ func (n *Negotiation) Start(now time.Time) []Effect {
 	return n.effects
 }
 
-// Close ends everything.
+// Connect begins an attempt at once, because somebody wants a link: also after Rest, and where the caller carries the payloads.
+func (n *Negotiation) Connect(now time.Time) []Effect {
+	n.begin(now)
+	if n.over || n.open != nil || n.state == LinkClosing {
+		return nil
+	}
+	n.idle = n.cfg.Manual
+	n.step(LinkBegins, "")
+	switch {
+	case n.attempt != nil:
+	case n.barred():
+		n.awaitPenalty()
+	case n.initiator:
+		n.knock()
+	default:
+		n.sayHello()
+	}
+	return n.effects
+}
+
+// Rest ends what there is, an open link with a goodbye. From then on nothing begins by itself: a link comes from Connect, or from
+// the other end. It is no ban: whoever holds the link and has the hub on its side can make either end believe that the other one wants a link.
+func (n *Negotiation) Rest(now time.Time, code fault.Code) []Effect {
+	n.begin(now)
+	if !n.over {
+		n.leave(code)
+		n.idle, n.failures, n.retryAt = true, 0, time.Time{}
+	}
+	return n.effects
+}
+
+// Close ends everything for good.
 func (n *Negotiation) Close(now time.Time, code fault.Code) []Effect {
 	n.begin(now)
+	n.leave(code)
+	n.over = true
+	return n.effects
+}
+
+func (n *Negotiation) leave(code fault.Code) {
 	n.drop(code)
+	n.step(LinkLeaves, code)
 	if n.open != nil {
+		n.closing = n.open.number
 		n.closeOpen(code)
 	}
+	n.uninvite()
+}
+
+// uninvite forgets the Hello or Knock that is out.
+func (n *Negotiation) uninvite() {
+	n.invited = false
 	if n.hello != nil {
 		n.hello.Destroy()
 		n.hello = nil
 	}
-	n.set(LinkClosed, code)
+}
+
+// Ended reports that nothing is left of the connection that CloseConn has ended.
+func (n *Negotiation) Ended(now time.Time, number uint32) []Effect {
+	n.begin(now)
+	if n.state == LinkClosing && number == n.closing {
+		n.step(LinkEnds, n.code)
+	}
 	return n.effects
 }
 
 // Tick lets time pass.
 func (n *Negotiation) Tick(now time.Time) []Effect {
 	n.begin(now)
-	if n.state == LinkClosed {
+	if n.over {
 		return nil
 	}
-	if n.attempt != nil && now.Sub(n.attempt.begun) >= attemptTimeout {
+	if n.attempt != nil && now.Sub(n.attempt.begun) >= n.timeout() {
 		n.failed(fault.ConnectionFailed)
+	}
+	if n.idle {
+		if n.invited && now.Sub(n.invitedAt) >= n.timeout() {
+			n.uninvite()
+			n.worry(fault.ConnectionFailed)
+		}
+		return n.effects
 	}
 	if !n.retryAt.IsZero() && !now.Before(n.retryAt) && n.attempt == nil && n.open == nil && !n.barred() {
 		n.retryAt = time.Time{}
@@ -301,12 +360,18 @@ func (n *Negotiation) Tick(now time.Time) []Effect {
 func (n *Negotiation) Receive(now time.Time, t wire.PayloadType, body []byte, pair bool) (effects []Effect, acknowledge bool) {
 	n.begin(now)
 	acknowledge = true
-	if n.state == LinkClosed {
+	switch {
+	case n.over:
 		return nil, true
+	case n.state == LinkClosing:
+		return nil, false
 	}
 	switch t {
 	case wire.PayloadKnock:
-		if m, err := wire.ParseKnock(body); err == nil && m.Member == n.cfg.Peer && !n.initiator && now.Sub(n.helloAt) >= n.knockGap() && !n.barred() {
+		if m, err := wire.ParseKnock(body); err == nil && m.Member == n.cfg.Peer && !n.initiator && !n.barred() {
+			if now.Sub(n.helloAt) < n.knockGap() {
+				return nil, !n.cfg.Manual // a Knock that somebody carries has cost more than one of the hub's
+			}
 			if n.open != nil {
 				n.disturbed++
 			}
@@ -402,7 +467,8 @@ func (n *Negotiation) LinkOpened(now time.Time, number uint32) []Effect {
 		}
 		n.attempt, n.open, n.failures, n.invited = nil, a, 0, false
 		n.retryAt, n.openedAt = time.Time{}, now
-		n.set(LinkOpen, "")
+		n.idle = n.cfg.Manual
+		n.step(LinkOpens, "")
 	}
 	return n.effects
 }
@@ -419,8 +485,10 @@ func (n *Negotiation) Failed(now time.Time, number uint32, code fault.Code) []Ef
 		}
 	case n.open != nil && n.open.number == number:
 		n.closeOpen(code)
-		n.set(LinkConnecting, code)
-		if n.attempt == nil {
+		n.step(LinkLost, code)
+		if n.idle && n.attempt == nil {
+			n.step(LinkLeaves, code) // nobody makes another one
+		} else if n.attempt == nil {
 			n.retryIn(backoff(1))
 		}
 		n.penalise(code)
@@ -469,15 +537,17 @@ func (n *Negotiation) penalise(code fault.Code) {
 		n.invited = false
 		n.awaitPenalty()
 		if n.conduct.Offences >= patience {
-			n.set(LinkFailed, code)
+			n.step(LinkGivesUp, code)
 		}
 	}
 }
 
-// Again is a machine for the same member that has not begun. What the member has done counts on.
-func (n *Negotiation) Again() *Negotiation {
-	n.cfg.Conduct = n.conduct
-	return NewNegotiation(n.cfg)
+// timeout is how long an attempt may take, or, where nothing begins by itself, an invitation to one.
+func (n *Negotiation) timeout() time.Duration {
+	if n.cfg.Manual {
+		return carriedTimeout
+	}
+	return attemptTimeout
 }
 
 func (n *Negotiation) begin(now time.Time) { n.now, n.effects = now, nil }
@@ -490,9 +560,11 @@ func (n *Negotiation) current(number uint32) *attempt {
 	return nil
 }
 
-func (n *Negotiation) set(s LinkState, code fault.Code) {
-	if n.state != s || n.code != code {
-		n.state, n.code = s, code
+// step is the only place where the state changes. The reason changes with it, or with a later failure.
+func (n *Negotiation) step(e LinkEvent, code fault.Code) {
+	next := n.state.After(e)
+	if next != n.state || next == LinkFailed && code != n.code {
+		n.state, n.code = next, code
 		n.do(StateChanged{})
 	}
 }
@@ -505,8 +577,16 @@ func (n *Negotiation) handshakeConfig() seal.HandshakeConfig {
 // knock asks the responder for a Hello.
 func (n *Negotiation) knock() {
 	n.do(SendPayload{Type: wire.PayloadKnock, Body: wire.Knock{Member: n.cfg.Self.ID()}.Append(nil)})
-	n.invited = true
+	n.invites()
 	n.retryIn(max(backoff(n.failures+1), knockEvery))
+}
+
+// invites notes that a Hello or Knock is out.
+func (n *Negotiation) invites() {
+	n.invited, n.invitedAt = true, n.now
+	if n.idle {
+		n.step(LinkBegins, "")
+	}
 }
 
 // knockGap is how long after the last Hello a Knock is heard. The initiator knocks only when it has neither link nor
@@ -533,21 +613,26 @@ func (n *Negotiation) sayHello() {
 	hello, err := seal.NewResponder(n.handshakeConfig())
 	if err != nil {
 		n.hello = nil
-		n.set(LinkFailed, fault.Internal)
+		n.step(LinkGivesUp, fault.Internal)
 		return
 	}
 	n.hello, n.helloAt = hello, n.now
 	n.do(SendPayload{Type: wire.PayloadHello, Body: hello.Hello()})
 	if n.open == nil && n.attempt == nil {
-		n.invited = true
+		n.invites()
 		n.retryIn(max(backoff(n.failures+1), answerTimeout))
 	}
 }
 
-// worry shows the member as failed when too many attempts have come to nothing.
+// worry shows the member as failed when too many attempts have come to nothing; where the caller carries the payloads, one is. Where no
+// link was wanted, and the other end's attempt has come to nothing, all is as before.
 func (n *Negotiation) worry(code fault.Code) {
-	if n.failures >= patience && n.open == nil {
-		n.set(LinkFailed, code)
+	switch {
+	case n.open != nil:
+	case n.idle && !n.cfg.Manual:
+		n.step(LinkLeaves, code)
+	case n.idle || n.failures >= patience:
+		n.step(LinkGivesUp, code)
 	}
 }
 
@@ -555,6 +640,9 @@ func (n *Negotiation) begins() *attempt {
 	n.last++
 	n.retryAt, n.invited, n.begunAt = time.Time{}, false, n.now
 	n.attempt = &attempt{number: n.last, begun: n.now}
+	if n.idle {
+		n.step(LinkBegins, "")
+	}
 	return n.attempt
 }
 
@@ -575,7 +663,7 @@ func (n *Negotiation) helloReceived(body []byte) (acknowledge bool) {
 	}
 	handshake, err := seal.NewInitiator(n.handshakeConfig())
 	if err != nil {
-		n.set(LinkFailed, fault.Internal)
+		n.step(LinkGivesUp, fault.Internal)
 		return true
 	}
 	if n.open != nil {

@@ -569,12 +569,11 @@ func TestNegotiationPenalty(t *testing.T) {
 			s.expectOpen()
 		}
 		n.Failed(s.now, n.OpenAttempt(), fault.ProtocolViolation)
-		n.Close(s.now, fault.PeerGone)
-		again := n.Again()
-		if effects := again.Start(s.now); len(effects) > 0 {
+		n.Rest(s.now, fault.PeerGone)
+		if effects := n.Connect(s.now); len(effects) != 1 || effects[0] != (StateChanged{}) {
 			t.Errorf("a member that has said goodbye in between is met again at once: %v", effects)
 		}
-		if effects := again.Start(s.now.Add(8 * minPenalty)); len(effects) == 0 {
+		if effects := n.Tick(s.now.Add(8 * minPenalty)); len(effects) == 0 {
 			t.Error("the penalty does not end")
 		}
 	})
@@ -613,8 +612,8 @@ func TestNegotiationProbation(t *testing.T) {
 			return n
 		},
 		"goodbye": func(n *Negotiation, now time.Time) *Negotiation {
-			n.Close(now, fault.PeerGone)
-			return n.Again()
+			n.Rest(now, fault.PeerGone)
+			return n
 		},
 		"replaced": func(n *Negotiation, now time.Time) *Negotiation {
 			n.last++
@@ -913,7 +912,16 @@ func TestNegotiationClose(t *testing.T) {
 	s.run(5 * time.Second)
 	s.expectOpen()
 	for _, side := range s.sides {
+		number := side.OpenAttempt()
 		s.do(side, side.Close(s.now, fault.PeerGone))
+		if state, code := side.State(); state != LinkClosing || code != fault.PeerGone {
+			s.fatal("state %d %s", state, code)
+		}
+		s.do(side, side.Ended(s.now, number+1))
+		if state, _ := side.State(); state != LinkClosing {
+			s.fatal("state %d when another connection has ended", state)
+		}
+		s.do(side, side.Ended(s.now, number))
 		if state, code := side.State(); state != LinkClosed || code != fault.PeerGone || len(side.links) > 0 {
 			s.fatal("state %d %s, %d connections", state, code, len(side.links))
 		}

@@ -32,6 +32,7 @@ type Config struct {
 	RelayOnly     bool
 	MaxRecipients int       // 1 to wire.MaxRoster-1; 0 is DefaultMaxRecipients
 	Admission     Admission // "" is AdmitAll
+	Manual        bool      // links come from Connect and Signal only
 
 	Engine  bulk.Engine
 	Storage transfer.Storage
@@ -110,10 +111,11 @@ type File struct {
 
 // Offer is files that another member wants to send.
 type Offer struct {
-	ID        string `json:"id"` // of the transfer: hexadecimal
-	From      string `json:"from"`
-	Files     []File `json:"files"`
-	TotalSize int64  `json:"totalSize"`
+	ID         string `json:"id"` // of the transfer: hexadecimal
+	From       string `json:"from"`
+	Recipients int    `json:"recipients"` // to how many it is offered, us included
+	Files      []File `json:"files"`
+	TotalSize  int64  `json:"totalSize"`
 }
 
 // DeliveryState is the state of one delivery: of a transfer to or from one member.
@@ -229,6 +231,28 @@ type TransferFinished struct {
 	Result   Result
 }
 
+// SignalMade: in a manual room, a value for the caller to carry to the peer's. Candidate: it only adds to one before it.
+type SignalMade struct {
+	Peer, Value string
+	Candidate   bool
+}
+
+// SignalArrived: in a manual room, a value that the peer has sent over the hub. It has not been taken: that is Signal's business.
+type SignalArrived struct {
+	Peer, Value string
+	Kind        SignalKind
+}
+
+// SignalKind says what a value is to the room that it has come to.
+type SignalKind string
+
+// The kinds of values.
+const (
+	SignalOffer     SignalKind = "offer"     // nothing is under way with the peer
+	SignalAnswer    SignalKind = "answer"    // it goes on with what is
+	SignalCandidate SignalKind = "candidate" // it adds to one before it
+)
+
 // Problem: something went wrong that belongs to no call and no transfer.
 type Problem struct {
 	Code fault.Code
@@ -244,6 +268,8 @@ func (OfferReceived) event()    {}
 func (OfferWithdrawn) event()   {}
 func (TransferProgress) event() {}
 func (TransferFinished) event() {}
+func (SignalMade) event()       {}
+func (SignalArrived) event()    {}
 func (Problem) event()          {}
 
 // OutFile is a file to send. Exactly one of Source and Text counts, by Kind.

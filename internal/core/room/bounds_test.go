@@ -518,9 +518,9 @@ func TestLeftAndBarred(t *testing.T) {
 	guest := newStill(t, 1, &link, Config{}, owner, bob)
 	for _, id := range guest.order {
 		m := guest.members[id]
-		m.left = true
 		m.negotiation = peer.NewNegotiation(peer.NegotiationConfig{Room: guest.keys, Self: guest.identity, Peer: m.id, PeerKeyHash: m.hash,
 			Conduct: peer.Conduct{Offences: 1, Barred: guest.now.Add(time.Minute)}})
+		m.rest(guest.Room, fault.PeerGone)
 		ask := func() {
 			guest.give(id, wire.PayloadHello, wire.Hello{Member: id, Nonce: wire.Hash{1}}.Append(nil))
 			guest.give(id, wire.PayloadKnock, wire.Knock{Member: id}.Append(nil))

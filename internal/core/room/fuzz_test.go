@@ -4,9 +4,11 @@ package room
 
 import (
 	"encoding/binary"
+	"strings"
 	"testing"
 	"time"
 
+	"tallow/internal/core/fault"
 	"tallow/internal/core/seal"
 	"tallow/internal/core/signaling"
 	"tallow/internal/core/wire"
@@ -60,6 +62,23 @@ func FuzzPayloads(f *testing.F) {
 					t.Errorf("%s is a member", id)
 				}
 			}
+		}
+	})
+}
+
+// FuzzValue: what a caller carries is refused with a code, or is the same again when it is put together from its parts.
+func FuzzValue(f *testing.F) {
+	one := wire.Envelope{Kind: wire.RoomEnvelope, ID: wire.ID{1}, Ciphertext: make([]byte, 40)}.Append(nil)
+	f.Add(appendValue([][]byte{one}))
+	f.Add(appendValue([][]byte{one, one}))
+	f.Add("AQAA")
+	f.Fuzz(func(t *testing.T, value string) {
+		envelopes, err := parseValue(value)
+		switch {
+		case err != nil && fault.Of(err) != fault.InvalidArgument:
+			t.Errorf("untyped: %v", err)
+		case err == nil && (len(envelopes) > maxCarried || appendValue(envelopes) != strings.NewReplacer("\r", "", "\n", "").Replace(value)): // a mail may break lines
+			t.Errorf("%d envelopes, and another value", len(envelopes))
 		}
 	})
 }

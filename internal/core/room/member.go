@@ -39,7 +39,6 @@ type member struct {
 	conns       map[uint32]*connection
 	link        *peer.Link // open, or nil
 	started     bool
-	left        bool // it said goodbye
 	verified    bool
 	words       [4]string
 	since       time.Time                    // of the present lack of a link
@@ -47,6 +46,7 @@ type member struct {
 	shown       Peer                         // as last reported
 	sent        map[wire.PayloadType]wire.ID // the newest envelope of each kind that another one of the kind supersedes
 	checks      *rate.Limiter                // of signatures in its envelopes
+	carried     carried                      // manual rooms
 
 	rtt     time.Duration // smoothed; 0: unknown
 	pinged  time.Time
@@ -64,7 +64,7 @@ func newMember(r *Room, id wire.ID, hash wire.Hash) *member {
 	m := &member{id: id, hash: hash, conns: map[uint32]*connection{}, sent: map[wire.PayloadType]wire.ID{}, since: r.cfg.Now(),
 		verified: r.verified[hash], checks: newChecks(),
 		negotiation: peer.NewNegotiation(peer.NegotiationConfig{Room: r.keys, Self: r.identity, Peer: id, PeerKeyHash: hash,
-			Epoch: r.roster.Epoch, Conduct: r.conduct[hash]})}
+			Epoch: r.roster.Epoch, Conduct: r.conduct[hash], Manual: r.cfg.Manual})}
 	delete(r.verified, hash)
 	delete(r.conduct, hash)
 	return m
@@ -81,9 +81,6 @@ func (m *member) start(r *Room) {
 // payload takes what one of the member's envelopes held.
 func (m *member) payload(r *Room, t wire.PayloadType, body []byte, pair bool) bool {
 	effects, acknowledge := m.negotiation.Receive(r.cfg.Now(), t, body, pair)
-	if len(effects) > 0 && (t == wire.PayloadHello || t == wire.PayloadKnock) {
-		m.left = false // it is back, and may be
-	}
 	m.do(r, effects)
 	return acknowledge
 }
@@ -131,7 +128,7 @@ func (r *Room) remember(who wire.Hash, conduct peer.Conduct) {
 
 // shut says goodbye.
 func (m *member) shut(r *Room) {
-	m.negotiation.Close(r.cfg.Now(), fault.RoomClosed)
+	m.negotiation.Close(r.cfg.Now(), fault.RoomClosed) // its effects are what follows, with another goodbye
 	for _, c := range m.conns {
 		c.end(wire.ByeLeft)
 	}
@@ -165,11 +162,7 @@ func (m *member) goodbye(r *Room, c *connection, code wire.ByeCode) {
 			r.owner.drop(m.id)
 		}
 	}
-	m.link, m.since, m.left = nil, r.cfg.Now(), true
-	r.linkDown(m, true, fault.PeerGone)
-	m.do(r, m.negotiation.Close(r.cfg.Now(), fault.PeerGone))
-	// It may come back: whatever it then says goes to a machine that has not begun.
-	m.negotiation = m.negotiation.Again()
+	m.rest(r, fault.PeerGone) // what it says if it comes back begins anew
 }
 
 // violated ends a link over which either end has broken the protocol, and the transfers over it.
@@ -191,6 +184,9 @@ func (m *member) setICE(ice wire.ICEServers) {
 
 func (m *member) tick(r *Room, now time.Time) {
 	m.do(r, m.negotiation.Tick(now))
+	if r.cfg.Manual {
+		r.tickCarried(m, now)
+	}
 	if m.link == nil {
 		return
 	}
@@ -247,21 +243,24 @@ func (m *member) pong(now time.Time, token uint64) {
 	}
 }
 
+var peerStates = map[peer.LinkState]PeerState{
+	peer.LinkConnecting: PeerConnecting,
+	peer.LinkOpen:       PeerOpen,
+	peer.LinkClosing:    PeerClosing,
+	peer.LinkClosed:     PeerClosed,
+	peer.LinkFailed:     PeerFailed,
+}
+
 func (m *member) snapshot(r *Room) Peer {
 	p := Peer{ID: m.id.String(), Name: m.name, Owner: m.id == r.link.Owner, Verified: m.verified,
 		RTT: float64(m.rtt.Microseconds()) / 1000, Quality: QualityDisconnected, SafetyWords: []string{}}
 	state, code := m.negotiation.State()
+	p.State = peerStates[state]
 	switch {
-	case m.left:
-		p.State = PeerClosed
 	case m.link != nil:
-		p.State, p.Route, p.Quality, p.SafetyWords = PeerOpen, m.route, m.quality(), m.words[:]
+		p.Route, p.Quality, p.SafetyWords = m.route, m.quality(), m.words[:]
 	case state == peer.LinkFailed:
-		p.State, p.Code = PeerFailed, code
-	case state == peer.LinkClosed:
-		p.State = PeerClosed
-	default:
-		p.State = PeerConnecting
+		p.Code = code
 	}
 	return p
 }
@@ -319,12 +318,25 @@ func (m *member) do(r *Room, effects []peer.Effect) {
 					c.end(wire.ByeRemoved)
 				case fault.ProtocolViolation:
 					c.end(wire.ByeViolation)
+				case fault.Cancelled:
+					c.end(wire.ByeRest)
 				default:
 					c.end(wire.ByeReplaced)
 				}
 			}
-		case peer.StateChanged: // publishChanges compares snapshots
+		case peer.StateChanged: // publishChanges compares snapshots, but may come when a goodbye is over already
+			if state, _ := m.negotiation.State(); state == peer.LinkClosing {
+				r.publishPeer(m)
+			}
 		}
+	}
+}
+
+// sentNoMore has the handshake's envelopes repeated no more: a Hello or Knock that comes now would only bring about another link.
+func (m *member) sentNoMore(r *Room) {
+	for t, id := range m.sent {
+		r.outbox.Ack(m.id, id)
+		delete(m.sent, t)
 	}
 }
 
@@ -455,6 +467,7 @@ func (c *connection) end(bye wire.ByeCode) {
 			case c.conn != nil:
 				c.conn.Close()
 			}
+			c.room.box.post(func() { c.member.do(c.room, c.negotiation.Ended(c.room.cfg.Now(), c.number)) })
 		})
 		close(c.quit)
 	})
@@ -472,13 +485,10 @@ func (c *connection) Opened() {
 		link := c.worker
 		m.do(r, effects) // closes the link that this one replaces
 		c.link, m.link = link, link
-		for t, id := range m.sent {
-			r.outbox.Ack(m.id, id) // a Hello or Knock that comes now would only bring about another link
-			delete(m.sent, t)
-		}
+		m.sentNoMore(r)
 		now := r.cfg.Now()
 		c.openedAt = now
-		m.words, m.rtt, m.route, m.left = link.SafetyWords(), 0, "", false
+		m.words, m.rtt, m.route = link.SafetyWords(), 0, ""
 		m.heard, m.pinged, m.statsAt, m.ticked, m.quiet, m.arrived = now, now.Add(-pingEvery), time.Time{}, now, 0, 0
 		link.SendControl(wire.Profile{Name: r.cfg.Name})
 		if r.owner != nil {

@@ -304,6 +304,7 @@ func (r *Room) loop() {
 		case <-ticker.C: // what has arrived comes first: it may be the sign of life that a tick misses
 		case <-r.stop:
 			r.box.run()
+			r.publishChanges()
 			return
 		}
 		r.box.run()
@@ -448,6 +449,7 @@ func (r *Room) checkWait(now time.Time) {
 
 // signaled passes an event of the signaling client to the loop. A hub that sends faster than we take has to wait.
 func (r *Room) signaled(e signaling.Event) {
+	r.out.await(maxEvents, r.ctx.Done()) // in a manual room each envelope may be an event
 	select {
 	case r.signals <- struct{}{}:
 		r.box.post(func() {

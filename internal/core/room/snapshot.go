@@ -27,11 +27,7 @@ var kinds = map[wire.FileKind]string{wire.KindFile: "file", wire.KindText: "text
 // publishChanges reports what has changed since the last time.
 func (r *Room) publishChanges() {
 	for _, id := range r.order {
-		m := r.members[id]
-		if now := m.snapshot(r); !reflect.DeepEqual(now, m.shown) {
-			m.shown = now
-			r.event(PeerChanged{now})
-		}
+		r.publishPeer(r.members[id])
 	}
 	if r.cfg.Now().Sub(r.published) < tickEvery {
 		return // the next tick reports it
@@ -48,6 +44,13 @@ func (r *Room) publishChanges() {
 			in.dirty = false
 			r.event(TransferProgress{r.incomingSnapshot(in)})
 		}
+	}
+}
+
+func (r *Room) publishPeer(m *member) {
+	if now := m.snapshot(r); !reflect.DeepEqual(now, m.shown) {
+		m.shown = now
+		r.event(PeerChanged{now})
 	}
 }
 
@@ -88,7 +91,7 @@ func files(m *chunk.Manifest, paths []string) []File {
 
 func offerSnapshot(in *incoming) Offer {
 	m := in.machine.Manifest()
-	return Offer{ID: in.machine.Key().Transfer.String(), From: in.machine.Key().Sender.String(), Files: files(m, in.machine.Paths()), TotalSize: int64(m.Total)}
+	return Offer{ID: in.machine.Key().Transfer.String(), From: in.machine.Key().Sender.String(), Recipients: len(in.machine.Offer().Participants), Files: files(m, in.machine.Paths()), TotalSize: int64(m.Total)}
 }
 
 func (r *Room) outgoingSnapshot(o *outgoing) Transfer {

@@ -50,6 +50,7 @@ const (
 	ByeRemoved   ByeCode = 2
 	ByeViolation ByeCode = 3
 	ByeReplaced  ByeCode = 4
+	ByeRest      ByeCode = 5 // no link is wanted; the member stays in the room
 )
 
 // FailureCode says why a transfer or a file ended early.
@@ -310,7 +311,7 @@ func ParseControl(p []byte) (ControlMessage, error) {
 	case ControlRekeyed:
 		m = Rekeyed{d.u32(), d.bytes(KEMCiphertextSize)}
 	case ControlBye:
-		m = Bye{ByeCode(d.oneOf(d.u8(), uint8(ByeLeft), uint8(ByeReplaced)))}
+		m = Bye{ByeCode(d.oneOf(d.u8(), uint8(ByeLeft), uint8(ByeRest)))}
 	case ControlRoster:
 		m = RosterUpdate{d.bytes16(maxRosterBody)}
 	case ControlOffer:

@@ -120,7 +120,7 @@ func TestProtocolTables(t *testing.T) {
 		"RefuseCode":   {enumeration(section["6"], "code u8 (", "Refuse"), 5},
 		"RecordType":   {enumeration(section["8"], "types    ", "Record"), 3},
 		"ControlType":  {table(section["9"], "Control"), 18},
-		"ByeCode":      {enumeration(section["9"], "| Bye | code u8: ", "Bye"), 4},
+		"ByeCode":      {enumeration(section["9"], "| Bye | code u8: ", "Bye"), 5},
 		"FailureCode":  {enumeration(section["9"], "Codes of Cancel and FileFailed: ", "Failure"), 10},
 		"BulkType":     {table(section["10"], "Bulk"), 3},
 		"FileKind":     {enumeration(section["10"], "kind u8 (", "Kind"), 3},

@@ -161,7 +161,7 @@ func TestRefuses(t *testing.T) {
 		{"Profile", 1, []byte{65}, "field too long"},
 		{"Profile", 2, []byte{0xff}, "not UTF-8"},
 		{"Bye", 1, []byte{0}, "unknown value"},
-		{"Bye", 1, []byte{5}, "unknown value"},
+		{"Bye", 1, []byte{6}, "unknown value"},
 		{"Offer, control", 17, []byte{2}, "unknown value"},
 		{"Offer, control", 18, u32(0), "chunk size"},
 		{"Offer, control", 18, u32(32 << 10), "chunk size"},
