@@ -142,7 +142,7 @@ snapshot(Tallow, ["version", "wasmSHA256", "features"]);
 async function enter(tallow, link, options) {
   if (tallow.closing) throw new TallowError("room-closed");
   check(typeof options === "object" && options !== null, "options is an object");
-  const { name = "", relayOnly = false, remember = true, signal, onpending } = options;
+  const { name = "", remember = true, signal, onpending } = options;
   check(typeof name === "string" && utf8.encode(name).length <= maxName, `name is a string of at most ${maxName} bytes`);
   const { maxRecipients: most, admission: how } = options;
   check(most === undefined || (Number.isInteger(most) && most >= 1 && most <= 63), "maxRecipients is 1 to 63");
@@ -159,6 +159,7 @@ async function enter(tallow, link, options) {
   const known = parsed && remember ? await identity.recall(parsed.room) : undefined;
   const { seed, members, removed, locked = false } = known?.identity ?? {};
   const admission = how ?? known?.identity.admission ?? "auto";
+  const relayOnly = Boolean(options.relayOnly ?? known?.identity.relayOnly ?? false);
   const maxRecipients = most ?? known?.identity.maxRecipients ?? 10;
   let held = known?.held;
   const number = ++tallow.lastRoom;
@@ -175,14 +176,14 @@ async function enter(tallow, link, options) {
     const entered = await Promise.race([
       aborted,
       tallow.core.call(link === undefined ? "createRoom" : "joinRoom", {
-        room: number, link, name, serverURL, iceServers, relayOnly: Boolean(relayOnly), maxRecipients, admission, seed, members, removed, locked,
+        room: number, link, name, serverURL, iceServers, relayOnly, maxRecipients, admission, seed, members, removed, locked,
       }),
     ]);
     const { fragment, self } = entered;
-    const settings = self.owner ? { admission, maxRecipients, locked } : {};
+    const settings = { relayOnly, ...(self.owner && { admission, maxRecipients, locked }) };
     if (held) {
       // Not awaited: what the room tells first would find nobody listening.
-      if (self.owner) held.update(settings).catch(() => {});
+      held.update(settings).catch(() => {});
     } else if (remember) {
       held = await identity.keep({
         member: self.id, room: entered.room, seed: entered.seed, fragment, pageURL, name, owner: self.owner, members: [], entered: Date.now(), ...settings,
@@ -262,11 +263,14 @@ export class Room extends EventTarget {
   async remove(id) {
     await this[own].call("remove", { peer: peerID(id) });
   }
+  async exposure() {
+    return Object.freeze((await this[own].call("exposure")).map(Object.freeze));
+  }
   async leave() {
     await this[own].leave();
   }
 }
-snapshot(Room, ["link", "self", "state", "locked"]);
+snapshot(Room, ["link", "self", "state", "locked", "relayOnly"]);
 
 /** What a room knows. It applies the core's events, in order. */
 class RoomState {
@@ -276,7 +280,7 @@ class RoomState {
     this.tallow = tallow;
     this.number = number;
     /** @type {any} */
-    this.data = { link: "", self: undefined, state: "connecting", locked: false };
+    this.data = { link: "", self: undefined, state: "connecting", locked: false, relayOnly: false };
     /** @type {Map<string, any>} */
     this.peers = new Map();
     /** @type {Map<string, any>} */
@@ -364,6 +368,7 @@ class RoomState {
       case "state": {
         const { state, code } = event;
         this.data.state = state;
+        this.data.relayOnly = event.relayOnly ?? this.data.relayOnly;
         this.data.code = code;
         if (state === "pending") this.onpending?.();
         if (state === "closed") {
@@ -433,7 +438,7 @@ export class Peer {
     await room.call("markVerified", { peer: data.id, verified: Boolean(verified) });
   }
 }
-snapshot(Peer, ["id", "name", "owner", "state", "quality", "rtt", "route", "safetyWords", "verified", "code"]);
+snapshot(Peer, ["id", "name", "owner", "state", "quality", "rtt", "route", "protocol", "safetyWords", "verified", "code"]);
 
 export class Offer {
   /** @type {any} */
@@ -442,7 +447,7 @@ export class Offer {
   /** @param {symbol} token @param {RoomState} room @param {any} data */
   constructor(token, room, data) {
     internal(token);
-    const from = room.peers.get(data.from) ?? new Peer(own, room, { id: data.from, name: "", owner: false, state: "closed", quality: "disconnected", rtt: 0, route: "", verified: false });
+    const from = room.peers.get(data.from) ?? new Peer(own, room, { id: data.from, name: "", owner: false, state: "closed", quality: "disconnected", rtt: 0, route: "", protocol: "", verified: false });
     this[own] = { room, data: { ...data, from, files: frozen(data.files) }, answered: false, gone: false };
   }
 

@@ -14,6 +14,12 @@ import (
 	"tallow/internal/core/wire"
 )
 
+// The routes of a link.
+const (
+	routeDirect = "direct"
+	routeRelay  = "relay"
+)
+
 const (
 	// pingEvery is how often an open link is asked for a sign of life; one that gives none for silence after a Ping is lost.
 	pingEvery = 5 * time.Second
@@ -54,7 +60,8 @@ type member struct {
 	heard   time.Time
 	quiet   time.Duration // since the Ping that is out, as far as we were there to hear
 	ticked  time.Time
-	route   string
+	route   string // "" until known
+	proto   string // of the route
 	statsAt time.Time
 	asking  bool   // for statistics
 	arrived uint64 // bytes that the transport had received by then
@@ -226,9 +233,12 @@ func (m *member) tick(r *Room, now time.Time) {
 				}
 				m.arrived = stats.BytesReceived
 				if err == nil && stats.LocalType != "" {
-					m.route = "direct"
+					m.route, m.proto = routeDirect, stats.Protocol
 					if stats.LocalType == "relay" || stats.RemoteType == "relay" {
-						m.route = "relay"
+						m.route = routeRelay
+					}
+					if c := m.conns[m.negotiation.OpenAttempt()]; c != nil && c.link == link && c.relayOnly && stats.LocalType != "relay" {
+						link.Abort(fault.Newf(fault.AddressLeak, "room: relay only, and a path from a candidate of type %s", stats.LocalType))
 					}
 				}
 			})
@@ -255,7 +265,7 @@ func (m *member) snapshot(r *Room) Peer {
 	case m.left:
 		p.State = PeerClosed
 	case m.link != nil:
-		p.State, p.Route, p.Quality, p.SafetyWords = PeerOpen, m.route, m.quality(), m.words[:]
+		p.State, p.Route, p.Protocol, p.Quality, p.SafetyWords = PeerOpen, m.route, m.proto, m.quality(), m.words[:]
 	case state == peer.LinkFailed:
 		p.State, p.Code = PeerFailed, code
 	case state == peer.LinkClosed:
@@ -335,6 +345,7 @@ type connection struct {
 	member      *member
 	negotiation *peer.Negotiation
 	number      uint32
+	relayOnly   bool // since it began
 
 	ctx      context.Context // of its operations
 	cancel   context.CancelFunc
@@ -348,12 +359,12 @@ type connection struct {
 }
 
 func (m *member) openConn(r *Room, e peer.OpenConn) {
-	c := &connection{room: r, member: m, negotiation: m.negotiation, number: e.Attempt,
+	ice, relayOnly := r.ice, r.relayOnly()
+	c := &connection{room: r, member: m, negotiation: m.negotiation, number: e.Attempt, relayOnly: relayOnly,
 		quit: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancel(r.ctx)
 	c.box.init()
 	m.conns[e.Attempt] = c
-	ice, relayOnly := r.ice, r.cfg.RelayOnly || r.ice.RelayOnly
 	r.links.Go(func() {
 		for {
 			select {
@@ -365,11 +376,19 @@ func (m *member) openConn(r *Room, e peer.OpenConn) {
 			}
 		}
 	})
+	if relayOnly && !hasRelay(ice) {
+		c.failed(fault.NoRelay)
+		return
+	}
 	c.work(func() {
 		conn, err := r.cfg.NewConn(peer.ConnConfig{ICE: ice, RelayOnly: relayOnly, Pool: r.pool,
 			Candidate: func(candidate wire.Candidate) {
-				c.post(func() { m.do(r, c.negotiation.LocalCandidate(r.cfg.Now(), c.number, candidate)) })
+				c.post(func() {
+					r.candidateTold(candidate.Candidate)
+					m.do(r, c.negotiation.LocalCandidate(r.cfg.Now(), c.number, candidate))
+				})
 			},
+			Stray: func(candidateType string) { c.post(func() { r.strayed(m, candidateType) }) },
 			State: func(s peer.ConnState) {
 				if s == peer.ConnFailed {
 					c.failed(fault.ConnectionFailed)
@@ -478,7 +497,7 @@ func (c *connection) Opened() {
 		}
 		now := r.cfg.Now()
 		c.openedAt = now
-		m.words, m.rtt, m.route, m.left = link.SafetyWords(), 0, "", false
+		m.words, m.rtt, m.route, m.proto, m.left = link.SafetyWords(), 0, "", "", false
 		m.heard, m.pinged, m.statsAt, m.ticked, m.quiet, m.arrived = now, now.Add(-pingEvery), time.Time{}, now, 0, 0
 		link.SendControl(wire.Profile{Name: r.cfg.Name})
 		if r.owner != nil {
@@ -585,7 +604,8 @@ func (c *connection) Closed(err error) {
 		link.Destroy()
 		if c.member.conns[c.number] == c {
 			code := fault.Of(err)
-			if code == fault.ProtocolViolation || code == fault.HandshakeFailed || code == fault.Internal {
+			switch code {
+			case fault.ProtocolViolation, fault.HandshakeFailed, fault.AddressLeak, fault.Internal:
 				c.room.event(Problem{code, c.member.id.String()})
 			}
 			c.member.do(c.room, c.negotiation.Failed(c.room.cfg.Now(), c.number, code))
