@@ -73,19 +73,23 @@ export async function meet(network, browsers, { before = [record, record], optio
 }
 
 /**
- * Sends a file from one page to the other, and compares the hashes.
+ * Sends a file from one page to the other, and compares the hashes. What takes long is left to the pages, and asked for.
  * @param {import("puppeteer-core").Page} sender @param {import("puppeteer-core").Page} recipient @param {number} size
+ * @param {{ patience?: number }} [options] in ms
  */
-export async function deliver(sender, recipient, size) {
-  const received = recipient.evaluate(async () => {
-    const { files } = await (await me.until(() => me.room.offers[0], 60_000)).accept().finished;
-    return me.sha256(await files[0].file());
+export async function deliver(sender, recipient, size, { patience = 120_000 } = {}) {
+  await recipient.evaluate(() => {
+    me.received = me.until(() => me.room.offers[0], 60_000).then(async (offer) => {
+      const { files } = await offer.accept().finished;
+      return me.sha256(await files[0].file());
+    });
+    me.received.then((hash) => (me.hash = hash));
   });
-  const sent = await sender.evaluate(async (n) => {
-    const file = me.blob(n, 7);
-    const { failedRecipients } = await me.room.send([{ path: "file.bin", file }]).finished;
-    return failedRecipients.length === 0 && me.sha256(file);
+  await sender.evaluate(async (n) => {
+    me.file = me.blob(n, 7);
+    me.room.send([{ path: "file.bin", file: me.file }]).finished.then((result) => (me.result = result));
   }, size);
-  assert.ok(sent, "it is delivered");
-  assert.equal(await received, sent);
+  const failed = await until("the sender's end", () => sender.evaluate(() => me.result?.failedRecipients), patience);
+  assert.deepEqual(failed, []);
+  assert.equal(await until("the recipient's end", () => recipient.evaluate(() => me.hash), 60_000), await sender.evaluate(() => me.sha256(me.file)));
 }

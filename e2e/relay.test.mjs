@@ -72,6 +72,20 @@ test("relay only", { timeout: 600_000 }, async (t) => {
     await close({ sender, recipient });
   });
 
+  await t.test("the page shows that the server demands it, and who learns the address", async () => {
+    const page = await settings(browsers[0], network.url);
+    const shown = await page.evaluate(() => ({
+      banner: document.querySelector('#banners [data-key="relay"]')?.textContent,
+      checked: document.querySelector("#relay-only").checked,
+      disabled: document.querySelector("#relay-only").disabled,
+      exposures: [...document.querySelectorAll("#exposures li")].map((line) => line.dataset.what),
+    }));
+    assert.match(shown.banner, /^Relay only, as this server demands: the others do not learn your network address\.$/);
+    assert.ok(shown.checked && shown.disabled);
+    assert.deepEqual(shown.exposures, ["signaling", "plain-server", "turn", "plain-relay", "turn", "plain-relay"]);
+    await page.browserContext().close();
+  });
+
   for (const transport of ["udp", "tcp"]) {
     await t.test(`the server's own TURN over ${transport}`, async () => {
       const iceServers = [iceServer(`turn:${network.address}:${TURN_PORT}?transport=${transport}`, secret, 600)];
@@ -108,6 +122,39 @@ test("relay only", { timeout: 600_000 }, async (t) => {
 
   await network.restartServer(t, 0, ["-turn-secret", secret]);
 
+  await t.test("a person chooses it in the page, and it stays", async () => {
+    const page = await settings(browsers[0], network.url);
+    assert.equal(await page.$('#banners [data-key="relay"]'), null);
+    assert.ok((await page.$$eval("#exposures li", (lines) => lines.map((line) => line.dataset.what))).includes("direct"));
+    await page.click("#relay-only");
+    await Promise.all([page.waitForNavigation({ timeout: 60_000 }), page.click("#settings-save")]);
+    const chosen = () => page.$eval('#banners [data-key="relay"]', (line) => line.textContent).catch(() => "");
+    await until("the banner", async () => /^Relay only: the others/.test(await chosen()), 60_000);
+    await page.reload();
+    await until("the banner after a reload", async () => /^Relay only: the others/.test(await chosen()), 60_000);
+    assert.equal(await page.$eval("#relay-only", (box) => box.checked && !box.disabled), true);
+    await page.browserContext().close();
+  });
+
+  await t.test("who was in the room relay only comes back so", async () => {
+    const enter = (/** @type {import("puppeteer-core").Page} */ page, /** @type {object} */ given) =>
+      page.evaluate(async (options) => {
+        const { load } = await import("/tallow.js");
+        const tallow = await load();
+        const [known] = await tallow.remembered();
+        const room = known ? await tallow.joinRoom(known.link, options) : await tallow.createRoom(options);
+        return room.relayOnly;
+      }, given);
+    const page = await (await browsers[0].createBrowserContext()).newPage();
+    const results = [];
+    for (const options of [{ relayOnly: true }, {}, { relayOnly: false }, {}]) {
+      await page.goto(`${network.url}/healthz`);
+      results.push(await enter(page, options));
+    }
+    assert.deepEqual(results, [true, true, false, false]);
+    await page.browserContext().close();
+  });
+
   await t.test("a browser that gathers what it should not: nobody hears of it, and the page says so", async () => {
     // The recipient takes whatever comes.
     const { sender, recipient } = await meet(network, browsers, { before: [disobey, record], options: [{ relayOnly: true }, {}] });
@@ -140,6 +187,22 @@ test("relay only", { timeout: 600_000 }, async (t) => {
     await close({ sender, recipient });
   });
 });
+
+/**
+ * The page, in a room of its own, with its settings open and the list of exposures in them.
+ * @param {import("puppeteer-core").Browser} browser @param {string} url
+ */
+async function settings(browser, url) {
+  const page = await (await browser.createBrowserContext()).newPage();
+  await page.setViewport({ width: 900, height: 1000 });
+  await page.goto(url);
+  await page.waitForFunction(() => document.querySelector("#link").value !== "", { timeout: 60_000 });
+  await page.click("#open-settings");
+  await page.waitForSelector("#exposure:not([hidden])", { timeout: 60_000 });
+  await page.click("#exposure summary");
+  if (process.env.TALLOW_SHOTS) await page.screenshot({ path: `${process.env.TALLOW_SHOTS}/settings-${Date.now()}.png` });
+  return page;
+}
 
 /**
  * Delivers through a relay that is reached over that protocol.
