@@ -200,7 +200,6 @@ async function settings(browser, url) {
   await page.click("#open-settings");
   await page.waitForSelector("#exposure:not([hidden])", { timeout: 60_000 });
   await page.click("#exposure summary");
-  if (process.env.TALLOW_SHOTS) await page.screenshot({ path: `${process.env.TALLOW_SHOTS}/settings-${Date.now()}.png` });
   return page;
 }
 
