@@ -181,7 +181,6 @@ export class Network {
       const tcp = await run("ip", ["netns", "exec", this.hub, "ss", "-Hltn", "sport", "=", `:${port}`]);
       return stdout.trim() && tcp.stdout.trim();
     }, 60_000);
-    return { log: () => log };
   }
 
   /**

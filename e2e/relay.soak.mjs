@@ -19,7 +19,7 @@ describe("credentials expire under way", { concurrency: true }, () => {
       const servers = [{ urls: [`turn:10.77.0.1:${COTURN_PORT}?transport=udp`], secret }];
       const serverArgs = ["-relay-only", "-turn-ttl", "1m", ...(kind === "coturn" ? ["-turn=false", "-ice-servers", JSON.stringify(servers)] : [])];
       const network = await Network.start(t, 2, { serverArgs });
-      const coturn = kind === "coturn" ? await network.startCoturn(t, { secret, port: COTURN_PORT }) : undefined;
+      if (kind === "coturn") await network.startCoturn(t, { secret, port: COTURN_PORT });
       const browsers = [];
       for (const host of network.hosts) browsers.push((await host.startBrowser(t)).browser);
       const { sender, recipient } = await meet(network, browsers);
@@ -28,7 +28,7 @@ describe("credentials expire under way", { concurrency: true }, () => {
       await deliver(sender, recipient, size, { patience: 1_500_000 });
       const minutes = (performance.now() - start) / 60_000;
       t.diagnostic(`${minutes.toFixed(1)} minutes`);
-      assert.ok(minutes > 9.5, "the allocation has been renewed");
+      assert.ok(minutes > 10, "longer than an allocation lives that is not refreshed");
       for (const page of [sender, recipient]) {
         const states = await page.evaluate(() => me.events.filter(({ type }) => type === "peerchange").map(({ state }) => state));
         const opened = states.indexOf("open");
@@ -36,7 +36,6 @@ describe("credentials expire under way", { concurrency: true }, () => {
         assert.deepEqual(states.slice(opened).filter((state) => state !== "open"), [], "over one connection");
         assert.equal(await page.evaluate(() => me.room.peers[0].route), "relay");
       }
-      if (coturn) assert.match(coturn.log(), /refreshed/);
       // Who comes now connects with credentials that are good now, on all sides.
       const third = await startMember(browsers[1], network.url);
       await third.evaluate(async (link) => me.watch(await me.tallow.joinRoom(link, { name: "third" })), await sender.evaluate(() => me.room.link));
