@@ -4,6 +4,7 @@ GO       ?= go
 WASM     := bin/tallow.wasm
 SERVER   := bin/tallow-server
 EVIL     := bin/evil
+CAPTURE  := bin/capture
 ADDR     ?= 127.0.0.1:8080
 SUDO     := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What runs a test in network namespaces.
@@ -47,6 +48,10 @@ $(SERVER): web/dist/build.json $(SERVER_SOURCES)
 $(EVIL): $(EVIL_SOURCES)
 	$(GO) build -o $@ ./e2e/evil
 
+# Counts the packets of a host, for the browser tests in network namespaces.
+$(CAPTURE): e2e/capture/main.go
+	$(GO) build -o $@ ./e2e/capture
+
 # The order is from quick to slow. The last part needs root, for network namespaces: where we are not, it is run with sudo.
 test: deps check unit unit-js e2e
 
@@ -73,8 +78,8 @@ unit-js: deps
 	$(JS) $(GO) test -exec="node $(CURDIR)/e2e/gotest.mjs" -timeout 10m $(CLIENT)
 
 # One test at a time keeps the processors busy, except for those that mostly wait: these run beside the others.
-WAITING := firefox.test.mjs network.test.mjs
-e2e: deps $(SERVER) $(EVIL)
+WAITING := firefox.test.mjs network.test.mjs relay.test.mjs
+e2e: deps $(SERVER) $(EVIL) $(CAPTURE)
 	$(MAKE) --no-print-directory -j2 e2e-busy e2e-waiting
 
 e2e-busy:
@@ -86,7 +91,7 @@ e2e-waiting:
 # Browsers and the driver for them: installed where they are missing.
 deps: e2e/node_modules/.package-lock.json
 	@missing=; for p in chromium firefox-esr; do command -v $$p >/dev/null || missing="$$missing $$p"; done; \
-	for p in ip:iproute2 tc:iproute2 node:nodejs npm:npm; do command -v $${p%%:*} >/dev/null || missing="$$missing $${p#*:}"; done; \
+	for p in ip:iproute2 tc:iproute2 turnserver:coturn node:nodejs npm:npm; do command -v $${p%%:*} >/dev/null || missing="$$missing $${p#*:}"; done; \
 	if [ -n "$$missing" ]; then $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq $$missing; fi
 
 e2e/node_modules/.package-lock.json: e2e/package-lock.json
@@ -95,11 +100,11 @@ e2e/node_modules/.package-lock.json: e2e/package-lock.json
 	@touch $@
 
 # Long forms: every bit of the handshake, big files. Hours are not needed, but minutes are.
-soak: deps $(SERVER) $(EVIL)
+soak: deps $(SERVER) $(EVIL) $(CAPTURE)
 	TALLOW_SOAK=1 $(GO) test -timeout 60m -skip '^TestAttempts$$' ./internal/... ./server/...
 	TALLOW_SOAK=1 $(GO) test -timeout 30m -run '^TestAttempts$$' -v ./internal/core/room
-	cd e2e && node --test --test-concurrency=1 --test-reporter=spec --test-timeout=3600000 $(filter-out reconnect.soak.mjs,$(notdir $(sort $(wildcard e2e/*.soak.mjs))))
-	cd e2e && $(AS_ROOT) node --test --test-reporter=spec --test-timeout=3600000 reconnect.soak.mjs
+	cd e2e && node --test --test-concurrency=1 --test-reporter=spec --test-timeout=3600000 $(filter-out reconnect.soak.mjs relay.soak.mjs,$(notdir $(sort $(wildcard e2e/*.soak.mjs))))
+	cd e2e && $(AS_ROOT) node --test --test-reporter=spec --test-timeout=3600000 reconnect.soak.mjs relay.soak.mjs
 
 # What was built is what is served: two builds of this commit from clean checkouts, in folders and with build caches of their
 # own, give the same WebAssembly, and so does this tree if it has no changes.

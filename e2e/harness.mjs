@@ -18,6 +18,9 @@ export const chromium = process.env.TALLOW_CHROMIUM ?? "/usr/bin/chromium";
 const firefox = process.env.TALLOW_FIREFOX ?? "/usr/bin/firefox-esr";
 const serverBinary = process.env.TALLOW_SERVER ?? path.join(root, "bin", "tallow-server");
 
+/** The program that counts packets (e2e/capture). */
+export const captureBinary = path.join(root, "bin", "capture");
+
 /** The size of one chunk of a small file set, in bytes. */
 export const CHUNK = 262_144;
 

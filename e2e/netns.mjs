@@ -1,12 +1,14 @@
 // A network of the test's own: the server and each browser in a network namespace, joined by a bridge, with links whose rate can be capped
 // and that can be cut. Needs root. Everything is removed when the test ends.
 
-import { execFile, execFileSync } from "node:child_process";
+import { execFile, execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import fs from "node:fs";
 import path from "node:path";
+import { text } from "node:stream/consumers";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
-import { chromium, startBrowser, startServer, tempDir } from "./harness.mjs";
+import { captureBinary, chromium, startBrowser, startServer, tempDir, until } from "./harness.mjs";
 
 const run = promisify(execFile);
 let networks = 0;
@@ -55,6 +57,25 @@ class Host {
   async sent() {
     const { stdout } = await this.run("ip", "-s", "-j", "link", "show", "dev", this.device);
     return JSON.parse(stdout)[0].stats64.tx.bytes;
+  }
+
+  /**
+   * Counts every packet that enters or leaves this host from now on.
+   * @param {import("node:test").TestContext} t
+   * @returns {Promise<() => Promise<{ out: boolean, protocol: string, remote: string, packets: number, bytes: number }[]>>} ends it
+   */
+  async capture(t) {
+    const child = spawn("ip", ["netns", "exec", this.namespace, captureBinary], { stdio: ["pipe", "pipe", "inherit"] });
+    t.after(() => child.kill());
+    const [ready] = await once(child.stdout, "data");
+    if (String(ready) !== "ready\n") throw new Error(`capture said ${ready}`);
+    return async () => {
+      const output = text(child.stdout);
+      child.stdin.end();
+      const { flows, dropped } = JSON.parse(await output);
+      if (dropped > 0) throw new Error(`${dropped} packets were not seen`);
+      return flows;
+    };
   }
 
   /** Browsers look for the address of their default route. */
@@ -134,6 +155,32 @@ export class Network {
     this.server = await startServer(t, { addr, args, command: ["ip", "netns", "exec", this.hub] });
     this.url = this.server.url;
     return this.server;
+  }
+
+  /**
+   * Starts coturn on the hub, with the REST API's credentials.
+   * @param {import("node:test").TestContext} t @param {{ secret: string, port: number }} options
+   */
+  async startCoturn(t, { secret, port }) {
+    const dir = tempDir(t);
+    const args = [
+      "-n", "--no-cli", "--no-tls", "--no-dtls", `--listening-ip=${this.address}`, `--listening-port=${port}`, `--relay-ip=${this.address}`,
+      "--use-auth-secret", `--static-auth-secret=${secret}`, "--realm=tallow.test", `--pidfile=${dir}/pid`, "--log-file=stdout",
+    ];
+    const child = spawn("ip", ["netns", "exec", this.hub, "turnserver", ...args], { stdio: ["ignore", "pipe", "inherit"] });
+    const ended = once(child, "exit");
+    t.after(async () => {
+      child.kill("SIGKILL");
+      await ended;
+    });
+    let log = "";
+    child.stdout.on("data", (data) => (log = (log + data).slice(-100_000)));
+    await until("coturn listens", async () => {
+      if (child.exitCode !== null) throw new Error(`coturn ended at once: ${log}`);
+      const { stdout } = await run("ip", ["netns", "exec", this.hub, "ss", "-Hlun", "sport", "=", `:${port}`]);
+      const tcp = await run("ip", ["netns", "exec", this.hub, "ss", "-Hltn", "sport", "=", `:${port}`]);
+      return stdout.trim() && tcp.stdout.trim();
+    }, 60_000);
   }
 
   /**

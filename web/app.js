@@ -44,6 +44,8 @@ let wanted = handedOver() ?? tab.get(LINK);
 let attempt = new AbortController();
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let again;
+/** Whether the person wanted to be hidden when this page entered last. */
+let hidden = false;
 
 showOwnName();
 showSendable();
@@ -64,7 +66,8 @@ async function enter() {
       showProgram(tallow);
     }
     const link = wanted ?? (await linkOfReload(tallow));
-    const options = { name: ownName(), relayOnly: person.get(RELAY_ONLY) === "yes", signal };
+    hidden = person.get(RELAY_ONLY) === "yes";
+    const options = { name: ownName(), relayOnly: hidden, signal };
     const entered = link
       ? await tallow.joinRoom(link, { ...options, onpending: () => banner("pending", "Waiting to be let in: the person who made this room is being asked.") })
       : await tallow.createRoom({ ...options, admission: person.get(APPROVAL) === "yes" ? "approval" : "auto" });
@@ -170,6 +173,7 @@ function showRoom(entered) {
   showLock(entered.locked);
   showOwnName();
   entered.addEventListener("statechange", ({ detail }) => room === entered && showState(detail));
+  showRelayOnly();
   entered.addEventListener("error", ({ detail }) => {
     const name = entered.peers.find((peer) => peer.id === detail.peer)?.name;
     complain(detail, name);
@@ -187,10 +191,12 @@ function forgetRoom() {
   byId("owner-controls", HTMLElement).hidden = true;
   showLock(false);
   banner("state", "");
+  banner("relay", "");
 }
 
 /** @param {{ state: import("./tallow.js").RoomState, code: ErrorCode | undefined }} detail */
 async function showState({ state, code }) {
+  showRelayOnly();
   banner("state", state === "disconnected" ? "The server is away. Transfers go on; it is tried again until it is back." : "");
   if (state !== "closed") return;
   forgetRoom();
@@ -326,6 +332,40 @@ function connectControls() {
   connectSettings();
 }
 
+/** Says whether the person's address is hidden, and at whose wish. */
+function showRelayOnly() {
+  const demanded = Boolean(room?.relayOnly) && !hidden;
+  banner("relay", room?.relayOnly ? `Relay only${demanded ? ", as this server demands" : ""}: the others do not learn your network address.` : "");
+  const box = byId("relay-only", HTMLInputElement);
+  box.checked = demanded || person.get(RELAY_ONLY) === "yes";
+  box.disabled = demanded;
+  say(byId("relay-hint", HTMLElement), demanded ? "This server demands it of everybody." : "The others do not learn your network address. Slower.");
+}
+
+/** @type {Record<import("./tallow.js").ExposureKind, (detail: string) => string>} */
+const EXPOSURES = {
+  signaling: () => "This server: you are connected with it.",
+  stun: (url) => `${url}: it is asked for your address.`,
+  turn: (url) => `${url}: it relays for you.`,
+  "plain-relay": (url) => `Whoever is on the way to ${url} sees that you use this relay: there is no TLS. What is relayed is encrypted all the same.`,
+  "plain-server": () => "Whoever is on the way to this server sees that you use it: there is no TLS.",
+  direct: () => "Everybody in the room: connections are direct where that is possible.",
+  candidate: (type) => `Everybody in the room was told ${type === "host" ? "the address of this device, or a name for it" : "your public address"}.`,
+  route: (id) => `${room?.peers.find((peer) => peer.id === id)?.name || "Somebody"}: you are connected directly.`,
+};
+
+/** Lists who learns the person's address. */
+async function showExposure() {
+  const section = byId("exposure", HTMLElement);
+  const list = (await room?.exposure().catch(() => [])) ?? [];
+  section.hidden = list.length === 0;
+  byId("exposures", HTMLElement).replaceChildren(
+    ...list.map(({ what, to, detail, leak }) =>
+      el("li", { "data-what": what, "data-to": to }, leak ? `Against your wish: ${what === "candidate" ? "this browser looked for direct connections." : EXPOSURES[what](detail)}` : EXPOSURES[what](detail)),
+    ),
+  );
+}
+
 /** @param {boolean} locked */
 function showLock(locked) {
   const lock = byId("lock", HTMLButtonElement);
@@ -350,8 +390,9 @@ function connectSettings() {
   });
   byId("open-settings", HTMLButtonElement).addEventListener("click", () => {
     showRemembered();
+    showExposure();
     name.value = ownName();
-    relayOnly.checked = person.get(RELAY_ONLY) === "yes";
+    showRelayOnly();
     approval.checked = person.get(APPROVAL) === "yes";
     dialog.returnValue = "";
     dialog.showModal();
@@ -360,7 +401,7 @@ function connectSettings() {
     if (dialog.returnValue !== "save" && dialog.returnValue !== "new") return;
     const before = [ownName(), person.get(RELAY_ONLY)].join();
     person.set(NAME, fitting(name.value) || ownName());
-    person.set(RELAY_ONLY, relayOnly.checked ? "yes" : undefined);
+    if (!relayOnly.disabled) person.set(RELAY_ONLY, relayOnly.checked ? "yes" : undefined); // else it is the server's
     person.set(APPROVAL, approval.checked ? "yes" : undefined);
     showOwnName();
     if (dialog.returnValue === "new") await openNewRoom();

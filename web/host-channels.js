@@ -206,7 +206,8 @@ function summarize(report) {
     counters.bytesReceived ?? 0,
     counters.packetsSent ?? 0,
     counters.packetsReceived ?? 0,
-    index(candidateTypes, local?.candidateType),
+    // A relay that sees itself under another address than it told is a peer-reflexive candidate, and a relay.
+    index(candidateTypes, local?.relayProtocol ? "relay" : local?.candidateType),
     index(candidateTypes, remote?.candidateType),
     index(protocols, local?.relayProtocol ?? local?.protocol),
   ]);

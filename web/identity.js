@@ -16,6 +16,7 @@ const lockPrefix = "tallow identity ";
  * @property {string} pageURL
  * @property {string} name
  * @property {boolean} owner
+ * @property {boolean} [relayOnly] this member hides its address
  * @property {string[]} members of an own room: the roster, so that whoever was in it still is
  * @property {string[]} [removed] of an own room, as the next three: who may not come back
  * @property {boolean} [locked]

@@ -34,6 +34,8 @@ export type ErrorCode =
   | "cancelled-by-peer" // ended by the other end
   | "peer-gone" // the other member left or was lost
   | "connection-failed" // no path to the other member
+  | "no-relay" // relays only, and the server offers none
+  | "address-leak" // relays only, and the browser did not keep to it
   | "handshake-failed" // the other member could not prove who it is
   | "rekey-timeout" // the other member did not answer a key change
   | "file-changed" // a file is not what it was when it was offered
@@ -122,7 +124,10 @@ export interface RoomOptions {
   pageURL?: string | URL;
   /** Used instead of what the server offers. */
   iceServers?: RTCIceServer[];
-  /** Connect through relays only, so that members do not learn each other's addresses. */
+  /**
+   * Connect through relays only, so that members do not learn this one's address: no other candidate is gathered, told or taken. The server may
+   * demand it as well. Default: as it was when this browser was in the room before (see `remember`), and false otherwise.
+   */
   relayOnly?: boolean;
   /**
    * "manual": members are met only by connect(), and by values that the caller carries between their rooms: see DataChannelManager. All members of
@@ -203,6 +208,8 @@ export class Room extends EventTarget {
   readonly state: RoomState;
   /** Owner: whether it lets nobody new in. */
   readonly locked: boolean;
+  /** Whether this member connects through relays only: its own choice, or the server's demand. A `statechange` tells when that changes. */
+  readonly relayOnly: boolean;
 
   /**
    * Offers files to members. Sizes are taken now: a file that changes later fails with `file-changed`, or with `file-unreadable` where the
@@ -218,6 +225,11 @@ export class Room extends EventTarget {
    * identity: lock the room, too.
    */
   remove(id: string): Promise<void>;
+  /**
+   * Who learns this member's network address, and how: what follows from the configuration, before anybody is connected, and what has happened so far. What is
+   * contrary to `relayOnly` is a `leak`, and came as an `error` event with `address-leak` when it was found.
+   */
+  exposure(): Promise<readonly Exposure[]>;
   /**
    * Makes a connection again that disconnect() has ended. In a manual room it begins one: what is to be carried comes as `signal`. With trickle each
    * candidate is a value of its own; without it an offer or answer waits for its candidates, at most 5 seconds.
@@ -239,6 +251,26 @@ export class Room extends EventTarget {
   addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
   removeEventListener<K extends keyof RoomEventMap>(type: K, listener: (event: RoomEventMap[K]) => void, options?: boolean | EventListenerOptions): void;
   removeEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | EventListenerOptions): void;
+}
+
+/**
+ * - signaling: the connection to the server. - stun: a STUN server is asked for our address. - turn: a TURN server relays for us.
+ * - plain-relay, plain-server: the way there is without TLS. - direct: connections to members may be direct.
+ * - candidate: members were told an address of the type in `detail`; as a leak: the browser came up with it, and it was not told.
+ * - route: the connection to the member in `detail` is direct.
+ */
+export type ExposureKind = "signaling" | "stun" | "turn" | "plain-relay" | "plain-server" | "direct" | "candidate" | "route";
+/** server: where this member entered the room. third-party: another server. network: whoever is on the way. */
+export type Audience = "server" | "third-party" | "members" | "network";
+
+/** One way in which somebody learns this member's network address. */
+export interface Exposure {
+  readonly what: ExposureKind;
+  readonly to: Audience;
+  /** A URL, the type of a candidate (host, srflx, prflx), or a member's id; may be "". */
+  readonly detail: string;
+  /** It should not be, since this member connects through relays only. */
+  readonly leak: boolean;
 }
 
 /** This member. */
@@ -268,6 +300,8 @@ export class Peer {
   readonly rtt: number;
   /** How the data travels; "" until connected. */
   readonly route: "" | "direct" | "relay";
+  /** What the route runs over; of a relayed one, to this end's relay. "" until connected. */
+  readonly protocol: "" | "udp" | "tcp" | "tls";
   /** Four words, once open; empty before. Both sides see the same unless somebody sits between them. */
   readonly safetyWords: readonly string[];
   /** The person has compared the words. It sticks to that member's keys. */

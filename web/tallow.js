@@ -148,7 +148,7 @@ function randomSeed() {
 async function enter(tallow, link, options) {
   if (tallow.closing) throw new TallowError("room-closed");
   check(typeof options === "object" && options !== null, "options is an object");
-  const { name = "", relayOnly = false, remember = true, signal, onpending } = options;
+  const { name = "", remember = true, signal, onpending } = options;
   check(typeof name === "string" && utf8.encode(name).length <= maxName, `name is a string of at most ${maxName} bytes`);
   const { connections = "auto" } = options;
   check(connections === "auto" || connections === "manual", 'connections is "auto" or "manual"');
@@ -170,6 +170,7 @@ async function enter(tallow, link, options) {
   tallow.newcomers.delete(parsed?.room);
   const { members, removed, locked = false } = known?.identity ?? {};
   const admission = how ?? known?.identity.admission ?? "auto";
+  const relayOnly = Boolean(options.relayOnly ?? known?.identity.relayOnly ?? false);
   const maxRecipients = most ?? known?.identity.maxRecipients ?? 10;
   let held = known?.held;
   const number = ++tallow.lastRoom;
@@ -186,14 +187,14 @@ async function enter(tallow, link, options) {
     const entered = await Promise.race([
       aborted,
       tallow.core.call(link === undefined ? "createRoom" : "joinRoom", {
-        room: number, link, name, serverURL, iceServers, relayOnly: Boolean(relayOnly), maxRecipients, admission, manual: connections === "manual", seed, members, removed, locked,
+        room: number, link, name, serverURL, iceServers, relayOnly, maxRecipients, admission, manual: connections === "manual", seed, members, removed, locked,
       }),
     ]);
     const { fragment, self } = entered;
-    const settings = self.owner ? { admission, maxRecipients, locked } : {};
+    const settings = { relayOnly, ...(self.owner && { admission, maxRecipients, locked }) };
     if (held) {
       // Not awaited: what the room tells first would find nobody listening.
-      if (self.owner) held.update(settings).catch(() => {});
+      held.update(settings).catch(() => {});
     } else if (remember) {
       held = await identity.keep({
         member: self.id, room: entered.room, seed: entered.seed, fragment, pageURL, name, owner: self.owner, members: [], entered: Date.now(), ...settings,
@@ -292,11 +293,14 @@ export class Room extends EventTarget {
     check(typeof value === "string", "value is a string");
     await this[own].call("relay", { peer: peerID(peer), value });
   }
+  async exposure() {
+    return Object.freeze((await this[own].call("exposure")).map(Object.freeze));
+  }
   async leave() {
     await this[own].leave();
   }
 }
-snapshot(Room, ["link", "self", "state", "locked"]);
+snapshot(Room, ["link", "self", "state", "locked", "relayOnly"]);
 
 /** What a room knows. It applies the core's events, in order. */
 class RoomState {
@@ -306,7 +310,7 @@ class RoomState {
     this.tallow = tallow;
     this.number = number;
     /** @type {any} */
-    this.data = { link: "", self: undefined, state: "connecting", locked: false };
+    this.data = { link: "", self: undefined, state: "connecting", locked: false, relayOnly: false };
     /** @type {Map<string, any>} */
     this.peers = new Map();
     /** @type {Map<string, any>} */
@@ -394,6 +398,7 @@ class RoomState {
       case "state": {
         const { state, code } = event;
         this.data.state = state;
+        this.data.relayOnly = event.relayOnly ?? this.data.relayOnly;
         this.data.code = code;
         if (state === "pending") this.onpending?.();
         if (state === "closed") {
@@ -467,7 +472,7 @@ export class Peer {
     await room.call("markVerified", { peer: data.id, verified: Boolean(verified) });
   }
 }
-snapshot(Peer, ["id", "name", "owner", "state", "quality", "rtt", "route", "safetyWords", "verified", "code"]);
+snapshot(Peer, ["id", "name", "owner", "state", "quality", "rtt", "route", "protocol", "safetyWords", "verified", "code"]);
 
 export class Offer {
   /** @type {any} */
@@ -476,7 +481,7 @@ export class Offer {
   /** @param {symbol} token @param {RoomState} room @param {any} data */
   constructor(token, room, data) {
     internal(token);
-    const from = room.peers.get(data.from) ?? new Peer(own, room, { id: data.from, name: "", owner: false, state: "closed", quality: "disconnected", rtt: 0, route: "", verified: false });
+    const from = room.peers.get(data.from) ?? new Peer(own, room, { id: data.from, name: "", owner: false, state: "closed", quality: "disconnected", rtt: 0, route: "", protocol: "", verified: false });
     this[own] = { room, data: { ...data, from, files: frozen(data.files) }, answered: false, gone: false };
   }
 

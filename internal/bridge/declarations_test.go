@@ -143,6 +143,7 @@ func TestSnapshots(t *testing.T) {
 		"Delivery":    room.Delivery{},
 		"LedgerEntry": room.LedgerEntry{},
 		"LedgerFile":  room.LedgerFile{},
+		"Exposure":    room.Exposure{},
 		"Features":    features{},
 	} {
 		var fields []string
@@ -159,6 +160,8 @@ func TestSnapshots(t *testing.T) {
 		"RoomState":     texts(room.StateConnecting, room.StatePending, room.StateOpen, room.StateDisconnected, room.StateClosed),
 		"PeerState":     texts(room.PeerConnecting, room.PeerOpen, room.PeerClosing, room.PeerClosed, room.PeerFailed),
 		"Quality":       texts(room.QualityExcellent, room.QualityGood, room.QualityFair, room.QualityPoor, room.QualityDisconnected),
+		"ExposureKind":  texts(room.ExposedSignaling, room.ExposedSTUN, room.ExposedTURN, room.ExposedPlainRelay, room.ExposedPlainServer, room.ExposedDirect, room.ExposedCandidate, room.ExposedRoute),
+		"Audience":      texts(room.ToServer, room.ToThirdParty, room.ToMembers, room.ToNetwork),
 		"DeliveryState": texts(room.DeliveryOffered, room.DeliveryTransferring, room.DeliveryPaused, room.DeliveryInterrupted, room.DeliveryVerifying, room.DeliverySaving, room.DeliveryDone, room.DeliveryDeclined, room.DeliveryCancelled, room.DeliveryFailed),
 	} {
 		slices.Sort(values)

@@ -15,6 +15,7 @@ type stateEvent struct {
 	head
 	State room.State `json:"state"`
 	Code  fault.Code `json:"code,omitempty"`
+	Relay bool       `json:"relayOnly"`
 }
 
 type peerEvent struct {
@@ -93,7 +94,7 @@ func (t *translator) translate(e room.Event) any {
 	h := func(kind string) head { return head{kind, t.number} }
 	switch e := e.(type) {
 	case room.RoomChanged:
-		return stateEvent{h("state"), e.State, e.Code}
+		return stateEvent{h("state"), e.State, e.Code, e.RelayOnly}
 	case room.PeerJoined:
 		return peerEvent{h("peerjoin"), e.Peer}
 	case room.PeerChanged:

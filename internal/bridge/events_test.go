@@ -31,7 +31,7 @@ func TestTranslate(t *testing.T) {
 		event room.Event
 		want  string
 	}{
-		{room.RoomChanged{State: room.StateClosed, Code: fault.Removed}, `{"type":"state","room":7,"state":"closed","code":"removed"}`},
+		{room.RoomChanged{State: room.StateClosed, Code: fault.Removed}, `{"type":"state","room":7,"state":"closed","code":"removed","relayOnly":false}`},
 		{room.JoinRequested{ID: "cc", Name: "<b>"}, `{"type":"joinrequest","room":7,"id":"cc","name":"<b>"}`},
 		{room.OfferWithdrawn{From: "aa", ID: "bb", Code: fault.PeerGone}, `{"type":"offerwithdrawn","room":7,"id":"aabb","code":"peer-gone"}`},
 		{room.SignalMade{Peer: "ab", Value: "AQ", Candidate: true}, `{"type":"signal","room":7,"peer":"ab","value":"AQ","candidate":true}`},

@@ -29,6 +29,7 @@ var methods = map[string]func(*instance, []byte) (any, error){
 	"joinRoom":       decoded((*instance).joinRoom),
 	"leave":          decoded((*instance).leave),
 	"saved":          decoded((*instance).saved),
+	"exposure":       decoded((*instance).exposure),
 	"lock":           decoded((*instance).lock),
 	"approve":        decoded((*instance).approve),
 	"remove":         decoded((*instance).remove),
@@ -290,6 +291,15 @@ func (i *instance) saved(args struct{ Room int }) (any, error) {
 		Removed []wire.ID   `json:"removed"`
 		Locked  bool        `json:"locked"`
 	}{s.Members, s.Removed, s.Locked}, nil
+}
+
+// exposure answers with who learns our address.
+func (i *instance) exposure(args struct{ Room int }) (any, error) {
+	r, err := i.in(args.Room)
+	if err != nil {
+		return nil, err
+	}
+	return r.Exposure()
 }
 
 func (i *instance) lock(args struct {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pion/logging"
+	"github.com/pion/stun/v4"
 	"github.com/pion/turn/v5"
 )
 
@@ -33,17 +34,24 @@ func (s *Server) Credentials(holder string, now time.Time) (username, password s
 
 // authenticate is called for each request that must be signed: Allocate and Refresh, CreatePermission, ChannelBind. What
 // it returns as user is what the library says of who allocates, and whom an allocation belongs to.
+//
+// Credentials expire for what they could begin. What an allocation lives on is granted for as long as it lives, as coturn does too: browsers go on
+// with the credentials that it was made with, whatever they are given later, and a transfer may take longer than these are good for.
 func (s *Server) authenticate(r *turn.RequestAttributes) (user string, key []byte, ok bool) {
 	expiry, holder, found := strings.Cut(r.Username, ":")
 	unix, err := strconv.ParseInt(expiry, 10, 64)
-	if !found || err != nil || unix <= time.Now().Unix() {
+	if !found || err != nil {
+		return "", nil, false
+	}
+	o := owner{source(r.SrcAddr), holder}
+	if unix <= time.Now().Unix() && (r.Method == stun.MethodAllocate || !s.holds(o, flowOf(r.SrcAddr))) {
 		return "", nil, false
 	}
 	username, password := Credentials(s.cfg.Secret, holder, time.Unix(unix, 0))
 	if username != r.Username { // "+5" and "05" are not how 5 is written
 		return "", nil, false
 	}
-	return owner{source(r.SrcAddr), holder}.String(), turn.GenerateAuthKey(username, r.Realm, password), true
+	return o.String(), turn.GenerateAuthKey(username, r.Realm, password), true
 }
 
 // owner is who has an allocation. The library passes a user's name on to where quotas are counted and nothing of its

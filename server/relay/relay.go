@@ -233,6 +233,14 @@ func flowOf(client net.Addr) flow {
 	return flow{source(client), tcp}
 }
 
+// holds reports whether a flow has an allocation, and it is that owner's.
+func (s *Server) holds(o owner, f flow) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.flows[f]
+	return c != nil && c.owner == o
+}
+
 // mayName reports whether the allocation of a flow may name one more peer.
 func (s *Server) mayName(f flow) bool {
 	s.mu.Lock()

@@ -235,26 +235,73 @@ func TestCredentialsAreChecked(t *testing.T) {
 	}
 }
 
-// An allocation outlives the credentials that made it only with new ones.
-func TestExpiredCredentialsDoNotRefresh(t *testing.T) {
+// An allocation outlives the credentials that made it, for as long as it is refreshed; they begin nothing any more.
+func TestExpiredCredentials(t *testing.T) {
+	for _, network := range []string{"udp", "tcp"} {
+		t.Run(network, func(t *testing.T) { expiredCredentials(t, network) })
+	}
+}
+
+func expiredCredentials(t *testing.T, network string) {
 	s := start(t)
 	expiry := time.Now().Add(2 * time.Second)
 	user, pass := Credentials(secret, "holder", expiry)
-	c := dial(t, s, "udp", user, pass)
-	c.allocate()
-	if code, _ := c.request(stun.MethodRefresh); code != 0 {
-		t.Fatalf("refresh before expiry: %d", code)
-	}
+	c := dial(t, s, network, user, pass)
+	self := c.allocate()
 	time.Sleep(time.Until(expiry.Truncate(time.Second).Add(50 * time.Millisecond)))
-	for method, attr := range map[stun.Method]stun.Setter{
-		stun.MethodRefresh:          udpTransport,
-		stun.MethodCreatePermission: rawPeer(netip.MustParseAddrPort("127.0.0.1:1")),
-	} {
-		if code, _ := c.request(method, attr); code != int(stun.CodeUnauthorized) {
-			t.Fatalf("%v after expiry: %d", method, code)
+	keep := map[stun.Method][]stun.Setter{
+		stun.MethodRefresh:          nil,
+		stun.MethodCreatePermission: {rawPeer(self)},
+		stun.MethodChannelBind:      {stun.RawAttribute{Type: stun.AttrChannelNumber, Value: []byte{0x40, 0, 0, 0}}, rawPeer(self)},
+	}
+	for method, attrs := range keep {
+		if code, _ := c.request(method, attrs...); code != 0 {
+			t.Fatalf("%v of a living allocation: %d", method, code)
 		}
 	}
-	c.user, c.pass = s.Credentials("holder", time.Now())
+	_, forged := Credentials([]byte("another"), "holder", expiry)
+	// They make no other one, and others have no use for them.
+	for name, other := range map[string]*client{
+		"expired":        {user: user, pass: pass},
+		"another secret": {user: user, pass: forged},
+	} {
+		o := dial(t, s, network, other.user, other.pass)
+		if code, _ := o.request(stun.MethodAllocate, udpTransport); code != int(stun.CodeUnauthorized) {
+			t.Fatalf("%s: allocate from elsewhere: %d", name, code)
+		}
+		for method, attrs := range keep {
+			if code, _ := o.request(method, attrs...); code != int(stun.CodeUnauthorized) {
+				t.Fatalf("%s: %v from elsewhere: %d", name, method, code)
+			}
+		}
+	}
+	stranger, strangerPass := Credentials(secret, "stranger", expiry)
+	for name, who := range map[string][2]string{
+		"another secret's": {user, forged}, "another holder's": {stranger, strangerPass},
+	} {
+		c.user, c.pass = who[0], who[1]
+		if code, _ := c.request(stun.MethodRefresh); code != int(stun.CodeUnauthorized) {
+			t.Fatalf("refresh with %s: %d", name, code)
+		}
+	}
+	c.user, c.pass = user, pass
+	if code, _ := c.request(stun.MethodRefresh, stun.RawAttribute{Type: stun.AttrLifetime, Value: []byte{0, 0, 0, 0}}); code != 0 {
+		t.Fatalf("ending the allocation: %d", code)
+	}
+	if code, _ := c.request(stun.MethodRefresh); code != int(stun.CodeUnauthorized) {
+		t.Fatalf("refresh of what has ended: %d", code)
+	}
+	if code, _ := c.request(stun.MethodAllocate, udpTransport); code != int(stun.CodeUnauthorized) {
+		t.Fatalf("allocate again: %d", code)
+	}
+}
+
+// Credentials made later for the same holder serve what older ones allocated, and nobody else's do.
+func TestRenewedCredentials(t *testing.T) {
+	s := start(t)
+	c := member(t, s)
+	c.allocate()
+	c.user, c.pass = s.Credentials("holder", time.Now().Add(time.Second))
 	if code, _ := c.request(stun.MethodRefresh); code != 0 {
 		t.Fatalf("refresh with renewed credentials: %d", code)
 	}

@@ -39,6 +39,8 @@ const (
 	CancelledByPeer    Code = "cancelled-by-peer"   // ended by the other end
 	PeerGone           Code = "peer-gone"           // the other member left or was lost
 	ConnectionFailed   Code = "connection-failed"   // no path to the other member
+	NoRelay            Code = "no-relay"            // relays only, and the server offers none
+	AddressLeak        Code = "address-leak"        // relays only, and the browser did not keep to it
 	HandshakeFailed    Code = "handshake-failed"    // the other member could not prove who it is
 	RekeyTimeout       Code = "rekey-timeout"       // the other member did not answer a key change
 	FileChanged        Code = "file-changed"        // a file is not what it was when it was offered
@@ -79,6 +81,8 @@ var messages = map[Code]string{
 	CancelledByPeer:    "Cancelled by the other side.",
 	PeerGone:           "The other side left or its connection was lost. Try again when it is back.",
 	ConnectionFailed:   "No connection to the other side could be made. A relay (TURN) server may be needed.",
+	NoRelay:            "Only relays are to be used, and there is none: this server offers no relay (TURN). Ask whoever runs it, or allow direct connections.",
+	AddressLeak:        "Only relays were to be used, and this browser did not keep to it: your network address may be known. Leave the room and use another browser if that matters.",
 	HandshakeFailed:    "The other side could not prove who it is. Nothing was sent to it.",
 	RekeyTimeout:       "The other side stopped answering. Try again.",
 	FileChanged:        "The file was changed or removed since it was chosen. Choose it again.",

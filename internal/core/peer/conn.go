@@ -24,13 +24,16 @@ var (
 // ConnConfig configures a connection.
 type ConnConfig struct {
 	ICE       wire.ICEServers
-	RelayOnly bool       // gather and use relay candidates only
+	RelayOnly bool       // gather, tell and take relay candidates only; so does the demand of ICE
 	Pool      *bulk.Pool // where received records come from; required
 	// Candidate is called with each local candidate, and with an empty one at the end of each gathering. State is called
 	// with each change of the connection's state, but not with ConnClosed after an own Close. Neither runs beside the
 	// other or after Close has returned. They must not block, and not call Close. Either may be nil.
 	Candidate func(wire.Candidate)
 	State     func(ConnState)
+	// Stray is called with the type of each candidate that the platform came up with although only relays may be used ("" if it named
+	// none that is known). It was not told to anybody. It may run beside the others, and must not block. It may be nil.
+	Stray func(candidateType string)
 }
 
 // ConnState is the state of the connection beneath a link.

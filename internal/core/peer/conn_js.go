@@ -72,12 +72,9 @@ func NewConn(cfg ConnConfig) (Conn, error) {
 }
 
 func (c *conn) candidateEvent(_ js.Value, args []js.Value) any {
-	if c.cfg.Candidate == nil {
-		return nil
-	}
 	event := args[0].Get("candidate")
 	if event.IsNull() { // the end of all gathering; an empty candidate ends that of one description and says no more
-		c.cfg.Candidate(wire.Candidate{})
+		c.tellCandidate(wire.Candidate{})
 		return nil
 	}
 	raw := event.Call("toJSON")
@@ -92,7 +89,7 @@ func (c *conn) candidateEvent(_ js.Value, args []js.Value) any {
 		candidate.SDPMLineIndex = uint16(v.Int())
 	}
 	if candidate.Candidate != "" {
-		c.cfg.Candidate(candidate)
+		c.tellCandidate(candidate)
 	}
 	return nil
 }
@@ -140,7 +137,7 @@ func (c *conn) addCandidate(candidate wire.Candidate) error {
 // configure calls the browser: pion's SetConfiguration refuses turn: addresses that it has validated wrongly.
 func (c *conn) configure(ice wire.ICEServers) (err error) {
 	servers := make([]any, 0, len(ice.Servers))
-	for _, s := range ice.Servers {
+	for _, s := range usable(ice, c.relayOnly.Load()) {
 		urls := make([]any, 0, len(s.URLs))
 		for _, u := range s.URLs {
 			urls = append(urls, u)
@@ -152,7 +149,7 @@ func (c *conn) configure(ice wire.ICEServers) (err error) {
 		servers = append(servers, server)
 	}
 	policy := "all"
-	if c.cfg.RelayOnly || ice.RelayOnly {
+	if c.relayOnly.Load() {
 		policy = "relay"
 	}
 	defer func() {

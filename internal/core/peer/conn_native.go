@@ -80,9 +80,7 @@ func (c *conn) tell() {
 		c.candidates = nil
 		c.noticeMu.Unlock()
 		for _, candidate := range candidates {
-			if c.cfg.Candidate != nil {
-				c.cfg.Candidate(candidate)
-			}
+			c.tellCandidate(candidate)
 		}
 		if state := connState(c.pc.ConnectionState()); state != last {
 			last = state

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/pion/webrtc/v4"
 
@@ -18,6 +19,8 @@ type conn struct {
 	pc       *webrtc.PeerConnection
 	channels [2]*dataChannel
 
+	relayOnly atomic.Bool // relayonly.go
+
 	turn   chan struct{} // whoever put the token in may negotiate; Close keeps it
 	early  earlyCandidates
 	closed chan struct{} // Close has begun
@@ -28,7 +31,42 @@ type conn struct {
 }
 
 func newConn(cfg ConnConfig, pc *webrtc.PeerConnection) *conn {
-	return &conn{cfg: cfg, pc: pc, turn: make(chan struct{}, 1), closed: make(chan struct{}), gone: make(chan struct{})}
+	c := &conn{cfg: cfg, pc: pc, turn: make(chan struct{}, 1), closed: make(chan struct{}), gone: make(chan struct{})}
+	c.relayOnly.Store(cfg.RelayOnly || cfg.ICE.RelayOnly)
+	return c
+}
+
+// tellCandidate passes a local candidate on, if it may be known. An empty one ends a gathering.
+func (c *conn) tellCandidate(candidate wire.Candidate) {
+	if candidate.Candidate != "" && c.relayOnly.Load() {
+		relayed, ok := relayCandidate(candidate.Candidate)
+		if !ok {
+			c.stray(CandidateType(candidate.Candidate))
+			return
+		}
+		candidate.Candidate = relayed
+	}
+	if c.cfg.Candidate != nil {
+		c.cfg.Candidate(candidate)
+	}
+}
+
+// told is a local description as it may be known.
+func (c *conn) told(sdp string) string {
+	if !c.relayOnly.Load() {
+		return sdp
+	}
+	relayed, strays := relayDescription(sdp)
+	for _, t := range strays {
+		c.stray(t)
+	}
+	return relayed
+}
+
+func (c *conn) stray(candidateType string) {
+	if c.cfg.Stray != nil {
+		c.cfg.Stray(candidateType)
+	}
 }
 
 // exclusively runs fn when nothing else negotiates. fn runs to its end even if ctx ends before.
@@ -74,7 +112,7 @@ func (c *conn) Offer(ctx context.Context, restart bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return offer.SDP, nil
+	return c.told(offer.SDP), nil
 }
 
 // Answer implements Conn.
@@ -92,7 +130,7 @@ func (c *conn) Answer(ctx context.Context, offer string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return answer.SDP, nil
+	return c.told(answer.SDP), nil
 }
 
 // SetAnswer implements Conn.
@@ -102,6 +140,9 @@ func (c *conn) SetAnswer(ctx context.Context, sdp string) error {
 
 // setRemote applies a description, and the candidates that waited for it: one that the platform refuses costs no other.
 func (c *conn) setRemote(t webrtc.SDPType, sdp string) error {
+	if c.relayOnly.Load() {
+		sdp, _ = relayDescription(sdp)
+	}
 	if err := c.pc.SetRemoteDescription(webrtc.SessionDescription{Type: t, SDP: sdp}); err != nil {
 		return err
 	}
@@ -114,6 +155,13 @@ func (c *conn) setRemote(t webrtc.SDPType, sdp string) error {
 // AddCandidate implements Conn.
 func (c *conn) AddCandidate(ctx context.Context, candidate wire.Candidate) error {
 	return c.exclusively(ctx, "add candidate", func() error {
+		if candidate.Candidate != "" && c.relayOnly.Load() {
+			relayed, ok := relayCandidate(candidate.Candidate)
+			if !ok {
+				return nil // others have their use for it
+			}
+			candidate.Candidate = relayed
+		}
 		if now, err := c.early.offer(candidate); !now || err != nil {
 			return err
 		}
@@ -123,7 +171,10 @@ func (c *conn) AddCandidate(ctx context.Context, candidate wire.Candidate) error
 
 // SetICEServers implements Conn.
 func (c *conn) SetICEServers(ice wire.ICEServers) error {
-	return c.exclusively(context.Background(), "set ICE servers", func() error { return c.configure(ice) })
+	return c.exclusively(context.Background(), "set ICE servers", func() error {
+		c.relayOnly.Store(c.cfg.RelayOnly || ice.RelayOnly)
+		return c.configure(ice)
+	})
 }
 
 // Channel implements Conn.
@@ -144,14 +195,15 @@ func (c *conn) Close() error {
 // configuration lets the operator's demand for relays count as much as the caller's.
 func configuration(ice wire.ICEServers, relayOnly bool) webrtc.Configuration {
 	var cfg webrtc.Configuration
-	for _, s := range ice.Servers {
+	relayOnly = relayOnly || ice.RelayOnly
+	for _, s := range usable(ice, relayOnly) {
 		server := webrtc.ICEServer{URLs: s.URLs, Username: s.Username}
 		if s.Credential != "" {
 			server.Credential = s.Credential
 		}
 		cfg.ICEServers = append(cfg.ICEServers, server)
 	}
-	if relayOnly || ice.RelayOnly {
+	if relayOnly {
 		cfg.ICETransportPolicy = webrtc.ICETransportPolicyRelay
 	}
 	return cfg

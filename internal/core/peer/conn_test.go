@@ -26,12 +26,16 @@ type end struct {
 
 func newEnd(t *testing.T, l *lab) *end {
 	t.Helper()
+	return newEndWith(t, l, ConnConfig{})
+}
+
+func newEndWith(t *testing.T, l *lab, cfg ConnConfig) *end {
+	t.Helper()
 	e := &end{candidates: make(chan wire.Candidate, 64), states: make(chan ConnState, 16)}
-	c, err := l.conn(ConnConfig{
-		Pool:      new(bulk.Pool),
-		Candidate: func(c wire.Candidate) { e.candidates <- c },
-		State:     func(s ConnState) { e.states <- s },
-	})
+	cfg.Pool = new(bulk.Pool)
+	cfg.Candidate = func(c wire.Candidate) { e.candidates <- c }
+	cfg.State = func(s ConnState) { e.states <- s }
+	c, err := l.conn(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

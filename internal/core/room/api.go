@@ -29,10 +29,10 @@ type Config struct {
 	Seed          *[32]byte        // the identity; nil makes a new one
 	Saved         *Saved           // to come back to an own room; nil makes a new one
 	ICE           []wire.ICEServer // used instead of what the server offers, when not empty
-	RelayOnly     bool
-	MaxRecipients int       // 1 to wire.MaxRoster-1; 0 is DefaultMaxRecipients
-	Admission     Admission // "" is AdmitAll
-	Manual        bool      // links come from Connect and Signal only
+	RelayOnly     bool             // connect through relays only; the server may demand it as well
+	MaxRecipients int              // 1 to wire.MaxRoster-1; 0 is DefaultMaxRecipients
+	Admission     Admission        // "" is AdmitAll
+	Manual        bool             // links come from Connect and Signal only
 
 	Engine  bulk.Engine
 	Storage transfer.Storage
@@ -65,6 +65,7 @@ type Peer struct {
 	Quality     PeerQuality `json:"quality"`
 	RTT         float64     `json:"rtt"`            // ms; 0: unknown
 	Route       string      `json:"route"`          // "", "direct" or "relay"
+	Protocol    string      `json:"protocol"`       // "", "udp", "tcp" or "tls"; of a relayed one, to this end's relay
 	SafetyWords []string    `json:"safetyWords"`    // four, once open; empty before
 	Verified    bool        `json:"verified"`       // the person has compared the words; sticks to the identity
 	Code        fault.Code  `json:"code,omitempty"` // why it failed
@@ -195,10 +196,11 @@ type Result struct {
 // Event is one of the events below.
 type Event interface{ event() }
 
-// RoomChanged: the room's state changed. Code says why when it closed or cannot connect.
+// RoomChanged: the room's state changed, or whether it connects through relays only. Code says why when it closed or cannot connect.
 type RoomChanged struct {
-	State State
-	Code  fault.Code
+	State     State
+	Code      fault.Code
+	RelayOnly bool
 }
 
 // PeerJoined: a member appeared, in whatever state.

@@ -455,6 +455,22 @@ func waitAfter[E room.Event](p *person, mark int, what string, match func(E) boo
 	}
 }
 
+// eventually waits until look says so, of what no event tells.
+func eventually(t *testing.T, what string, look func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	for !look() {
+		select {
+		case <-tick.C:
+		case <-timeout.C:
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
 // meet waits until p has an open link to each of the others.
 func (p *person) meet(others ...*person) {
 	p.t.Helper()

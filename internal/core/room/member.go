@@ -14,6 +14,12 @@ import (
 	"tallow/internal/core/wire"
 )
 
+// The routes of a link.
+const (
+	routeDirect = "direct"
+	routeRelay  = "relay"
+)
+
 const (
 	// pingEvery is how often an open link is asked for a sign of life; one that gives none for silence after a Ping is lost.
 	pingEvery = 5 * time.Second
@@ -54,7 +60,8 @@ type member struct {
 	heard   time.Time
 	quiet   time.Duration // since the Ping that is out, as far as we were there to hear
 	ticked  time.Time
-	route   string
+	route   string // "" until known
+	proto   string // of the route
 	statsAt time.Time
 	asking  bool   // for statistics
 	arrived uint64 // bytes that the transport had received by then
@@ -222,9 +229,12 @@ func (m *member) tick(r *Room, now time.Time) {
 				}
 				m.arrived = stats.BytesReceived
 				if err == nil && stats.LocalType != "" {
-					m.route = "direct"
+					m.route, m.proto = routeDirect, stats.Protocol
 					if stats.LocalType == "relay" || stats.RemoteType == "relay" {
-						m.route = "relay"
+						m.route = routeRelay
+					}
+					if c := m.conns[m.negotiation.OpenAttempt()]; c != nil && c.link == link && c.relayOnly && stats.LocalType != "relay" {
+						link.Abort(fault.Newf(fault.AddressLeak, "room: relay only, and a path from a candidate of type %s", stats.LocalType))
 					}
 				}
 			})
@@ -258,7 +268,7 @@ func (m *member) snapshot(r *Room) Peer {
 	p.State = peerStates[state]
 	switch {
 	case m.link != nil:
-		p.Route, p.Quality, p.SafetyWords = m.route, m.quality(), m.words[:]
+		p.Route, p.Protocol, p.Quality, p.SafetyWords = m.route, m.proto, m.quality(), m.words[:]
 	case state == peer.LinkFailed:
 		p.Code = code
 	}
@@ -347,6 +357,7 @@ type connection struct {
 	member      *member
 	negotiation *peer.Negotiation
 	number      uint32
+	relayOnly   bool // since it began
 
 	ctx      context.Context // of its operations
 	cancel   context.CancelFunc
@@ -360,12 +371,12 @@ type connection struct {
 }
 
 func (m *member) openConn(r *Room, e peer.OpenConn) {
-	c := &connection{room: r, member: m, negotiation: m.negotiation, number: e.Attempt,
+	ice, relayOnly := r.ice, r.relayOnly()
+	c := &connection{room: r, member: m, negotiation: m.negotiation, number: e.Attempt, relayOnly: relayOnly,
 		quit: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancel(r.ctx)
 	c.box.init()
 	m.conns[e.Attempt] = c
-	ice, relayOnly := r.ice, r.cfg.RelayOnly || r.ice.RelayOnly
 	r.links.Go(func() {
 		for {
 			select {
@@ -377,11 +388,19 @@ func (m *member) openConn(r *Room, e peer.OpenConn) {
 			}
 		}
 	})
+	if relayOnly && !hasRelay(ice) {
+		c.failed(fault.NoRelay)
+		return
+	}
 	c.work(func() {
 		conn, err := r.cfg.NewConn(peer.ConnConfig{ICE: ice, RelayOnly: relayOnly, Pool: r.pool,
 			Candidate: func(candidate wire.Candidate) {
-				c.post(func() { m.do(r, c.negotiation.LocalCandidate(r.cfg.Now(), c.number, candidate)) })
+				c.post(func() {
+					r.candidateTold(candidate.Candidate)
+					m.do(r, c.negotiation.LocalCandidate(r.cfg.Now(), c.number, candidate))
+				})
 			},
+			Stray: func(candidateType string) { c.post(func() { r.strayed(m, candidateType) }) },
 			State: func(s peer.ConnState) {
 				if s == peer.ConnFailed {
 					c.failed(fault.ConnectionFailed)
@@ -488,7 +507,7 @@ func (c *connection) Opened() {
 		m.sentNoMore(r)
 		now := r.cfg.Now()
 		c.openedAt = now
-		m.words, m.rtt, m.route = link.SafetyWords(), 0, ""
+		m.words, m.rtt, m.route, m.proto = link.SafetyWords(), 0, "", ""
 		m.heard, m.pinged, m.statsAt, m.ticked, m.quiet, m.arrived = now, now.Add(-pingEvery), time.Time{}, now, 0, 0
 		link.SendControl(wire.Profile{Name: r.cfg.Name})
 		if r.owner != nil {
@@ -595,7 +614,8 @@ func (c *connection) Closed(err error) {
 		link.Destroy()
 		if c.member.conns[c.number] == c {
 			code := fault.Of(err)
-			if code == fault.ProtocolViolation || code == fault.HandshakeFailed || code == fault.Internal {
+			switch code {
+			case fault.ProtocolViolation, fault.HandshakeFailed, fault.AddressLeak, fault.Internal:
 				c.room.event(Problem{code, c.member.id.String()})
 			}
 			c.member.do(c.room, c.negotiation.Failed(c.room.cfg.Now(), c.number, code))

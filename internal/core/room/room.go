@@ -75,8 +75,11 @@ type Room struct {
 
 	state    State
 	code     fault.Code
-	waiting  chan error // of Create or Join, until it is answered
-	since    time.Time  // of the present wait
+	relays   bool            // relayOnly, as last reported
+	told     map[string]bool // types of candidates that members were told of
+	strays   map[string]bool // types of candidates that should not have been
+	waiting  chan error      // of Create or Join, until it is answered
+	since    time.Time       // of the present wait
 	members  map[wire.ID]*member
 	order    []wire.ID // of members, as the roster has them
 	roster   wire.Roster
@@ -148,7 +151,7 @@ func newRoom(ctx context.Context, cfg Config) (*Room, error) {
 		state: StateConnecting, waiting: make(chan error, 1),
 		members: map[wire.ID]*member{}, checks: newStrangers(), verified: map[wire.Hash]bool{}, conduct: map[wire.Hash]peer.Conduct{},
 		outgoing: map[transfer.Key]*outgoing{}, incoming: map[transfer.Key]*incoming{},
-		signals: make(chan struct{}, maxSignals)}
+		told: map[string]bool{}, strays: map[string]bool{}, signals: make(chan struct{}, maxSignals)}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx)) // ctx is for entering only
 	r.box.init()
 	r.out.init()
@@ -342,9 +345,9 @@ func (r *Room) emit() {
 func (r *Room) event(e Event) { r.out.post(func() { r.cfg.Events(e) }) }
 
 func (r *Room) setState(s State, code fault.Code) {
-	if r.state != s || r.code != code {
-		r.state, r.code = s, code
-		r.event(RoomChanged{s, code})
+	if relays := r.relayOnly(); r.state != s || r.code != code || r.relays != relays {
+		r.state, r.code, r.relays = s, code, relays
+		r.event(RoomChanged{s, code, relays})
 	}
 }
 
@@ -524,6 +527,9 @@ func (r *Room) setICE(ice wire.ICEServers) {
 	}
 	for _, id := range r.order {
 		r.members[id].setICE(r.ice)
+	}
+	if r.relays != r.relayOnly() && r.waiting == nil {
+		r.setState(r.state, r.code) // the server's demand has changed
 	}
 }
 

@@ -1,0 +1,217 @@
+// Relay only: whom the browsers of members talk to, packet by packet, and what of their addresses they tell; with the server's own TURN and
+// with coturn, over UDP and TCP. One network and two browsers serve for all of it, one part after the other.
+
+import assert from "node:assert/strict";
+import fs from "node:fs";
+import test from "node:test";
+import { until } from "./harness.mjs";
+import { Network } from "./netns.mjs";
+import { COTURN_PORT, deliver, disobey, iceServer, meet, record, TURN_PORT } from "./relay.mjs";
+import { MB } from "./underway.mjs";
+
+const secret = "a secret that both have";
+const size = 2 * MB;
+
+/**
+ * Packets that any host sends: by which those of one network find each other (ARP, IPv6 neighbours, multicast groups), and with which a browser looks up its
+ * maker's names.
+ */
+const usual = (/** @type {{ protocol: string, remote: string }} */ { protocol, remote }) =>
+  ["arp", "icmpv6", "igmp"].includes(protocol) || (protocol === "udp" && resolvers.includes(remote));
+const resolvers = [...fs.readFileSync("/etc/resolv.conf", "utf8").matchAll(/^nameserver\s+(\S+)/gm)].map(([, ip]) => (ip.includes(":") ? `[${ip}]:53` : `${ip}:53`));
+
+/** What the descriptions and candidates that a page was given name, other than the relay. @param {{ descriptions: string[], candidates: string[] }} seen @param {string} relay */
+function strangers({ descriptions, candidates }, relay) {
+  const lines = [...descriptions.flatMap((sdp) => sdp.split(/\r?\n/)), ...candidates];
+  return lines.filter((line) => {
+    const others = (line.match(/\d+\.\d+\.\d+\.\d+|[0-9a-f]*:[0-9a-f]*:[0-9a-f:]+|\S+\.local/gi) ?? []).filter(
+      (name) => name !== relay && name !== "0.0.0.0" && !line.startsWith("a=fingerprint:"),
+    );
+    return others.length > 0 || (/candidate:/.test(line) && !/ typ relay /.test(line));
+  });
+}
+
+const close = (/** @type {Record<string, import("puppeteer-core").Page>} */ { sender, recipient }) =>
+  Promise.all([sender, recipient].map((page) => page.browserContext().close()));
+
+test("relay only", { timeout: 600_000 }, async (t) => {
+  const network = await Network.start(t, 2, { serverArgs: ["-relay-only", "-turn-secret", secret] });
+  await network.startCoturn(t, { secret, port: COTURN_PORT });
+  const captures = await Promise.all(network.hosts.map((host) => host.capture(t)));
+  const browsers = [];
+  for (const host of network.hosts) browsers.push((await host.startBrowser(t)).browser);
+
+  await t.test("the server demands it: nobody hears of an address", async () => {
+    const { sender, recipient } = await meet(network, browsers);
+    await deliver(sender, recipient, size);
+    for (const page of [sender, recipient]) {
+      const { relayOnly, route, exposure, seen, errors } = await page.evaluate(async () => ({
+        relayOnly: me.room.relayOnly,
+        route: me.room.peers[0].route,
+        exposure: await me.room.exposure(),
+        seen: globalThis.seen,
+        errors: me.events.filter(({ type }) => type === "error"),
+      }));
+      assert.ok(relayOnly);
+      assert.equal(route, "relay");
+      assert.ok(seen.descriptions.length > 0 && seen.candidates.length > 0, "something was told");
+      assert.deepEqual(strangers(seen, network.address), []);
+      assert.deepEqual(seen.configurations.map((c) => c.iceTransportPolicy), seen.configurations.map(() => "relay"));
+      assert.deepEqual(errors, []);
+      const ws = `${network.url.replace("http", "ws")}/ws`;
+      const turn = ["udp", "tcp"].map((transport) => `turn:${network.address}:${TURN_PORT}?transport=${transport}`);
+      assert.deepEqual(exposure, [
+        { what: "signaling", to: "server", detail: ws, leak: false },
+        { what: "plain-server", to: "network", detail: ws, leak: false },
+        ...turn.flatMap((detail) => [
+          { what: "turn", to: "server", detail, leak: false },
+          { what: "plain-relay", to: "network", detail, leak: false },
+        ]),
+      ]);
+    }
+    await close({ sender, recipient });
+  });
+
+  await t.test("the page shows that the server demands it, and who learns the address", async () => {
+    const page = await settings(browsers[0], network.url);
+    const shown = await page.evaluate(() => ({
+      banner: document.querySelector('#banners [data-key="relay"]')?.textContent,
+      checked: document.querySelector("#relay-only").checked,
+      disabled: document.querySelector("#relay-only").disabled,
+      exposures: [...document.querySelectorAll("#exposures li")].map((line) => line.dataset.what),
+    }));
+    assert.match(shown.banner, /^Relay only, as this server demands: the others do not learn your network address\.$/);
+    assert.ok(shown.checked && shown.disabled);
+    assert.deepEqual(shown.exposures, ["signaling", "plain-server", "turn", "plain-relay", "turn", "plain-relay"]);
+    await page.browserContext().close();
+  });
+
+  for (const transport of ["udp", "tcp"]) {
+    await t.test(`the server's own TURN over ${transport}`, async () => {
+      const iceServers = [iceServer(`turn:${network.address}:${TURN_PORT}?transport=${transport}`, secret, 600)];
+      await relayed(await meet(network, browsers, { options: [{ iceServers }, { iceServers }] }), transport);
+    });
+  }
+
+  // Its credentials come from the server, in the format that it shares with coturn.
+  for (const transport of ["udp", "tcp"]) {
+    await t.test(`coturn over ${transport}`, async () => {
+      const servers = [{ urls: [`turn:${network.address}:${COTURN_PORT}?transport=${transport}`], secret }];
+      await network.restartServer(t, 0, ["-turn=false", "-relay-only", "-ice-servers", JSON.stringify(servers)]);
+      await relayed(await meet(network, browsers), transport);
+    });
+  }
+
+  await t.test("all packets so far went to the relays and the origin", async () => {
+    const { host: origin } = new URL(network.url);
+    const relays = [TURN_PORT, COTURN_PORT].map((port) => `${network.address}:${port}`);
+    for (const end of captures) {
+      const flows = await end();
+      const others = flows.filter(
+        (flow) => !usual(flow) && !(flow.protocol === "tcp" && flow.remote === origin) && !(["udp", "tcp"].includes(flow.protocol) && relays.includes(flow.remote)),
+      );
+      assert.deepEqual(others, []);
+      for (const relay of relays) {
+        for (const protocol of ["udp", "tcp"]) {
+          const bytes = flows.filter((flow) => flow.remote === relay && flow.protocol === protocol).reduce((sum, flow) => sum + flow.bytes, 0);
+          assert.ok(bytes > size, `${bytes} bytes over ${protocol} to and from ${relay}: the file went there, and was counted`);
+        }
+      }
+    }
+  });
+
+  await network.restartServer(t, 0, ["-turn-secret", secret]);
+
+  await t.test("a person chooses it in the page, and it stays", async () => {
+    const page = await settings(browsers[0], network.url);
+    assert.equal(await page.$('#banners [data-key="relay"]'), null);
+    assert.ok((await page.$$eval("#exposures li", (lines) => lines.map((line) => line.dataset.what))).includes("direct"));
+    await page.click("#relay-only");
+    await Promise.all([page.waitForNavigation({ timeout: 60_000 }), page.click("#settings-save")]);
+    const chosen = () => page.$eval('#banners [data-key="relay"]', (line) => line.textContent).catch(() => "");
+    await until("the banner", async () => /^Relay only: the others/.test(await chosen()), 60_000);
+    await page.reload();
+    await until("the banner after a reload", async () => /^Relay only: the others/.test(await chosen()), 60_000);
+    assert.equal(await page.$eval("#relay-only", (box) => box.checked && !box.disabled), true);
+    await page.browserContext().close();
+  });
+
+  await t.test("who was in the room relay only comes back so", async () => {
+    const enter = (/** @type {import("puppeteer-core").Page} */ page, /** @type {object} */ given) =>
+      page.evaluate(async (options) => {
+        const { load } = await import("/tallow.js");
+        const tallow = await load();
+        const [known] = await tallow.remembered();
+        const room = known ? await tallow.joinRoom(known.link, options) : await tallow.createRoom(options);
+        return room.relayOnly;
+      }, given);
+    const page = await (await browsers[0].createBrowserContext()).newPage();
+    const results = [];
+    for (const options of [{ relayOnly: true }, {}, { relayOnly: false }, {}]) {
+      await page.goto(`${network.url}/healthz`);
+      results.push(await enter(page, options));
+    }
+    assert.deepEqual(results, [true, true, false, false]);
+    await page.browserContext().close();
+  });
+
+  await t.test("a browser that gathers what it should not: nobody hears of it, and the page says so", async () => {
+    // The recipient takes whatever comes.
+    const { sender, recipient } = await meet(network, browsers, { before: [disobey, record], options: [{ relayOnly: true }, {}] });
+    assert.equal(await sender.evaluate(() => me.room.peers[0].route), "relay");
+    await until("the leak is told", () => sender.evaluate(() => me.events.some(({ type, code }) => type === "error" && code === "address-leak")), 60_000);
+    const seen = await recipient.evaluate(() => globalThis.seen);
+    assert.ok(seen.descriptions.length > 0 && seen.candidates.length > 0, "something was told");
+    assert.deepEqual(strangers(seen, network.address), []);
+    const leaks = await sender.evaluate(async () => (await me.room.exposure()).filter(({ leak }) => leak));
+    assert.ok(leaks.some(({ what, detail }) => what === "candidate" && detail === "host"), JSON.stringify(leaks));
+    await close({ sender, recipient });
+  });
+
+  await t.test("without it they talk directly: the capture sees it", async () => {
+    const end = await network.hosts[0].capture(t);
+    const { sender, recipient } = await meet(network, browsers);
+    await deliver(sender, recipient, size);
+    const { route, relayOnly, exposure } = await sender.evaluate(async () => ({
+      route: me.room.peers[0].route,
+      relayOnly: me.room.relayOnly,
+      exposure: (await me.room.exposure()).map(({ what, detail, leak }) => `${what} ${detail} ${leak}`),
+    }));
+    assert.equal(route, "direct");
+    assert.equal(relayOnly, false);
+    for (const line of ["direct  false", "candidate host false", `stun stun:${network.address}:${TURN_PORT} false`]) assert.ok(exposure.includes(line), line);
+    assert.ok(exposure.some((line) => line.startsWith("route ")));
+    const flows = await end();
+    assert.ok(flows.some(({ remote, bytes }) => remote.startsWith(`${network.hosts[1].address}:`) && bytes > size));
+    assert.notDeepEqual(strangers(await recipient.evaluate(() => globalThis.seen), network.address), []);
+    await close({ sender, recipient });
+  });
+});
+
+/**
+ * The page, in a room of its own, with its settings open and the list of exposures in them.
+ * @param {import("puppeteer-core").Browser} browser @param {string} url
+ */
+async function settings(browser, url) {
+  const page = await (await browser.createBrowserContext()).newPage();
+  await page.setViewport({ width: 900, height: 1000 });
+  await page.goto(url);
+  await page.waitForFunction(() => document.querySelector("#link").value !== "", { timeout: 60_000 });
+  await page.click("#open-settings");
+  await page.waitForSelector("#exposure:not([hidden])", { timeout: 60_000 });
+  await page.click("#exposure summary");
+  return page;
+}
+
+/**
+ * Delivers through a relay that is reached over that protocol.
+ * @param {Record<string, import("puppeteer-core").Page>} pages @param {string} transport
+ */
+async function relayed({ sender, recipient }, transport) {
+  for (const page of [sender, recipient]) {
+    const { route, protocol } = await page.evaluate(() => ({ route: me.room.peers[0].route, protocol: me.room.peers[0].protocol }));
+    assert.deepEqual({ route, protocol }, { route: "relay", protocol: transport });
+  }
+  await deliver(sender, recipient, size);
+  await close({ sender, recipient });
+}

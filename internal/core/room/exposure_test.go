@@ -1,0 +1,269 @@
+//go:build !js
+
+package room_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+
+	"tallow/internal/core/fault"
+	"tallow/internal/core/peer"
+	"tallow/internal/core/room"
+	"tallow/internal/core/wire"
+)
+
+var aRelay = []wire.ICEServer{{URLs: []string{"turn:relay.example:3478"}, Username: "user", Credential: "password"}}
+
+func (p *person) exposure() []room.Exposure {
+	p.t.Helper()
+	list, err := p.room.Exposure()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return list
+}
+
+func TestExposureOfConfiguration(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	ice := []wire.ICEServer{
+		{URLs: []string{"stun:127.0.0.1:3478", "stun:stun.example"}},
+		{URLs: []string{"turn:127.0.0.1:3478?transport=udp", "turns:relay.example:443?transport=tcp", "turn:[2001:db8::1]:3478"}, Username: "user", Credential: "password"},
+	}
+	common := []room.Exposure{
+		{What: room.ExposedSignaling, To: room.ToServer, Detail: w.url},
+		{What: room.ExposedPlainServer, To: room.ToNetwork, Detail: w.url},
+	}
+	stun := []room.Exposure{
+		{What: room.ExposedSTUN, To: room.ToServer, Detail: "stun:127.0.0.1:3478"},
+		{What: room.ExposedSTUN, To: room.ToThirdParty, Detail: "stun:stun.example"},
+	}
+	turn := []room.Exposure{
+		{What: room.ExposedTURN, To: room.ToServer, Detail: "turn:127.0.0.1:3478?transport=udp"},
+		{What: room.ExposedPlainRelay, To: room.ToNetwork, Detail: "turn:127.0.0.1:3478?transport=udp"},
+		{What: room.ExposedTURN, To: room.ToThirdParty, Detail: "turns:relay.example:443?transport=tcp"},
+		{What: room.ExposedTURN, To: room.ToThirdParty, Detail: "turn:[2001:db8::1]:3478"},
+		{What: room.ExposedPlainRelay, To: room.ToNetwork, Detail: "turn:[2001:db8::1]:3478"},
+	}
+	direct := []room.Exposure{{What: room.ExposedDirect, To: room.ToMembers}}
+	for name, tt := range map[string]struct {
+		ice       []wire.ICEServer
+		relayOnly bool
+		want      []room.Exposure
+	}{
+		"no servers": {nil, false, slices.Concat(common, direct)},
+		"servers":    {ice, false, slices.Concat(common, stun, turn, direct)},
+		"relay only": {ice, true, slices.Concat(common, turn)},
+	} {
+		ann := w.create("Ann", func(c *room.Config) { c.ICE, c.RelayOnly = tt.ice, tt.relayOnly })
+		if got := ann.exposure(); !slices.Equal(got, tt.want) {
+			t.Errorf("%s:\ngot  %+v\nwant %+v", name, got, tt.want)
+		}
+	}
+}
+
+func TestExposureOfConnections(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	ann := w.create("Ann", nil)
+	bob := w.join("Bob", ann.room.Link())
+	meetAll(ann, bob)
+	route := wait(ann, "a route", func(e room.PeerChanged) bool { return e.Peer.Route != "" }).Peer
+	if route.Route != "direct" || route.Protocol != "udp" {
+		t.Errorf("route %q over %q", route.Route, route.Protocol)
+	}
+	got := ann.exposure()
+	for _, want := range []room.Exposure{
+		{What: room.ExposedCandidate, To: room.ToMembers, Detail: "host"},
+		{What: room.ExposedRoute, To: room.ToMembers, Detail: bob.room.Self().ID},
+	} {
+		if !slices.Contains(got, want) {
+			t.Errorf("%+v lacks %+v", got, want)
+		}
+	}
+}
+
+// The server may demand relays, and lift its own demand, but not the member's choice.
+func TestRelayOnlyDemanded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	for name, tt := range map[string]struct{ own, before, during, after bool }{
+		"own choice": {true, true, true, true},
+		"demanded":   {false, false, true, false},
+	} {
+		ann := w.create(name, func(c *room.Config) { c.RelayOnly = tt.own })
+		if got := ann.room.RelayOnly(); got != tt.before {
+			t.Errorf("%s: at first %v", name, got)
+		}
+		w.tell(ann.id(), wire.ICEServers{RelayOnly: true, Servers: aRelay}.Append(nil))
+		wait(ann, "relay only", func(e room.RoomChanged) bool { return e.RelayOnly && e.State == room.StateOpen })
+		if got := ann.room.RelayOnly(); got != tt.during {
+			t.Errorf("%s: while demanded %v", name, got)
+		}
+		mark := ann.mark()
+		w.tell(ann.id(), wire.ICEServers{Servers: []wire.ICEServer{{URLs: []string{"stun:last.example"}}, aRelay[0]}}.Append(nil))
+		if !tt.after {
+			waitAfter(ann, mark, "the demand to be lifted", func(e room.RoomChanged) bool { return !e.RelayOnly })
+		}
+		w.tell(ann.id(), wire.ICEServers{Servers: []wire.ICEServer{{URLs: []string{"turn:last.example"}}}}.Append(nil))
+		eventually(t, "the last word is heard", func() bool {
+			return slices.ContainsFunc(ann.exposure(), func(e room.Exposure) bool { return e.Detail == "turn:last.example" })
+		})
+		if got := ann.room.RelayOnly(); got != tt.after {
+			t.Errorf("%s: at the end %v", name, got)
+		}
+	}
+}
+
+func TestNoRelay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	ann := w.create("Ann", func(c *room.Config) {
+		c.RelayOnly, c.ICE = true, []wire.ICEServer{{URLs: []string{"stun:127.0.0.1:1"}}}
+	})
+	bob := w.join("Bob", ann.room.Link())
+	wait(ann, "no-relay", func(e room.PeerChanged) bool { return e.Peer.Code == fault.NoRelay })
+	if p := bob.room.Peers()[0]; p.State == room.PeerOpen {
+		t.Errorf("connected all the same: %+v", p)
+	}
+}
+
+func isLeak(e room.Problem) bool { return e.Code == fault.AddressLeak }
+
+// A platform that gathers what it should not is reported, once for each type, and what it gathered stands in the exposure.
+func TestStrayCandidates(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	var mu sync.Mutex
+	attempts := 0
+	ann := w.create("Ann", func(c *room.Config) {
+		c.RelayOnly, c.ICE = true, aRelay
+		c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			attempts++
+			for _, candidateType := range []string{"host", "host", "srflx"} {
+				cfg.Stray(candidateType)
+			}
+			if attempts == 2 {
+				cfg.Stray("prflx")
+			}
+			return nil, errors.New("no connection")
+		}
+	})
+	w.join("Bob", ann.room.Link())
+	for _, candidateType := range []string{"host", "srflx", "prflx"} {
+		eventually(t, "the exposure has it: "+candidateType, func() bool {
+			return slices.Contains(ann.exposure(), room.Exposure{What: room.ExposedCandidate, To: room.ToMembers, Detail: candidateType, Leak: true})
+		})
+	}
+	leaks := 0
+	for _, e := range ann.since(0) {
+		if p, ok := e.(room.Problem); ok && isLeak(p) {
+			leaks++
+		}
+	}
+	if leaks != 3 {
+		t.Errorf("%d leaks reported", leaks)
+	}
+}
+
+// A direct connection although only relays may be used is ended.
+func TestLeakingRoute(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	ann := w.create("Ann", func(c *room.Config) {
+		c.RelayOnly, c.ICE = true, aRelay
+		real := c.NewConn
+		c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
+			cfg.RelayOnly, cfg.ICE = false, wire.ICEServers{} // a platform that does not care
+			return real(cfg)
+		}
+	})
+	bob := w.join("Bob", ann.room.Link())
+	id := bob.room.Self().ID
+	wait(ann, "the leak", func(e room.Problem) bool { return isLeak(e) && e.Peer == id })
+	opened := false
+	wait(ann, "the end of the connection", func(e room.PeerChanged) bool {
+		opened = opened || e.Peer.ID == id && e.Peer.State == room.PeerOpen
+		return opened && e.Peer.ID == id && e.Peer.State != room.PeerOpen
+	})
+}
+
+// Credentials that expire are renewed, for the connections that there are and for those to come.
+func TestCredentialsRenewed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	const lifetimes = 3
+	issued := 0                // users are numbered
+	servers := func() []byte { // with w.mu held, or before anybody listens
+		issued++
+		return wire.ICEServers{TTL: 1, Servers: []wire.ICEServer{{URLs: aRelay[0].URLs, Username: fmt.Sprint(issued), Credential: "password"}}}.Append(nil)
+	}
+	var mu sync.Mutex
+	var given []int // to a connection that there was
+	var last int    // to the newest connection at its making
+	ann := w.create("Ann", func(c *room.Config) {
+		real := c.NewConn
+		c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
+			mu.Lock()
+			last = number(cfg.ICE)
+			mu.Unlock()
+			cfg.ICE = wire.ICEServers{} // nobody is asked
+			conn, err := real(cfg)
+			return &renewedConn{conn, func(ice wire.ICEServers) {
+				mu.Lock()
+				defer mu.Unlock()
+				given = append(given, number(ice))
+			}}, err
+		}
+	})
+	bob := w.join("Bob", ann.room.Link())
+	meetAll(ann, bob)
+	self := ann.id()
+	w.meddle(func(member wire.ID, message []byte) [][]byte {
+		if member == self && wire.TypeOf(message) == wire.HubICEServers {
+			message = servers()
+		}
+		return [][]byte{message}
+	}, nil)
+	w.mu.Lock()
+	first := servers()
+	w.mu.Unlock()
+	w.tell(self, first)
+	eventually(t, "several lifetimes pass", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(given) > 2*lifetimes // each half of one
+	})
+	cleo := w.join("Cleo", ann.room.Link())
+	meetAll(ann, cleo)
+	mu.Lock()
+	defer mu.Unlock()
+	if !slices.IsSorted(given) || given[0] != 1 || last <= 2*lifetimes {
+		t.Errorf("renewed %v, and a new connection got %d", given, last)
+	}
+}
+
+func number(ice wire.ICEServers) int {
+	if len(ice.Servers) == 0 {
+		return 0
+	}
+	n, _ := strconv.Atoi(ice.Servers[0].Username)
+	return n
+}
+
+// renewedConn tells of the servers that it is given.
+type renewedConn struct {
+	peer.Conn
+	given func(wire.ICEServers)
+}
+
+func (c *renewedConn) SetICEServers(ice wire.ICEServers) error {
+	c.given(ice)
+	return c.Conn.SetICEServers(wire.ICEServers{})
+}
