@@ -152,6 +152,7 @@ func (c *conn) stats() (s ConnStats, err error) {
 		RTT:       time.Duration(pair.CurrentRoundTripTime * float64(time.Second)),
 		BytesSent: pair.BytesSent, BytesReceived: pair.BytesReceived,
 		PacketsSent: uint64(pair.PacketsSent), PacketsReceived: uint64(pair.PacketsReceived),
+		ChecksSent: pair.RequestsSent, ChecksAnswered: pair.ResponsesReceived,
 		LocalType: selected.Local.Typ.String(), RemoteType: selected.Remote.Typ.String(), Protocol: selected.Local.Protocol.String(),
 	}
 	if selected.Local.Typ == webrtc.ICECandidateTypeRelay {

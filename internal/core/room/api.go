@@ -30,8 +30,9 @@ type Config struct {
 	Saved         *Saved           // to come back to an own room; nil makes a new one
 	ICE           []wire.ICEServer // used instead of what the server offers, when not empty
 	RelayOnly     bool
-	MaxRecipients int       // 1 to wire.MaxRoster-1; 0 is DefaultMaxRecipients
-	Admission     Admission // "" is AdmitAll
+	MaxRecipients int                    // 1 to wire.MaxRoster-1; 0 is DefaultMaxRecipients
+	Admission     Admission              // "" is AdmitAll
+	Quality       peer.QualityThresholds // zero: peer.DefaultQualityThresholds
 
 	Engine  bulk.Engine
 	Storage transfer.Storage
@@ -62,7 +63,7 @@ type Peer struct {
 	Owner       bool        `json:"owner"`
 	State       PeerState   `json:"state"`
 	Quality     PeerQuality `json:"quality"`
-	RTT         float64     `json:"rtt"`            // ms; 0: unknown
+	RTT         float64     `json:"rtt"`            // ms, smoothed, without our own load; 0: unknown
 	Route       string      `json:"route"`          // "", "direct" or "relay"
 	SafetyWords []string    `json:"safetyWords"`    // four, once open; empty before
 	Verified    bool        `json:"verified"`       // the person has compared the words; sticks to the identity
@@ -84,13 +85,13 @@ const (
 // PeerQuality is how well a link works.
 type PeerQuality string
 
-// The qualities of a link, from its round-trip time.
+// The qualities of a link, from its round-trip time, loss and silence: see peer.QualityMeter.
 const (
 	QualityExcellent    PeerQuality = "excellent" // below 100 ms
 	QualityGood         PeerQuality = "good"      // below 200 ms
 	QualityFair         PeerQuality = "fair"      // below 300 ms
 	QualityPoor         PeerQuality = "poor"
-	QualityDisconnected PeerQuality = "disconnected"
+	QualityDisconnected PeerQuality = "disconnected" // no link, or nothing comes over it
 )
 
 // File is one file of a transfer.

@@ -56,7 +56,8 @@ type world struct {
 	url    string
 	limit  int // members of a room
 	router *vnet.Router
-	loss   int // percent
+	loss   int                     // percent
+	nic    func(vnet.NIC) vnet.NIC // what the next persons' packets come through besides; nil: nothing
 
 	mu   sync.Mutex
 	hub  *hub.Hub         // nil: away
@@ -279,6 +280,9 @@ func (w *world) person(name string) (*person, room.Config) {
 		if nic, err = vnet.NewLossFilter(network, w.loss, vnet.WithLossSeed(1)); err != nil {
 			w.t.Fatal(err)
 		}
+	}
+	if w.nic != nil {
+		nic = w.nic(nic)
 	}
 	if err := w.router.AddNet(nic); err != nil {
 		w.t.Fatal(err)

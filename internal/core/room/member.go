@@ -16,13 +16,13 @@ import (
 
 const (
 	// pingEvery is how often an open link is asked for a sign of life; one that gives none for silence after a Ping is lost.
-	pingEvery = 5 * time.Second
+	pingEvery = 2 * time.Second
 	silence   = 10 * time.Second
 	// maxLapse is how much of the time between two ticks counts as silence: after a long one it is we who were not there.
 	maxLapse = 3 * time.Second
 	// flowing is how many bytes the transport must have received between two looks to be taken for a sign of life: over a
 	// slow path a record takes longer than silence lasts.
-	flowing = 4096
+	flowing = 2048
 	// connTimeout bounds one operation on a connection, such as making an offer.
 	connTimeout = 20 * time.Second
 	// maxVerified is how many members that have left are remembered as verified, maxConduct how many for their offences.
@@ -48,21 +48,18 @@ type member struct {
 	sent        map[wire.PayloadType]wire.ID // the newest envelope of each kind that another one of the kind supersedes
 	checks      *rate.Limiter                // of signatures in its envelopes
 
-	rtt     time.Duration // smoothed; 0: unknown
+	quality *peer.QualityMeter
 	pinged  time.Time
 	ping    uint64 // the token of the Ping that is out
 	heard   time.Time
 	quiet   time.Duration // since the Ping that is out, as far as we were there to hear
 	ticked  time.Time
-	route   string
-	statsAt time.Time
-	asking  bool   // for statistics
-	arrived uint64 // bytes that the transport had received by then
+	figures // see stats.go
 }
 
 func newMember(r *Room, id wire.ID, hash wire.Hash) *member {
 	m := &member{id: id, hash: hash, conns: map[uint32]*connection{}, sent: map[wire.PayloadType]wire.ID{}, since: r.cfg.Now(),
-		verified: r.verified[hash], checks: newChecks(),
+		verified: r.verified[hash], checks: newChecks(), quality: peer.NewQualityMeter(r.cfg.Quality),
 		negotiation: peer.NewNegotiation(peer.NegotiationConfig{Room: r.keys, Self: r.identity, Peer: id, PeerKeyHash: hash,
 			Epoch: r.roster.Epoch, Conduct: r.conduct[hash]})}
 	delete(r.verified, hash)
@@ -101,7 +98,7 @@ func (m *member) removed(r *Room) {
 	if m.verified && len(r.verified) < maxVerified {
 		r.verified[m.hash] = true
 	}
-	m.link = nil
+	m.unlink(r)
 	r.linkDown(m, true, code)
 	m.do(r, m.negotiation.Close(r.cfg.Now(), bye))
 	r.remember(m.hash, m.negotiation.Conduct())
@@ -165,7 +162,8 @@ func (m *member) goodbye(r *Room, c *connection, code wire.ByeCode) {
 			r.owner.drop(m.id)
 		}
 	}
-	m.link, m.since, m.left = nil, r.cfg.Now(), true
+	m.unlink(r)
+	m.left = true
 	r.linkDown(m, true, fault.PeerGone)
 	m.do(r, m.negotiation.Close(r.cfg.Now(), fault.PeerGone))
 	// It may come back: whatever it then says goes to a machine that has not begun.
@@ -189,8 +187,16 @@ func (m *member) setICE(ice wire.ICEServers) {
 	}
 }
 
+// unlink notes that there is no link any more.
+func (m *member) unlink(r *Room) {
+	m.link, m.since = nil, r.cfg.Now()
+	m.quality.Closed()
+	m.traffic.Closed(m.since)
+}
+
 func (m *member) tick(r *Room, now time.Time) {
 	m.do(r, m.negotiation.Tick(now))
+	m.quality.Tick(now)
 	if m.link == nil {
 		return
 	}
@@ -206,56 +212,49 @@ func (m *member) tick(r *Room, now time.Time) {
 	case m.quiet > silence:
 		m.link.Abort(fault.Newf(fault.PeerGone, "room: silence"))
 	case !waiting && now.Sub(m.pinged) >= pingEvery:
-		m.pinged, m.ping = now, m.ping+1
-		m.link.SendControl(wire.Ping{Token: m.ping})
+		m.sendPing(now)
 	}
-	if now.Sub(m.statsAt) >= pingEvery && !m.asking {
-		m.statsAt, m.asking = now, true
-		link := m.link
-		r.running.Go(func() {
-			ctx, cancel := context.WithTimeout(r.ctx, connTimeout)
-			defer cancel()
-			stats, err := link.Conn().Stats(ctx)
-			r.box.post(func() {
-				m.asking = false
-				if m.link != link {
-					return
-				}
-				if stats.BytesReceived >= m.arrived+flowing {
-					m.heard = r.cfg.Now()
-				}
-				m.arrived = stats.BytesReceived
-				if err == nil && stats.LocalType != "" {
-					m.route = "direct"
-					if stats.LocalType == "relay" || stats.RemoteType == "relay" {
-						m.route = "relay"
-					}
-				}
-			})
-		})
+	if now.Sub(m.statsAt) >= pingEvery && !m.looking {
+		m.statsAt = now
+		m.look(r, func() { m.lifeIn(r.cfg.Now()) })
 	}
+}
+
+func (m *member) sendPing(now time.Time) {
+	m.pinged, m.ping = now, m.ping+1
+	m.carriedAtPing = m.carried()
+	m.link.SendControl(wire.Ping{Token: m.ping})
 }
 
 func (m *member) pong(now time.Time, token uint64) {
 	if token != m.ping {
 		return
 	}
-	if sample := now.Sub(m.pinged); m.rtt == 0 {
-		m.rtt = max(sample, 1)
-	} else {
-		m.rtt += (sample - m.rtt) / 4
+	m.lastRTT = max(now.Sub(m.pinged), 1)
+	if m.carried() >= m.carriedAtPing+load || m.link.Conn().Channel(wire.Bulk).Buffered() >= load {
+		m.quality.Loaded(now)
 	}
+	m.quality.Pong(m.pinged, now)
+}
+
+// lifeIn takes what the transport has received for a sign of life.
+func (m *member) lifeIn(now time.Time) {
+	if m.received >= m.arrived+flowing {
+		m.heard = now
+		m.quality.Heard()
+	}
+	m.arrived = m.received
 }
 
 func (m *member) snapshot(r *Room) Peer {
 	p := Peer{ID: m.id.String(), Name: m.name, Owner: m.id == r.link.Owner, Verified: m.verified,
-		RTT: float64(m.rtt.Microseconds()) / 1000, Quality: QualityDisconnected, SafetyWords: []string{}}
+		RTT: milliseconds(m.quality.RTT()), Quality: QualityDisconnected, SafetyWords: []string{}}
 	state, code := m.negotiation.State()
 	switch {
 	case m.left:
 		p.State = PeerClosed
 	case m.link != nil:
-		p.State, p.Route, p.Quality, p.SafetyWords = PeerOpen, m.route, m.quality(), m.words[:]
+		p.State, p.Route, p.Quality, p.SafetyWords = PeerOpen, m.route, qualities[m.quality.Quality()], m.words[:]
 	case state == peer.LinkFailed:
 		p.State, p.Code = PeerFailed, code
 	case state == peer.LinkClosed:
@@ -264,18 +263,6 @@ func (m *member) snapshot(r *Room) Peer {
 		p.State = PeerConnecting
 	}
 	return p
-}
-
-func (m *member) quality() PeerQuality {
-	switch {
-	case m.rtt < 100*time.Millisecond:
-		return QualityExcellent
-	case m.rtt < 200*time.Millisecond:
-		return QualityGood
-	case m.rtt < 300*time.Millisecond:
-		return QualityFair
-	}
-	return QualityPoor
 }
 
 // do carries out what the negotiation wants.
@@ -311,7 +298,7 @@ func (m *member) do(r *Room, effects []peer.Effect) {
 			if c := m.conns[e.Attempt]; c != nil {
 				delete(m.conns, e.Attempt)
 				if m.link != nil && m.link == c.link {
-					m.link, m.since = nil, r.cfg.Now()
+					m.unlink(r)
 					r.linkDown(m, false, e.Code)
 				}
 				switch e.Code {
@@ -371,8 +358,15 @@ func (m *member) openConn(r *Room, e peer.OpenConn) {
 				c.post(func() { m.do(r, c.negotiation.LocalCandidate(r.cfg.Now(), c.number, candidate)) })
 			},
 			State: func(s peer.ConnState) {
-				if s == peer.ConnFailed {
+				switch s {
+				case peer.ConnFailed:
 					c.failed(fault.ConnectionFailed)
+				case peer.ConnConnected, peer.ConnDisconnected: // an event, which comes to a hidden page at once, too
+					c.post(func() {
+						if c.link != nil && c.link == m.link {
+							m.quality.Connected(s == peer.ConnConnected)
+						}
+					})
 				}
 			}})
 		if err != nil {
@@ -478,8 +472,11 @@ func (c *connection) Opened() {
 		}
 		now := r.cfg.Now()
 		c.openedAt = now
-		m.words, m.rtt, m.route, m.left = link.SafetyWords(), 0, "", false
-		m.heard, m.pinged, m.statsAt, m.ticked, m.quiet, m.arrived = now, now.Add(-pingEvery), time.Time{}, now, 0, 0
+		m.words, m.left = link.SafetyWords(), false
+		m.heard, m.ticked, m.quiet = now, now, 0
+		m.quality.Opened(now)
+		m.figures.opened(now)
+		m.sendPing(now) // before the link carries anything else
 		link.SendControl(wire.Profile{Name: r.cfg.Name})
 		if r.owner != nil {
 			r.owner.tell(m, r.roster) // a hub may have kept it back while there was no link
@@ -496,6 +493,7 @@ func (c *connection) Control(message wire.ControlMessage) {
 			return // it is being closed
 		}
 		m.heard = now
+		m.quality.Heard()
 		switch message := message.(type) {
 		case wire.Profile:
 			m.name = legible(message.Name)
@@ -530,6 +528,7 @@ func (c *connection) Bulk(b *bulk.Buffer) {
 	}
 	take := func() {
 		c.member.heard = c.room.cfg.Now()
+		c.member.quality.Heard()
 		c.room.bulkMessage(c.member, sender, id, message, b)
 	}
 	if end, ok := message.(wire.End); ok {
