@@ -33,6 +33,7 @@ var methods = map[string]func(*instance, []byte) (any, error){
 	"approve":        decoded((*instance).approve),
 	"remove":         decoded((*instance).remove),
 	"markVerified":   decoded((*instance).markVerified),
+	"stats":          decoded((*instance).stats),
 	"send":           decoded((*instance).sendFiles),
 	"accept":         decoded((*instance).accept),
 	"decline":        decoded((*instance).decline),
@@ -138,6 +139,7 @@ type enterArgs struct {
 	RelayOnly     bool
 	MaxRecipients int
 	Admission     room.Admission
+	Quality       struct{ Excellent, Good, Fair float64 } // ms; all 0: the default
 	// Of an identity that was kept:
 	Seed    *[32]byte
 	Members []wire.Hash // of an own room, as saved answered; so are the next two
@@ -172,9 +174,11 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 		RelayOnly:     args.RelayOnly,
 		MaxRecipients: args.MaxRecipients,
 		Admission:     args.Admission,
-		Engine:        i.engine,
-		Storage:       i.storage,
-		NewConn:       peer.NewConn,
+		Quality: peer.QualityThresholds{Excellent: milliseconds(args.Quality.Excellent), Good: milliseconds(args.Quality.Good),
+			Fair: milliseconds(args.Quality.Fair)},
+		Engine:  i.engine,
+		Storage: i.storage,
+		NewConn: peer.NewConn,
 		Events: func(e room.Event) {
 			if f, ok := e.(room.TransferFinished); ok && f.Result.Delivery != "" {
 				i.mu.Lock()
@@ -315,6 +319,23 @@ func (i *instance) markVerified(args struct {
 }) (any, error) {
 	return i.do(args.Room, func(r *room.Room) error { return r.MarkVerified(args.Peer, args.Verified) })
 }
+
+// stats answers with the figures of one member, or of all if none is named.
+func (i *instance) stats(args struct {
+	Room int
+	Peer *wire.ID
+}) (any, error) {
+	r, err := i.in(args.Room)
+	if err != nil {
+		return nil, err
+	}
+	if args.Peer == nil {
+		return r.AllStats(i.ctx)
+	}
+	return r.Stats(i.ctx, *args.Peer)
+}
+
+func milliseconds(n float64) time.Duration { return time.Duration(n * float64(time.Millisecond)) }
 
 type outFile struct {
 	Kind         string
