@@ -230,6 +230,7 @@ func (m *member) pong(now time.Time, token uint64) {
 	if token != m.ping {
 		return
 	}
+	m.ping++ // each counts once
 	m.lastRTT = max(now.Sub(m.pinged), 1)
 	if m.carried() >= m.carriedAtPing+load || m.link.Conn().Channel(wire.Bulk).Buffered() >= load {
 		m.quality.Loaded(now)
