@@ -168,15 +168,40 @@ func TestQualityOfSilence(t *testing.T) {
 	})
 }
 
+// TestQualityOfDeafness: the same where packets still pass, so that only time tells.
+func TestQualityOfDeafness(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	deaf := make(chan struct{})
+	ann := w.create("Ann", func(c *room.Config) {
+		newConn := c.NewConn
+		c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
+			conn, err := newConn(cfg)
+			return &deafConn{conn, deaf}, err
+		}
+	})
+	bob := w.join("Bob", ann.room.Link())
+	meetAll(ann, bob)
+	mark := ann.mark()
+	close(deaf)
+	e := waitAfter(ann, mark, "silence", func(e room.PeerChanged) bool { return e.Peer.Quality == room.QualityDisconnected })
+	if e.Peer.State != room.PeerOpen {
+		t.Fatalf("the link ended before anybody noticed: %+v", e.Peer)
+	}
+}
+
 // TestQualityOfLoss: a path that loses much is worse than its round trip.
 func TestQualityOfLoss(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 11, 20)
-	all := w.group("Ann", "Bob")
+	ann := w.create("Ann", func(c *room.Config) { // whatever the round trip is, it is excellent
+		c.Quality = peer.QualityThresholds{Excellent: time.Hour, Good: 2 * time.Hour, Fair: 3 * time.Hour}
+	})
+	bob := w.join("Bob", ann.room.Link())
 	var s room.PeerStats
-	for mark := 0; s.Loss < 0.15 || s.Quality == room.QualityExcellent || s.Quality == room.QualityGood; s = all[0].figures(all[1]) {
-		waitAfter(all[0], mark, "loss to show", func(e room.PeerChanged) bool { return e.Peer.RTT > 0 })
-		mark = all[0].mark()
+	for mark := 0; s.Loss < 0.15 || s.Quality != room.QualityFair; s = ann.figures(bob) {
+		waitAfter(ann, mark, "loss to show", func(e room.PeerChanged) bool { return e.Peer.RTT > 0 })
+		mark = ann.mark()
 	}
 	t.Logf("%+v", s)
 }
