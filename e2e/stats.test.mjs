@@ -73,8 +73,8 @@ test("figures and quality in the API", { timeout: 240_000 }, async (t) => {
     assert.deepEqual([sent.payloadSent, sent.chunksSent, sent.chunksResent, sent.payloadReceived, sent.chunksVerified], [size, 40, 0, 0, 0]);
     assert.deepEqual([received.payloadSent, received.chunksSent, received.chunksResent, received.payloadReceived, received.chunksVerified], [0, 0, 0, size, 40]);
     for (const [bytes, packets] of [[sent.bytesSent, sent.packetsSent], [received.bytesReceived, received.packetsReceived]]) {
-      assert.ok(bytes > size && bytes < 1.2 * size, `${bytes} bytes for ${size}`);
-      assert.ok(packets > size / 1500 && packets < size / 500, `${packets} packets for ${size} bytes`);
+      assert.ok(bytes > size && bytes < 2 * size, `${bytes} bytes for ${size}`);
+      assert.ok(packets > size / 1500 && packets < size / 250, `${packets} packets for ${size} bytes`);
     }
     assert.ok(sent.meanSendRate > sent.meanReceiveRate && received.meanReceiveRate > received.meanSendRate);
     const all = await ann.evaluate(() => me.room.stats());
