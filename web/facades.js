@@ -117,10 +117,7 @@ export class DataChannelManager {
   }
   /** @param {string | Peer} peer */
   async getStats(peer) {
-    const found = /** @type {any} */ (peerOf(this.#room, peer));
-    if (found.stats) return found.stats();
-    const { id, state, quality, rtt, route } = found;
-    return Object.freeze({ peer: id, state, quality, rtt, route });
+    return peerOf(this.#room, peer).stats();
   }
   async destroy() {
     for (const type of ["signal", "peerchange", "peerleave"]) this.#room.removeEventListener(type, this.#listen);

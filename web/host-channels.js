@@ -181,31 +181,35 @@ export default function channels(host) {
   };
 }
 
-/** @param {RTCStatsReport} report */
+/** In the order of rawStats in conn_js.go. @param {RTCStatsReport} report */
 function summarize(report) {
-  const values = new Float64Array(8);
+  const values = new Float64Array(10);
   /** @type {any} */
   let transport;
-  /** @type {any} */
-  let pair;
+  /** @type {any[]} */
+  const pairs = [];
   for (const entry of report.values()) {
     if (entry.type === "transport") transport = entry;
-    // Firefox has no transport that names the pair, but marks it.
-    if (entry.type === "candidate-pair" && entry.selected) pair = entry;
+    if (entry.type === "candidate-pair") pairs.push(entry);
   }
-  pair = report.get(transport?.selectedCandidatePairId) ?? pair;
+  // Older Firefoxes have no transport that names the pair, but mark it.
+  const pair = report.get(transport?.selectedCandidatePairId) ?? pairs.find((p) => p.selected);
   if (!pair) return values;
-  const counters = transport?.bytesSent === undefined ? pair : transport;
+  // Firefox counts per pair only: another one may have carried the beginning. It counts no packets, and no checks that it sends.
+  /** @param {string} name */
+  const count = (name) => transport?.[name] ?? pairs.reduce((sum, p) => sum + (p[name] ?? 0), 0);
   const local = report.get(pair.localCandidateId);
   const remote = report.get(pair.remoteCandidateId);
   /** @param {string[]} names @param {string | undefined} name */
   const index = (names, name) => Math.max(0, names.indexOf(name ?? ""));
   values.set([
     pair.currentRoundTripTime ?? 0,
-    counters.bytesSent ?? 0,
-    counters.bytesReceived ?? 0,
-    counters.packetsSent ?? 0,
-    counters.packetsReceived ?? 0,
+    count("bytesSent"),
+    count("bytesReceived"),
+    count("packetsSent"),
+    count("packetsReceived"),
+    pair.requestsSent ?? 0,
+    pair.responsesReceived ?? 0,
     // A relay that sees itself under another address than it told is a peer-reflexive candidate, and a relay.
     index(candidateTypes, local?.relayProtocol ? "relay" : local?.candidateType),
     index(candidateTypes, remote?.candidateType),

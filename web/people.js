@@ -1,6 +1,7 @@
 // @ts-check
 // The people in the room: who they are, how well they are connected, whether they are picked, and their safety words.
 
+import { Figures } from "./figures.js";
 import { byId, count, el, say } from "./view.js";
 
 /** @typedef {import("./tallow.js").Room} Room @typedef {import("./tallow.js").Peer} Peer */
@@ -107,6 +108,7 @@ class Row {
   #match = el("button", { type: "button", class: "small" });
   #verify = el("summary");
   #details;
+  #figures = new Figures(() => this.#peer);
   #remove;
   /** @type {Peer} */
   #peer;
@@ -139,7 +141,7 @@ class Row {
       });
       this.element.append(this.#remove);
     }
-    this.element.append(this.#state, this.#details);
+    this.element.append(this.#state, this.#details, this.#figures.element);
     // A hue of its own tells namesakes apart; it follows the identity, not the name.
     this.#avatar.style.setProperty("--hue", String(parseInt(peer.id.slice(0, 4), 16) % 360));
   }
@@ -153,18 +155,21 @@ class Row {
     this.#peer = peer;
     const name = peer.name || "Somebody";
     this.element.dataset.state = peer.state;
+    this.element.dataset.quality = peer.quality;
     this.#box.disabled = peer.state !== "open";
     say(this.#name, name);
     say(this.#avatar, initials(name));
     this.#remove?.setAttribute("aria-label", `Remove ${name}`);
-    const facts = [STATES[peer.state]];
+    const silent = peer.state === "open" && peer.quality === "disconnected";
+    const facts = [silent ? "Not answering" : STATES[peer.state]];
     if (peer.state === "open") {
-      facts.push(peer.quality);
+      if (!silent) facts.push(peer.quality);
       if (peer.route === "relay") facts.push("relayed");
     }
     if (peer.owner) facts.push("made this room");
     if (peer.verified) facts.push("verified");
     say(this.#state, facts.join(" · "));
+    this.#figures.update(name);
     this.#details.hidden = peer.safetyWords.length === 0;
     say(this.#words, peer.safetyWords.join(" "));
     say(this.#verify, peer.verified ? "Verified" : "Verify");

@@ -129,6 +129,8 @@ export interface RoomOptions {
    * demand it as well. Default: as it was when this browser was in the room before (see `remember`), and false otherwise.
    */
   relayOnly?: boolean;
+  /** Where a member's quality changes. Default: 100, 200 and 300 ms. */
+  qualityThresholds?: QualityThresholds;
   /**
    * "manual": members are met only by connect(), and by values that the caller carries between their rooms: see DataChannelManager. All members of
    * a room should say the same. Default "auto": everybody is connected with everybody.
@@ -141,6 +143,13 @@ export interface RoomOptions {
   remember?: boolean;
   /** Aborts the entering; has no effect on the room afterwards. */
   signal?: AbortSignal;
+}
+
+/** Round-trip times in ms (at most 60,000) below which a member's quality is what the name says, each above the one before. */
+export interface QualityThresholds {
+  excellent: number;
+  good: number;
+  fair: number;
 }
 
 /** For the owner; kept for its coming back. */
@@ -244,6 +253,8 @@ export class Room extends EventTarget {
   takeSignal(peer: string | Peer, value: string, options?: { trickle?: boolean }): Promise<void>;
   /** Sends a value to the peer's room by the signaling server, as `signalarrived`. */
   relaySignal(peer: string | Peer, value: string): Promise<void>;
+  /** The figures of all the others, read now. */
+  stats(): Promise<readonly PeerStats[]>;
   /** Ends all transfers and leaves. Safe to call again. */
   leave(): Promise<void>;
 
@@ -285,7 +296,10 @@ export interface Self {
  * - failed: attempts have come to nothing; others follow, slowly.
  */
 export type PeerState = "connecting" | "open" | "closing" | "closed" | "failed";
-/** By round-trip time: below 100, 200, 300 ms, and above. */
+/**
+ * By round-trip time: below 100, 200, 300 ms (or `qualityThresholds`), and above; loss makes it worse. disconnected: there is no link, or
+ * nothing comes over it: noticed within 10 s. It gets better only at a distance from the threshold, so that it does not flap.
+ */
 export type Quality = "excellent" | "good" | "fair" | "poor" | "disconnected";
 
 /** A snapshot of another member. */
@@ -296,7 +310,7 @@ export class Peer {
   readonly owner: boolean;
   readonly state: PeerState;
   readonly quality: Quality;
-  /** Round-trip time in ms; 0: unknown. */
+  /** Round-trip time in ms, smoothed, without the queues of our own transfers; 0: unknown. */
   readonly rtt: number;
   /** How the data travels; "" until connected. */
   readonly route: "" | "direct" | "relay";
@@ -309,6 +323,54 @@ export class Peer {
   /** Why it failed. */
   readonly code: ErrorCode | undefined;
   markVerified(verified?: boolean): Promise<void>;
+  /** This member's figures, read now. */
+  stats(): Promise<PeerStats>;
+}
+
+/** A member's figures. Counts are over all connections to it since it appeared in the room; rates are bytes per second. */
+export interface PeerStats {
+  /** The member's id. */
+  readonly peer: string;
+  readonly state: PeerState;
+  readonly quality: Quality;
+  /** Round-trip time in ms, smoothed, as `Peer.rtt`; 0: unknown. */
+  readonly rtt: number;
+  /** Of the last ping alone, in ms; in the queue behind our own transfers it can be far more. 0: unknown. */
+  readonly currentRTT: number;
+  /**
+   * Share, 0 to 1, of the last minute's connectivity checks that got no answer. There is one every two or three seconds, so it is coarse;
+   * what the data channels send again is not visible. -1: unknown, as always in Firefox.
+   */
+  readonly loss: number;
+  /** As `Peer.route`. */
+  readonly route: "" | "direct" | "relay";
+  /** Through a relay of ours, how it is reached; "" until known. */
+  readonly protocol: "" | "udp" | "tcp" | "tls";
+  /** Seconds that the present connection has been open; 0: there is none. */
+  readonly uptime: number;
+  /** Connections after the first, and restarts of one. */
+  readonly reconnects: number;
+  /** On the wire, with what encryption and transport add. */
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+  /** -1: the browser does not count them, as Firefox. */
+  readonly packetsSent: number;
+  readonly packetsReceived: number;
+  /** Over about the last two seconds. */
+  readonly sendRate: number;
+  readonly receiveRate: number;
+  /** Over all the time with a connection. */
+  readonly meanSendRate: number;
+  readonly meanReceiveRate: number;
+  /** Bytes of files handed to the connection, what was sent again included. */
+  readonly payloadSent: number;
+  /** Bytes of files verified and on disk. */
+  readonly payloadReceived: number;
+  readonly chunksSent: number;
+  /** Of these, those that had been sent before over a connection that was lost. */
+  readonly chunksResent: number;
+  /** Received, verified and on disk. */
+  readonly chunksVerified: number;
 }
 
 /**
@@ -577,18 +639,9 @@ export class DataChannelManager {
   /** Room.disconnect(), and resolves when it is closed. */
   disconnectPeer(peer: string | Peer): Promise<void>;
   getConnectedPeers(): readonly Peer[];
-  getStats(peer: string | Peer): Promise<ConnectionStats>;
+  getStats(peer: string | Peer): Promise<PeerStats>;
   /** Disconnects all, and calls back no more. */
   destroy(): Promise<void>;
-}
-
-/** Figures of the connection to a member. */
-export interface ConnectionStats {
-  readonly peer: string;
-  readonly state: PeerState;
-  readonly quality: Quality;
-  readonly rtt: number;
-  readonly route: "" | "direct" | "relay";
 }
 
 export interface GroupTransferManagerOptions {

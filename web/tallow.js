@@ -156,6 +156,7 @@ async function enter(tallow, link, options) {
   check(most === undefined || (Number.isInteger(most) && most >= 1 && most <= 63), "maxRecipients is 1 to 63");
   check(how === undefined || how === "auto" || how === "approval", 'admission is "auto" or "approval"');
   check(onpending === undefined || typeof onpending === "function", "onpending is a function");
+  const quality = thresholds(options.qualityThresholds);
   checkSignal(signal);
   const serverURL = url(options.serverURL ?? defaultServer(), "serverURL", ["ws:", "wss:"]);
   const pageURL = url(options.pageURL ?? globalThis.location?.href, "pageURL", ["http:", "https:", "file:"]);
@@ -187,7 +188,7 @@ async function enter(tallow, link, options) {
     const entered = await Promise.race([
       aborted,
       tallow.core.call(link === undefined ? "createRoom" : "joinRoom", {
-        room: number, link, name, serverURL, iceServers, relayOnly, maxRecipients, admission, manual: connections === "manual", seed, members, removed, locked,
+        room: number, link, name, serverURL, iceServers, relayOnly, maxRecipients, admission, manual: connections === "manual", quality, seed, members, removed, locked,
       }),
     ]);
     const { fragment, self } = entered;
@@ -295,6 +296,9 @@ export class Room extends EventTarget {
   }
   async exposure() {
     return Object.freeze((await this[own].call("exposure")).map(Object.freeze));
+  }
+  async stats() {
+    return Object.freeze(((await this[own].call("stats")) ?? []).map(Object.freeze));
   }
   async leave() {
     await this[own].leave();
@@ -470,6 +474,10 @@ export class Peer {
   async markVerified(verified = true) {
     const { room, data } = this[own];
     await room.call("markVerified", { peer: data.id, verified: Boolean(verified) });
+  }
+  async stats() {
+    const { room, data } = this[own];
+    return Object.freeze(await room.call("stats", { peer: data.id }));
   }
 }
 snapshot(Peer, ["id", "name", "owner", "state", "quality", "rtt", "route", "protocol", "safetyWords", "verified", "code"]);
@@ -1002,6 +1010,13 @@ function peerID(peer) {
 /** @param {unknown} limit */
 function checkLimit(limit) {
   check(typeof limit === "number" && limit >= 0 && Number.isFinite(limit), "a limit is a number of bytes per second");
+}
+
+/** @param {import("./tallow.js").QualityThresholds | undefined} given */
+function thresholds(given) {
+  const { excellent, good, fair } = given ?? { excellent: 100, good: 200, fair: 300 };
+  check([excellent, good, fair].every(Number.isFinite) && 0.001 <= excellent && excellent < good && good < fair && fair <= 60_000, "qualityThresholds are ms, excellent < good < fair");
+  return { excellent, good, fair };
 }
 
 /** @param {unknown} signal */

@@ -38,6 +38,7 @@ var methods = map[string]func(*instance, []byte) (any, error){
 	"disconnect":     decoded((*instance).disconnect),
 	"signal":         decoded((*instance).signal),
 	"relay":          decoded((*instance).relay),
+	"stats":          decoded((*instance).stats),
 	"send":           decoded((*instance).sendFiles),
 	"accept":         decoded((*instance).accept),
 	"decline":        decoded((*instance).decline),
@@ -144,6 +145,7 @@ type enterArgs struct {
 	MaxRecipients int
 	Admission     room.Admission
 	Manual        bool
+	Quality       struct{ Excellent, Good, Fair float64 } // ms; all 0: the default
 	// Of an identity that was kept:
 	Seed    *[32]byte
 	Members []wire.Hash // of an own room, as saved answered; so are the next two
@@ -179,9 +181,11 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 		MaxRecipients: args.MaxRecipients,
 		Admission:     args.Admission,
 		Manual:        args.Manual,
-		Engine:        i.engine,
-		Storage:       i.storage,
-		NewConn:       peer.NewConn,
+		Quality: peer.QualityThresholds{Excellent: milliseconds(args.Quality.Excellent), Good: milliseconds(args.Quality.Good),
+			Fair: milliseconds(args.Quality.Fair)},
+		Engine:  i.engine,
+		Storage: i.storage,
+		NewConn: peer.NewConn,
 		Events: func(e room.Event) {
 			if f, ok := e.(room.TransferFinished); ok && f.Result.Delivery != "" {
 				i.mu.Lock()
@@ -361,6 +365,23 @@ func (i *instance) signal(args signalArgs) (any, error) {
 func (i *instance) relay(args signalArgs) (any, error) {
 	return i.do(args.Room, func(r *room.Room) error { return r.Relay(args.Peer, args.Value) })
 }
+
+// stats answers with the figures of one member, or of all if none is named.
+func (i *instance) stats(args struct {
+	Room int
+	Peer *wire.ID
+}) (any, error) {
+	r, err := i.in(args.Room)
+	if err != nil {
+		return nil, err
+	}
+	if args.Peer == nil {
+		return r.AllStats(i.ctx)
+	}
+	return r.Stats(i.ctx, *args.Peer)
+}
+
+func milliseconds(n float64) time.Duration { return time.Duration(n * float64(time.Millisecond)) }
 
 type outFile struct {
 	Kind         string

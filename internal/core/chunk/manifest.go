@@ -36,6 +36,11 @@ func SizeFor(total uint64) uint32 {
 // Ref names a chunk of a transfer.
 type Ref struct{ File, Index uint32 }
 
+// Before reports whether the chunk comes before another one in the order of the transfer.
+func (r Ref) Before(other Ref) bool {
+	return r.File < other.File || r.File == other.File && r.Index < other.Index
+}
+
 // Manifest is the file set of a transfer.
 type Manifest struct {
 	ChunkSize uint32

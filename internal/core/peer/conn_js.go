@@ -163,7 +163,7 @@ func (c *conn) configure(ice wire.ICEServers) (err error) {
 
 // rawStats is how web/host-channels.js writes them.
 type rawStats struct {
-	rtt, bytesSent, bytesReceived, packetsSent, packetsReceived, localType, remoteType, protocol uint64 // bits of float64
+	rtt, bytesSent, bytesReceived, packetsSent, packetsReceived, checksSent, checksAnswered, localType, remoteType, protocol uint64 // bits of float64
 }
 
 var (
@@ -206,6 +206,7 @@ func (c *conn) Stats(ctx context.Context) (ConnStats, error) {
 		RTT:       time.Duration(number(raw.rtt) * float64(time.Second)),
 		BytesSent: uint64(number(raw.bytesSent)), BytesReceived: uint64(number(raw.bytesReceived)),
 		PacketsSent: uint64(number(raw.packetsSent)), PacketsReceived: uint64(number(raw.packetsReceived)),
+		ChecksSent: uint64(number(raw.checksSent)), ChecksAnswered: uint64(number(raw.checksAnswered)),
 		LocalType: candidateTypes[int(number(raw.localType))], RemoteType: candidateTypes[int(number(raw.remoteType))],
 		Protocol: protocols[int(number(raw.protocol))],
 	}, nil

@@ -161,9 +161,18 @@ func (c *conn) stats() (s ConnStats, err error) {
 		PacketsSent: uint64(pair.PacketsSent), PacketsReceived: uint64(pair.PacketsReceived),
 		LocalType: selected.Local.Typ.String(), RemoteType: selected.Remote.Typ.String(), Protocol: selected.Local.Protocol.String(),
 	}
-	if selected.Local.Typ == webrtc.ICECandidateTypeRelay {
-		local, _ := c.pc.GetStats()[pair.LocalCandidateID].(webrtc.ICECandidateStats)
-		s.Protocol = local.RelayProtocol
+	// Some figures are in the whole report only.
+	for _, entry := range c.pc.GetStats() {
+		switch entry := entry.(type) {
+		case webrtc.ICECandidatePairStats:
+			if entry.LocalCandidateID == pair.LocalCandidateID && entry.RemoteCandidateID == pair.RemoteCandidateID {
+				s.ChecksSent, s.ChecksAnswered = entry.RequestsSent, entry.ResponsesReceived
+			}
+		case webrtc.ICECandidateStats:
+			if entry.ID == pair.LocalCandidateID && selected.Local.Typ == webrtc.ICECandidateTypeRelay {
+				s.Protocol = entry.RelayProtocol
+			}
+		}
 	}
 	return s, nil
 }

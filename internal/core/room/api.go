@@ -24,15 +24,16 @@ const DefaultMaxRecipients = 10
 
 // Config is what a room is made of. Engine, Storage, NewConn and Events are required.
 type Config struct {
-	Name          string           // shown to the others; at most wire.MaxName bytes
-	ServerURL     string           // of the signaling endpoint, ws or wss
-	Seed          *[32]byte        // the identity; nil makes a new one
-	Saved         *Saved           // to come back to an own room; nil makes a new one
-	ICE           []wire.ICEServer // used instead of what the server offers, when not empty
-	RelayOnly     bool             // connect through relays only; the server may demand it as well
-	MaxRecipients int              // 1 to wire.MaxRoster-1; 0 is DefaultMaxRecipients
-	Admission     Admission        // "" is AdmitAll
-	Manual        bool             // links come from Connect and Signal only
+	Name          string                 // shown to the others; at most wire.MaxName bytes
+	ServerURL     string                 // of the signaling endpoint, ws or wss
+	Seed          *[32]byte              // the identity; nil makes a new one
+	Saved         *Saved                 // to come back to an own room; nil makes a new one
+	ICE           []wire.ICEServer       // used instead of what the server offers, when not empty
+	RelayOnly     bool                   // connect through relays only; the server may demand it as well
+	MaxRecipients int                    // 1 to wire.MaxRoster-1; 0 is DefaultMaxRecipients
+	Admission     Admission              // "" is AdmitAll
+	Quality       peer.QualityThresholds // zero: peer.DefaultQualityThresholds
+	Manual        bool                   // links come from Connect and Signal only
 
 	Engine  bulk.Engine
 	Storage transfer.Storage
@@ -63,7 +64,7 @@ type Peer struct {
 	Owner       bool        `json:"owner"`
 	State       PeerState   `json:"state"`
 	Quality     PeerQuality `json:"quality"`
-	RTT         float64     `json:"rtt"`            // ms; 0: unknown
+	RTT         float64     `json:"rtt"`            // ms, smoothed, without our own load; 0: unknown
 	Route       string      `json:"route"`          // "", "direct" or "relay"
 	Protocol    string      `json:"protocol"`       // "", "udp", "tcp" or "tls"; of a relayed one, to this end's relay
 	SafetyWords []string    `json:"safetyWords"`    // four, once open; empty before
@@ -86,13 +87,13 @@ const (
 // PeerQuality is how well a link works.
 type PeerQuality string
 
-// The qualities of a link, from its round-trip time.
+// The qualities of a link, from its round-trip time, loss and silence: see peer.QualityMeter.
 const (
 	QualityExcellent    PeerQuality = "excellent" // below 100 ms
 	QualityGood         PeerQuality = "good"      // below 200 ms
 	QualityFair         PeerQuality = "fair"      // below 300 ms
 	QualityPoor         PeerQuality = "poor"
-	QualityDisconnected PeerQuality = "disconnected"
+	QualityDisconnected PeerQuality = "disconnected" // no link, or nothing comes over it
 )
 
 // File is one file of a transfer.

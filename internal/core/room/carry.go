@@ -238,7 +238,8 @@ func (r *Room) parseCarried(value string) ([][]byte, error) {
 
 // rest ends the link to a member that stays in the room, or may come back, and whatever would bring it back by itself.
 func (m *member) rest(r *Room, code fault.Code) {
-	m.link, m.since, m.carried = nil, r.cfg.Now(), carried{}
+	m.unlink(r)
+	m.carried = carried{}
 	r.linkDown(m, true, fault.PeerGone)
 	m.do(r, m.negotiation.Rest(r.cfg.Now(), code))
 	m.sentNoMore(r)

@@ -56,10 +56,11 @@ type world struct {
 	url    string
 	limit  int // members of a room
 	router *vnet.Router
-	loss   int             // percent
-	sites  map[string]site // where the persons of these names are who are not on the router itself
-	lans   int             // networks behind NATs
-	relay  string          // address of the TURN server; "": there is none
+	loss   int                     // percent
+	sites  map[string]site         // where the persons of these names are who are not on the router itself
+	lans   int                     // networks behind NATs
+	relay  string                  // address of the TURN server; "": there is none
+	nic    func(vnet.NIC) vnet.NIC // what the next persons' packets come through besides; nil: nothing
 
 	mu   sync.Mutex
 	ice  wire.ICEServers  // that the hub offers
@@ -300,6 +301,9 @@ func (w *world) person(name string) (*person, room.Config) {
 		if nic, err = vnet.NewLossFilter(network, at.loss, vnet.WithLossSeed(at.seed)); err != nil {
 			w.t.Fatal(err)
 		}
+	}
+	if w.nic != nil {
+		nic = w.nic(nic)
 	}
 	if err := at.router.AddNet(nic); err != nil {
 		w.t.Fatal(err)

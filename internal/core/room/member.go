@@ -22,13 +22,13 @@ const (
 
 const (
 	// pingEvery is how often an open link is asked for a sign of life; one that gives none for silence after a Ping is lost.
-	pingEvery = 5 * time.Second
+	pingEvery = 2 * time.Second
 	silence   = 10 * time.Second
 	// maxLapse is how much of the time between two ticks counts as silence: after a long one it is we who were not there.
 	maxLapse = 3 * time.Second
 	// flowing is how many bytes the transport must have received between two looks to be taken for a sign of life: over a
 	// slow path a record takes longer than silence lasts.
-	flowing = 4096
+	flowing = 2048
 	// connTimeout bounds one operation on a connection, such as making an offer.
 	connTimeout = 20 * time.Second
 	// maxVerified is how many members that have left are remembered as verified, maxConduct how many for their offences.
@@ -54,22 +54,18 @@ type member struct {
 	checks      *rate.Limiter                // of signatures in its envelopes
 	carried     carried                      // manual rooms
 
-	rtt     time.Duration // smoothed; 0: unknown
+	quality *peer.QualityMeter
 	pinged  time.Time
 	ping    uint64 // the token of the Ping that is out
 	heard   time.Time
 	quiet   time.Duration // since the Ping that is out, as far as we were there to hear
 	ticked  time.Time
-	route   string // "" until known
-	proto   string // of the route
-	statsAt time.Time
-	asking  bool   // for statistics
-	arrived uint64 // bytes that the transport had received by then
+	figures // see stats.go
 }
 
 func newMember(r *Room, id wire.ID, hash wire.Hash) *member {
 	m := &member{id: id, hash: hash, conns: map[uint32]*connection{}, sent: map[wire.PayloadType]wire.ID{}, since: r.cfg.Now(),
-		verified: r.verified[hash], checks: newChecks(),
+		verified: r.verified[hash], checks: newChecks(), quality: peer.NewQualityMeter(r.cfg.Quality),
 		negotiation: peer.NewNegotiation(peer.NegotiationConfig{Room: r.keys, Self: r.identity, Peer: id, PeerKeyHash: hash,
 			Epoch: r.roster.Epoch, Conduct: r.conduct[hash], Manual: r.cfg.Manual})}
 	delete(r.verified, hash)
@@ -105,7 +101,7 @@ func (m *member) removed(r *Room) {
 	if m.verified && len(r.verified) < maxVerified {
 		r.verified[m.hash] = true
 	}
-	m.link = nil
+	m.unlink(r)
 	r.linkDown(m, true, code)
 	m.do(r, m.negotiation.Close(r.cfg.Now(), bye))
 	r.remember(m.hash, m.negotiation.Conduct())
@@ -189,11 +185,19 @@ func (m *member) setICE(ice wire.ICEServers) {
 	}
 }
 
+// unlink notes that there is no link any more.
+func (m *member) unlink(r *Room) {
+	m.link, m.since = nil, r.cfg.Now()
+	m.quality.Closed()
+	m.traffic.Closed(m.since)
+}
+
 func (m *member) tick(r *Room, now time.Time) {
 	m.do(r, m.negotiation.Tick(now))
 	if r.cfg.Manual {
 		r.tickCarried(m, now)
 	}
+	m.quality.Tick(now)
 	if m.link == nil {
 		return
 	}
@@ -209,48 +213,39 @@ func (m *member) tick(r *Room, now time.Time) {
 	case m.quiet > silence:
 		m.link.Abort(fault.Newf(fault.PeerGone, "room: silence"))
 	case !waiting && now.Sub(m.pinged) >= pingEvery:
-		m.pinged, m.ping = now, m.ping+1
-		m.link.SendControl(wire.Ping{Token: m.ping})
+		m.sendPing(now)
 	}
-	if now.Sub(m.statsAt) >= pingEvery && !m.asking {
-		m.statsAt, m.asking = now, true
-		link := m.link
-		r.running.Go(func() {
-			ctx, cancel := context.WithTimeout(r.ctx, connTimeout)
-			defer cancel()
-			stats, err := link.Conn().Stats(ctx)
-			r.box.post(func() {
-				m.asking = false
-				if m.link != link {
-					return
-				}
-				if stats.BytesReceived >= m.arrived+flowing {
-					m.heard = r.cfg.Now()
-				}
-				m.arrived = stats.BytesReceived
-				if err == nil && stats.LocalType != "" {
-					m.route, m.proto = routeDirect, stats.Protocol
-					if stats.LocalType == "relay" || stats.RemoteType == "relay" {
-						m.route = routeRelay
-					}
-					if c := m.conns[m.negotiation.OpenAttempt()]; c != nil && c.link == link && c.relayOnly && stats.LocalType != "relay" {
-						link.Abort(fault.Newf(fault.AddressLeak, "room: relay only, and a path from a candidate of type %s", stats.LocalType))
-					}
-				}
-			})
-		})
+	if now.Sub(m.statsAt) >= pingEvery && !m.looking {
+		m.statsAt = now
+		m.look(r, func() { m.lifeIn(r.cfg.Now()) })
 	}
+}
+
+func (m *member) sendPing(now time.Time) {
+	m.pinged, m.ping = now, m.ping+1
+	m.volumeAtPing = m.volume()
+	m.link.SendControl(wire.Ping{Token: m.ping})
 }
 
 func (m *member) pong(now time.Time, token uint64) {
 	if token != m.ping {
 		return
 	}
-	if sample := now.Sub(m.pinged); m.rtt == 0 {
-		m.rtt = max(sample, 1)
-	} else {
-		m.rtt += (sample - m.rtt) / 4
+	m.ping++ // each counts once
+	m.lastRTT = max(now.Sub(m.pinged), 1)
+	if m.volume() >= m.volumeAtPing+load || m.link.Conn().Channel(wire.Bulk).Buffered() >= load {
+		m.quality.Loaded(now)
 	}
+	m.quality.Pong(m.pinged, now)
+}
+
+// lifeIn takes what the transport has received for a sign of life.
+func (m *member) lifeIn(now time.Time) {
+	if m.received >= m.arrived+flowing {
+		m.heard = now
+		m.quality.Heard()
+	}
+	m.arrived = m.received
 }
 
 var peerStates = map[peer.LinkState]PeerState{
@@ -263,28 +258,16 @@ var peerStates = map[peer.LinkState]PeerState{
 
 func (m *member) snapshot(r *Room) Peer {
 	p := Peer{ID: m.id.String(), Name: m.name, Owner: m.id == r.link.Owner, Verified: m.verified,
-		RTT: float64(m.rtt.Microseconds()) / 1000, Quality: QualityDisconnected, SafetyWords: []string{}}
+		RTT: milliseconds(m.quality.RTT()), Quality: QualityDisconnected, SafetyWords: []string{}}
 	state, code := m.negotiation.State()
 	p.State = peerStates[state]
 	switch {
 	case m.link != nil:
-		p.Route, p.Protocol, p.Quality, p.SafetyWords = m.route, m.proto, m.quality(), m.words[:]
+		p.Route, p.Protocol, p.Quality, p.SafetyWords = m.route, m.protocol, qualities[m.quality.Quality()], m.words[:]
 	case state == peer.LinkFailed:
 		p.Code = code
 	}
 	return p
-}
-
-func (m *member) quality() PeerQuality {
-	switch {
-	case m.rtt < 100*time.Millisecond:
-		return QualityExcellent
-	case m.rtt < 200*time.Millisecond:
-		return QualityGood
-	case m.rtt < 300*time.Millisecond:
-		return QualityFair
-	}
-	return QualityPoor
 }
 
 // do carries out what the negotiation wants.
@@ -320,7 +303,7 @@ func (m *member) do(r *Room, effects []peer.Effect) {
 			if c := m.conns[e.Attempt]; c != nil {
 				delete(m.conns, e.Attempt)
 				if m.link != nil && m.link == c.link {
-					m.link, m.since = nil, r.cfg.Now()
+					m.unlink(r)
 					r.linkDown(m, false, e.Code)
 				}
 				switch e.Code {
@@ -402,8 +385,15 @@ func (m *member) openConn(r *Room, e peer.OpenConn) {
 			},
 			Stray: func(candidateType string) { c.post(func() { r.strayed(m, candidateType) }) },
 			State: func(s peer.ConnState) {
-				if s == peer.ConnFailed {
+				switch s {
+				case peer.ConnFailed:
 					c.failed(fault.ConnectionFailed)
+				case peer.ConnConnected, peer.ConnDisconnected: // an event, which comes to a hidden page at once, too
+					c.post(func() {
+						if c.link != nil && c.link == m.link {
+							m.quality.Connected(s == peer.ConnConnected)
+						}
+					})
 				}
 			}})
 		if err != nil {
@@ -507,8 +497,11 @@ func (c *connection) Opened() {
 		m.sentNoMore(r)
 		now := r.cfg.Now()
 		c.openedAt = now
-		m.words, m.rtt, m.route, m.proto = link.SafetyWords(), 0, "", ""
-		m.heard, m.pinged, m.statsAt, m.ticked, m.quiet, m.arrived = now, now.Add(-pingEvery), time.Time{}, now, 0, 0
+		m.words = link.SafetyWords()
+		m.heard, m.ticked, m.quiet = now, now, 0
+		m.quality.Opened(now)
+		m.figures.opened(now)
+		m.sendPing(now) // before the link carries anything else
 		link.SendControl(wire.Profile{Name: r.cfg.Name})
 		if r.owner != nil {
 			r.owner.tell(m, r.roster) // a hub may have kept it back while there was no link
@@ -525,6 +518,7 @@ func (c *connection) Control(message wire.ControlMessage) {
 			return // it is being closed
 		}
 		m.heard = now
+		m.quality.Heard()
 		switch message := message.(type) {
 		case wire.Profile:
 			m.name = legible(message.Name)
@@ -559,6 +553,7 @@ func (c *connection) Bulk(b *bulk.Buffer) {
 	}
 	take := func() {
 		c.member.heard = c.room.cfg.Now()
+		c.member.quality.Heard()
 		c.room.bulkMessage(c.member, sender, id, message, b)
 	}
 	if end, ok := message.(wire.End); ok {

@@ -140,12 +140,15 @@ func newRoom(ctx context.Context, cfg Config) (*Room, error) {
 	if cfg.Admission == "" {
 		cfg.Admission = AdmitAll
 	}
+	if cfg.Quality == (peer.QualityThresholds{}) {
+		cfg.Quality = peer.DefaultQualityThresholds
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
 	if len(cfg.Name) > wire.MaxName || strings.ToValidUTF8(cfg.Name, "") != cfg.Name || cfg.MaxRecipients < 1 || cfg.MaxRecipients >= wire.MaxRoster ||
-		cfg.Admission != AdmitAll && cfg.Admission != AdmitApproval {
-		return nil, fault.Newf(fault.InvalidArgument, "room: name, number of recipients or admission out of range")
+		cfg.Admission != AdmitAll && cfg.Admission != AdmitApproval || !cfg.Quality.Valid() {
+		return nil, fault.Newf(fault.InvalidArgument, "room: name, number of recipients, admission or quality out of range")
 	}
 	r := &Room{cfg: cfg, pool: &bulk.Pool{}, stop: make(chan struct{}), looped: make(chan struct{}), stopped: make(chan struct{}),
 		state: StateConnecting, waiting: make(chan error, 1),

@@ -63,7 +63,7 @@ func (r *Room) delivery(p transfer.Progress, lastName string) Delivery {
 			d.Name = m.name
 		}
 		if m.link != nil {
-			d.Quality = m.quality()
+			d.Quality = qualities[m.quality.Quality()]
 		}
 	}
 	if p.Total > 0 {

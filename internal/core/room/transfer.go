@@ -477,6 +477,9 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 				done := in.store.write(effect, r.cfg.Engine)
 				r.box.post(func() {
 					r.storing--
+					if m := r.members[in.machine.Key().Sender]; m != nil {
+						m.stored(len(done.Done), effect.Bytes(done.Done))
+					}
 					r.stepIncoming(in, done)
 					r.startStores()
 				})
@@ -565,6 +568,11 @@ func (r *Room) sendBulk(o *outgoing, e transfer.SendBulk) {
 		end := *e.End
 		end.Signature = r.identity.Sign(seal.LabelEnd, wire.AppendDelivery(nil, r.self, end.Transfer, end.Root, end.Files))
 		e.Head = end.Append(nil)
+	}
+	m.chunksSent += uint64(len(e.Data))
+	m.chunksResent += uint64(e.Again)
+	for _, d := range e.Data {
+		m.payloadSent += uint64(len(d.B))
 	}
 	link := m.link
 	link.SendBulk(peer.BulkItem{Head: e.Head, Data: e.Data, Sent: func() {

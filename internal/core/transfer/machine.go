@@ -71,10 +71,11 @@ type SendControl struct {
 // SendBulk sends a bulk message to a member: Head, followed by the chunks in Data, or, for what must be signed, by
 // whatever the room makes of End. The room releases Data, and answers with Sent when the transport has taken it.
 type SendBulk struct {
-	Peer wire.ID
-	Head []byte
-	Data []*bulk.Buffer
-	End  *wire.End // to be signed and sent instead
+	Peer  wire.ID
+	Head  []byte
+	Data  []*bulk.Buffer // a chunk each
+	End   *wire.End      // to be signed and sent instead
+	Again int            // how many of the chunks were sent before, over a link that was lost
 }
 
 // Read reads a chunk and hashes it. The room answers with ReadDone.
@@ -98,6 +99,14 @@ type StoreChunk struct {
 	Size   int64 // of the file
 	Data   []byte
 	Hash   wire.Hash
+}
+
+// Bytes is how many bytes these of its chunks have. They are its first ones, as Stored.Done has them.
+func (s Store) Bytes(done []chunk.Ref) (n uint64) {
+	for i := range done {
+		n += uint64(len(s.Chunks[i].Data))
+	}
+	return n
 }
 
 // Commit makes the files durable. The room answers with Committed.

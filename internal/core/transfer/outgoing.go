@@ -78,6 +78,7 @@ type recipient struct {
 	total     uint64
 	have      map[uint32]*chunk.Set
 	at        chunk.Ref // the first chunk that may be lacking
+	reached   chunk.Ref // where at has come to over former links: what comes before has been sent, or was not needed
 	announced uint32    // hashes of file at.File that it has been told, or that are in runs
 	runs      []wire.HashRun
 	hashes    int // in runs
@@ -436,6 +437,9 @@ func (o *Outgoing) accepted(r *recipient, m wire.Accept) {
 	r.wanted = append(wire.Bitmap{}, m.Files...)
 	r.complete = append(wire.Bitmap{}, m.Complete...)
 	r.credit, r.spent = m.Credit, 0
+	if r.reached.Before(r.at) {
+		r.reached = r.at
+	}
 	r.at, r.announced, r.runs, r.hashes, r.ended = chunk.Ref{}, 0, nil, 0, false
 	r.total, r.stored = 0, 0
 	r.tokens, r.filled = 0, o.now
@@ -723,7 +727,7 @@ func (o *Outgoing) flush(r *recipient) {
 func (o *Outgoing) send(r *recipient, first chunk.Ref) bool {
 	var m wire.Chunks
 	var data []*bulk.Buffer
-	total := uint32(0)
+	total, again := uint32(0), 0
 	for ref, what := first, sendable; what == sendable; ref, what = o.next(r) {
 		n := o.manifest.Length(ref)
 		cost := wire.ChunkCost(n)
@@ -750,6 +754,9 @@ func (o *Outgoing) send(r *recipient, first chunk.Ref) bool {
 		data = append(data, entry.buffer.Retain())
 		o.touch(entry)
 		total += n
+		if ref.Before(r.reached) {
+			again++
+		}
 		r.spent += cost
 		r.sent += uint64(n)
 		r.tokens -= float64(n)
@@ -758,7 +765,7 @@ func (o *Outgoing) send(r *recipient, first chunk.Ref) bool {
 	if len(data) > 0 {
 		m.Sender, m.Transfer = o.key.Sender, r.transfer
 		r.queued++
-		o.do(SendBulk{Peer: r.id, Head: m.AppendHead(nil), Data: data})
+		o.do(SendBulk{Peer: r.id, Head: m.AppendHead(nil), Data: data, Again: again})
 	}
 	return true
 }

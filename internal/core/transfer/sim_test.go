@@ -32,6 +32,7 @@ type sim struct {
 	peers    map[wire.ID]*simPeer
 	order    []wire.ID
 	tasks    []func() // reads under way
+	again    int      // chunks that were sent to a recipient more than once
 }
 
 type simPeer struct {
@@ -46,6 +47,7 @@ type simPeer struct {
 	disk     map[uint32][]byte
 	writes   map[chunk.Ref]int // stored
 	received map[chunk.Ref]int // come over the wire
+	sent     map[simChunk]bool // handed to a link
 	answer   func(p *simPeer)  // what the person does with the offer
 	storeErr error
 	gone     bool // Discard has come
@@ -53,6 +55,12 @@ type simPeer struct {
 	finished bool
 	broken   error // why it would have cut the link
 	slow     int   // one in so many chances to do anything is taken
+}
+
+// simChunk is a chunk under the name that the transfer has with one recipient.
+type simChunk struct {
+	transfer wire.ID
+	ref      chunk.Ref
 }
 
 type simBulk struct {
@@ -87,7 +95,7 @@ func newSim(t *testing.T, seed uint64, recipients int, late bool, sizes ...int) 
 }
 
 func (s *sim) add(id wire.ID) *simPeer {
-	p := &simPeer{s: s, id: id, disk: map[uint32][]byte{}, writes: map[chunk.Ref]int{}, received: map[chunk.Ref]int{}, slow: 1,
+	p := &simPeer{s: s, id: id, disk: map[uint32][]byte{}, writes: map[chunk.Ref]int{}, received: map[chunk.Ref]int{}, sent: map[simChunk]bool{}, slow: 1,
 		answer: func(p *simPeer) { p.step(transfer.AcceptFiles{}) }}
 	s.peers[id] = p
 	s.order = append(s.order, id)
@@ -134,6 +142,7 @@ func (s *sim) step(e transfer.Event) {
 				d.Release()
 			}
 			p.bulk = append(p.bulk, simBulk{message})
+			s.countAgain(p, message, effect.Again)
 		case transfer.Read:
 			s.tasks = append(s.tasks, func() {
 				done := transfer.ReadDone{Chunk: effect.Chunk}
@@ -154,6 +163,28 @@ func (s *sim) step(e transfer.Event) {
 			s.finished = true
 		}
 	}
+}
+
+// countAgain holds what the machine says of chunks that it sends again against what it has sent.
+func (s *sim) countAgain(p *simPeer, message []byte, said int) {
+	again := 0
+	if wire.BulkTypeOf(message) == wire.BulkChunks {
+		m, err := wire.ParseChunks(message)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, e := range m.Entries {
+			c := simChunk{m.Transfer, chunk.Ref{File: e.File, Index: e.Index}}
+			if p.sent[c] {
+				again++
+			}
+			p.sent[c] = true
+		}
+	}
+	if again != said {
+		s.t.Errorf("%d chunks are sent again, and %d said to be", again, said)
+	}
+	s.again += again
 }
 
 func (p *simPeer) step(e transfer.Event) { p.stepOf(p.in, e) }

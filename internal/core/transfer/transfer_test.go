@@ -46,6 +46,7 @@ func TestDelivery(t *testing.T) {
 
 // TestInterrupted cuts links at random points; what was verified on disk is never sent again.
 func TestInterrupted(t *testing.T) {
+	again := 0
 	for seed := range uint64(150) {
 		s := newSim(t, seed, 2, false, shapes["small"]...)
 		p, other := s.peers[member(0)], s.peers[member(1)]
@@ -89,6 +90,10 @@ func TestInterrupted(t *testing.T) {
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
+		again += s.again
+	}
+	if again == 0 {
+		t.Error("no chunk was ever lost with its link")
 	}
 }
 

@@ -1,0 +1,188 @@
+// Quality and figures: in the API, and in the page behind the details of each person.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { CHUNK, startBrowser, startServer, tempDir, until, writeFile } from "./harness.mjs";
+import { startMember } from "./member.mjs";
+import { Person } from "./person.mjs";
+
+const size = 40 * CHUNK;
+
+/** Runs in the page before its scripts: what connects can be found, and cut. */
+function findable() {
+  const Real = RTCPeerConnection;
+  const made = [];
+  Object.assign(window, {
+    made,
+    RTCPeerConnection: class extends Real {
+      /** @param {any[]} args */
+      constructor(...args) {
+        super(...args);
+        made.push(this);
+      }
+    },
+  });
+}
+
+test("figures and quality in the API", { timeout: 240_000 }, async (t) => {
+  const server = await startServer(t);
+  const { browser } = await startBrowser(t);
+  const ann = await startMember(browser, server.url);
+  const bob = await startMember(browser, server.url, { before: findable });
+  const link = await ann.evaluate(async () => {
+    me.watch(await me.tallow.createRoom({ name: "Ann" }));
+    return me.room.link;
+  });
+  const refused = await bob.evaluate(async (to) => {
+    const codes = [];
+    for (const qualityThresholds of [{ excellent: 1, good: 1, fair: 2 }, { excellent: 3, good: 2, fair: 1 }, { excellent: 1, good: 2 }, { excellent: 0, good: 1, fair: 2 }, { excellent: 1, good: 2, fair: Infinity }])
+      codes.push(await me.code(me.tallow.joinRoom(to, { qualityThresholds })));
+    me.watch(await me.tallow.joinRoom(to, { name: "Bob", qualityThresholds: { excellent: 0.001, good: 0.002, fair: 0.003 } }));
+    return codes;
+  }, link);
+  assert.deepEqual(refused, Array(5).fill("invalid-argument"));
+  for (const page of [ann, bob]) await page.evaluate(() => me.meets(1, 60_000));
+
+  await t.test("quality by the thresholds given", async () => {
+    await bob.evaluate(() => me.until(() => me.room.peers[0].quality === "poor", 60_000));
+    const quality = await ann.evaluate(() => me.until(() => me.room.peers[0].rtt > 0 && me.room.peers[0].quality, 60_000));
+    assert.notEqual(quality, "disconnected");
+  });
+
+  const send = async () => {
+    const received = bob.evaluate(async () => void (await (await me.offer()).accept().finished));
+    await ann.evaluate(async (n) => void (await me.room.send(new File([me.blob(n, 1)], "a.bin")).finished), size);
+    await received;
+  };
+  const stats = (/** @type {import("puppeteer-core").Page} */ page) => page.evaluate(() => me.room.peers[0].stats());
+
+  await t.test("what a transfer leaves", async () => {
+    await send();
+    const [sent, received] = [await stats(ann), await stats(bob)];
+    const plausible = (/** @type {any} */ s) => {
+      assert.equal(s.state, "open");
+      assert.equal(s.route, "direct");
+      assert.equal(s.protocol, "udp");
+      assert.equal(s.reconnects, 0);
+      assert.ok(s.uptime > 0 && s.rtt > 0 && s.currentRTT > 0, JSON.stringify(s));
+      assert.ok(s.loss === -1 || (s.loss >= 0 && s.loss <= 1), JSON.stringify(s));
+      for (const name of ["sendRate", "receiveRate"]) assert.ok(s[name] >= 0 && Number.isFinite(s[name]), JSON.stringify(s));
+    };
+    plausible(sent);
+    plausible(received);
+    assert.deepEqual([sent.payloadSent, sent.chunksSent, sent.chunksResent, sent.payloadReceived, sent.chunksVerified], [size, 40, 0, 0, 0]);
+    assert.deepEqual([received.payloadSent, received.chunksSent, received.chunksResent, received.payloadReceived, received.chunksVerified], [0, 0, 0, size, 40]);
+    for (const [bytes, packets] of [[sent.bytesSent, sent.packetsSent], [received.bytesReceived, received.packetsReceived]]) {
+      assert.ok(bytes > size && bytes < 2 * size, `${bytes} bytes for ${size}`);
+      assert.ok(packets > size / 1500 && packets < size / 250, `${packets} packets for ${size} bytes`);
+    }
+    assert.ok(sent.meanSendRate > sent.meanReceiveRate && received.meanReceiveRate > received.meanSendRate);
+    const all = await ann.evaluate(() => me.room.stats());
+    assert.deepEqual(all.map((s) => [s.peer, s.payloadSent]), [[sent.peer, size]]);
+  });
+
+  await t.test("loss is known after some checks", async () => {
+    await until("a figure", async () => (await stats(ann)).loss >= 0, 60_000);
+  });
+
+  await t.test("another connection goes on counting", async () => {
+    const before = await stats(ann);
+    await bob.evaluate(() => /** @type {any} */ (window).made.forEach((connection) => connection.close()));
+    await until("another connection", async () => {
+      const s = await stats(ann);
+      return s.reconnects > 0 && s.state === "open" && s.rtt > 0;
+    }, 120_000);
+    await bob.evaluate(() => me.meets(1, 60_000));
+    await send();
+    const after = await stats(ann);
+    assert.equal(after.payloadSent, 2 * size);
+    assert.ok(after.bytesSent > before.bytesSent + size, `${before.bytesSent}, then ${after.bytesSent}`);
+    assert.ok(after.uptime < before.uptime + 120, "of the present connection");
+  });
+
+  await t.test("not after the room", async () => {
+    assert.equal(await ann.evaluate(async () => {
+      const [peer] = me.room.peers;
+      await me.room.leave();
+      return me.code(peer.stats());
+    }), "room-closed");
+  });
+});
+
+test("the details of a connection in the page, in Chromium and in Firefox", { timeout: 240_000 }, async (t) => {
+  const server = await startServer(t);
+  const file = await writeFile(tempDir(t), "big.bin", size);
+  const before = () => {
+    const violations = [];
+    document.addEventListener("securitypolicyviolation", (e) => violations.push(e.violatedDirective));
+    Object.assign(window, { violations });
+  };
+  const [ada, fay] = await Promise.all([Person.arrive(t, { name: "Ada", before }), Person.arrive(t, { kind: "firefox", name: "Fay", before })]);
+  await ada.open(`${server.url}/`);
+  await fay.open(await ada.link());
+  await Promise.all([ada, fay].map((person) => person.meets(1)));
+
+  /** The details that are open: names and values, and what the plots say. @param {Person} person */
+  const read = (person) =>
+    person.page.evaluate(() => {
+      const details = document.querySelector("details.figures[open]");
+      const rows = [...(details?.querySelectorAll("dl > div") ?? [])];
+      const plots = [...(details?.querySelectorAll(".plot > svg[role=img]") ?? [])];
+      return {
+        values: Object.fromEntries(rows.map((row) => [row.querySelector("dt")?.textContent, row.querySelector("dd")?.textContent])),
+        plots: plots.map((plot) => plot.getAttribute("aria-label") ?? ""),
+        points: plots.map((plot) => [...plot.querySelectorAll("path")].map((path) => (path.getAttribute("d") ?? "").split(/[ML]/).length - 1)),
+      };
+    });
+  const send = async () => {
+    await ada.choose(file.file);
+    await ada.press("Send");
+    await fay.press("Accept");
+    await ada.seesDelivery("Fay", /^Done: verified on disk$/);
+  };
+
+  const details = await ada.control("DisclosureTriangle", "Details of the connection to Fay");
+  assert.deepEqual((await read(ada)).values, {}, "nothing is read before");
+  await details.click();
+  await fay.page.evaluate(() => /** @type {HTMLElement} */ (document.querySelector("details.figures > summary")).click());
+  await send();
+
+  const mb = "10.5 MB in 40 chunks";
+  await until("Ada's figures", async () => (await read(ada)).values["Files to them"] === mb, 60_000);
+  await until("Fay's figures", async () => (await read(fay)).values["Files from them"] === `${mb}, verified`, 60_000);
+  await until("a few points", async () => (await read(ada)).points.flat().every((n) => n >= 3), 60_000);
+  const [hers, theirs] = [await read(ada), await read(fay)];
+  t.diagnostic(JSON.stringify(hers));
+  t.diagnostic(JSON.stringify(theirs));
+  assert.match(hers.values["Sent"] ?? "", /^1\d\.\d MB in [\d,]+ packets$/);
+  assert.match(theirs.values["Received"] ?? "", /^1\d\.\d MB$/, "Firefox counts no packets");
+  assert.equal(theirs.values["Loss"], "not known");
+  for (const { values, plots } of [hers, theirs]) {
+    assert.match(values["Round trip"] ?? "", /^[\d.]+ ms, the last one [\d.]+ ms$/);
+    assert.equal(values["Route"], "Direct, UDP");
+    assert.match(values["Connected"] ?? "", /^for \d+ (s|min)/);
+    assert.match(plots[0], /^Rate over the last 60 seconds: Sending [\d.]+ k?M?B\/s now, [\d.]+ k?M?B\/s at most; Receiving /);
+    assert.match(plots[1], /^Round trip over the last 60 seconds: Round trip [\d.–]+/);
+  }
+  assert.match(hers.plots[0], /Sending [^;]*, [\d.]+ [kM]B\/s at most/, "the transfer shows");
+
+  await t.test("closed, nothing is read", async () => {
+    await details.click();
+    await ada.page.evaluate(() => {
+      const seen = { changes: 0 };
+      const figures = /** @type {HTMLDetailsElement} */ (document.querySelector("details.figures"));
+      new MutationObserver(() => !figures.open && seen.changes++).observe(figures, { subtree: true, childList: true, characterData: true });
+      Object.assign(window, { seen });
+    });
+    await send(); // which takes a while, and would change much
+    // A reading that was under way at the click may still have come.
+    assert.ok((await ada.page.evaluate(() => /** @type {any} */ (window).seen.changes)) <= 1);
+    await details.click();
+    await until("they go on", async () => (await read(ada)).values["Files to them"] === "21 MB in 80 chunks", 60_000);
+  });
+
+  for (const person of [ada, fay]) {
+    assert.deepEqual(await person.page.evaluate(() => /** @type {any} */ (window).violations), [], "the content security policy holds");
+    assert.deepEqual(person.errors, []);
+  }
+});

@@ -1,0 +1,223 @@
+//go:build !js
+
+package room_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pion/transport/v5/vnet"
+
+	"tallow/internal/core/fault"
+	"tallow/internal/core/peer"
+	"tallow/internal/core/room"
+)
+
+func (p *person) figures(of *person) room.PeerStats {
+	p.t.Helper()
+	s, err := p.room.Stats(p.t.Context(), of.id())
+	if err != nil {
+		p.t.Fatalf("%s asks for the figures of %s: %v", p.name, of.name, err)
+	}
+	return s
+}
+
+// TestStats: what went over the wire, what of it was payload, and what was sent again after a link was lost.
+func TestStats(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	all := w.group("Ann", "Bob", "Cem")
+	ann, bob, cem := all[0], all[1], all[2]
+	file := content(4*mib, 1)
+	chunks := uint64(4 * mib / (256 << 10))
+
+	id, gate := ann.halfway(file, bob)
+	if s := ann.figures(bob); s.Reconnects != 0 || s.ChunksResent != 0 || s.Uptime <= 0 {
+		t.Errorf("halfway: %+v", s)
+	}
+	before, _ := ann.figures(bob), bob.figures(ann) // what is not read before a link is lost is lost as well
+	mark := ann.mark()
+	ann.cutLinks()
+	for _, p := range []*person{bob, cem} {
+		waitAfter(ann, mark, "the loss of "+p.name, func(e room.PeerChanged) bool { return e.Peer.ID == p.room.Self().ID && e.Peer.State != room.PeerOpen })
+		waitAfter(ann, mark, p.name+" again", func(e room.PeerChanged) bool {
+			return e.Peer.ID == p.room.Self().ID && e.Peer.State == room.PeerOpen && e.Peer.RTT > 0
+		})
+	}
+	gate.open()
+	bob.check(bob.finished(id), file)
+	if err := ann.room.CancelDelivery(id, cem.id()); err != nil { // who has never answered
+		t.Fatal(err)
+	}
+	ann.finished(id)
+
+	sent, received := ann.figures(bob), bob.figures(ann)
+	t.Logf("sent %+v", sent)
+	t.Logf("received %+v", received)
+	for name, wrong := range map[string]bool{
+		"payload sent":     sent.PayloadSent < 4*mib || sent.PayloadSent != sent.ChunksSent*(256<<10),
+		"chunks sent":      sent.ChunksSent < chunks || sent.ChunksSent-sent.ChunksResent > chunks,
+		"payload received": received.PayloadReceived != 4*mib || received.PayloadSent != 0,
+		"chunks verified":  received.ChunksVerified != chunks || sent.ChunksVerified != 0,
+		"bytes":            sent.BytesSent < 4*mib || received.BytesReceived < 4*mib || sent.BytesSent < before.BytesSent,
+		"packets":          sent.PacketsSent < 4*mib/1500 || received.PacketsReceived < 4*mib/1500 || sent.PacketsReceived <= 0,
+		"mean rate":        sent.MeanSendRate <= 0 || received.MeanReceiveRate < received.MeanSendRate,
+		"route":            sent.Route != "direct" || sent.Protocol != "udp",
+		"round trip":       sent.RTT <= 0 || sent.CurrentRTT <= 0,
+		"reconnects":       sent.Reconnects != 1 || received.Reconnects != 1,
+		"uptime":           sent.Uptime <= 0,
+		"state":            sent.State != room.PeerOpen || sent.Peer != bob.room.Self().ID,
+	} {
+		if wrong {
+			t.Errorf("%s: sent %+v, received %+v", name, sent, received)
+		}
+	}
+	if both, err := ann.room.AllStats(t.Context()); err != nil || len(both) != 2 || both[0].Peer == both[1].Peer {
+		t.Errorf("all: %+v, %v", both, err)
+	}
+	if _, err := ann.room.Stats(t.Context(), ann.id()); fault.Of(err) != fault.UnknownPeer {
+		t.Errorf("of oneself: %v", err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := ann.room.Stats(gone, bob.id()); err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("given up: %v", err)
+	}
+	ann.room.Leave(t.Context())
+	if _, err := ann.room.AllStats(t.Context()); fault.Of(err) != fault.RoomClosed {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+// far lets the packets to a person take longer.
+func (w *world) far(change *atomic.Pointer[vnet.DelayFilter]) func(vnet.NIC) vnet.NIC {
+	return func(nic vnet.NIC) vnet.NIC {
+		filter, err := vnet.NewDelayFilter(nic)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.t.Cleanup(func() { filter.Close() })
+		change.Store(filter)
+		return filter
+	}
+}
+
+// TestQualityFollowsThePath: over a path of 250 ms it becomes fair, over one of 400 ms poor, and good again.
+func TestQualityFollowsThePath(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	const rate = 2 // of their clock
+	c := newClock()
+	c.run(rate)
+	fast := func(cfg *room.Config) { cfg.Now = c.Now }
+	var path atomic.Pointer[vnet.DelayFilter]
+	ann := w.create("Ann", fast)
+	w.nic = w.far(&path)
+	bob, err := w.tryJoinWith("Bob", ann.room.Link(), fast)
+	if err != nil {
+		t.Fatal(err)
+	}
+	meetAll(ann, bob)
+	marks := map[*person]int{}
+	becomes := func(q ...room.PeerQuality) {
+		t.Helper()
+		for _, p := range []*person{ann, bob} {
+			waitAfter(p, marks[p], string(q[0]), func(e room.PeerChanged) bool {
+				return e.Peer.State == room.PeerOpen && slices.Contains(q, e.Peer.Quality)
+			})
+			marks[p] = p.mark()
+		}
+	}
+	becomes(room.QualityExcellent, room.QualityGood)
+	path.Load().SetDelay(250 * time.Millisecond / rate)
+	becomes(room.QualityFair)
+	if s := ann.figures(bob); s.CurrentRTT < 250 {
+		t.Errorf("a round trip of %v ms over a path of 250", s.CurrentRTT)
+	}
+	path.Load().SetDelay(400 * time.Millisecond / rate)
+	becomes(room.QualityPoor)
+	path.Load().SetDelay(0)
+	becomes(room.QualityExcellent, room.QualityGood)
+}
+
+// TestQualityOfSilence: whom nothing comes from any more is shown as disconnected while the link is still open, and no longer once
+// something comes.
+func TestQualityOfSilence(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	all := w.group("Ann", "Bob")
+	ann, bob := all[0], all[1]
+	mark := ann.mark()
+	w.mu.Lock()
+	w.dead[bob.address] = true
+	w.mu.Unlock()
+	e := waitAfter(ann, mark, "silence", func(e room.PeerChanged) bool { return e.Peer.Quality == room.QualityDisconnected })
+	if e.Peer.State != room.PeerOpen {
+		t.Fatalf("the link ended before anybody noticed: %+v", e.Peer)
+	}
+	mark = ann.mark()
+	w.mu.Lock()
+	delete(w.dead, bob.address)
+	w.mu.Unlock()
+	waitAfter(ann, mark, "a sign of life", func(e room.PeerChanged) bool {
+		return e.Peer.State == room.PeerOpen && e.Peer.Quality != room.QualityDisconnected
+	})
+}
+
+// TestQualityOfDeafness: the same where packets still pass, so that only time tells.
+func TestQualityOfDeafness(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	deaf := make(chan struct{})
+	ann := w.create("Ann", func(c *room.Config) {
+		newConn := c.NewConn
+		c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
+			conn, err := newConn(cfg)
+			return &deafConn{conn, deaf}, err
+		}
+	})
+	bob := w.join("Bob", ann.room.Link())
+	meetAll(ann, bob)
+	mark := ann.mark()
+	close(deaf)
+	e := waitAfter(ann, mark, "silence", func(e room.PeerChanged) bool { return e.Peer.Quality == room.QualityDisconnected })
+	if e.Peer.State != room.PeerOpen {
+		t.Fatalf("the link ended before anybody noticed: %+v", e.Peer)
+	}
+}
+
+// TestQualityOfLoss: a path that loses much is worse than its round trip.
+func TestQualityOfLoss(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 20)
+	ann := w.create("Ann", func(c *room.Config) { // whatever the round trip is, it is excellent
+		c.Quality = peer.QualityThresholds{Excellent: time.Hour, Good: 2 * time.Hour, Fair: 3 * time.Hour}
+	})
+	bob := w.join("Bob", ann.room.Link())
+	var s room.PeerStats
+	for mark := 0; s.Loss < 0.15 || s.Quality != room.QualityFair; s = ann.figures(bob) {
+		waitAfter(ann, mark, "loss to show", func(e room.PeerChanged) bool { return e.Peer.RTT > 0 })
+		mark = ann.mark()
+	}
+	t.Logf("%+v", s)
+}
+
+// TestQualityThresholds: what is excellent is the application's to say.
+func TestQualityThresholds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	strict := func(c *room.Config) { c.Quality = peer.QualityThresholds{Excellent: 1, Good: 2, Fair: 3} }
+	ann := w.create("Ann", strict)
+	bob := w.join("Bob", ann.room.Link())
+	wait(ann, "strict words", func(e room.PeerChanged) bool { return e.Peer.Quality == room.QualityPoor })
+	wait(bob, "kind words", func(e room.PeerChanged) bool { return e.Peer.RTT > 0 && e.Peer.Quality != room.QualityDisconnected })
+	_, cfg := w.person("Eve")
+	cfg.Quality = peer.QualityThresholds{Excellent: 3, Good: 2, Fair: 1}
+	if _, err := room.Create(t.Context(), cfg); fault.Of(err) != fault.InvalidArgument {
+		t.Errorf("thresholds upside down: %v", err)
+	}
+}
