@@ -85,12 +85,15 @@ func (c *dataChannel) receive(raw datachannel.ReadWriteCloserDeadliner) {
 				c.abort(ErrFraming)
 				return
 			}
-			copy(in.part(), into)
-		case n != len(part):
+			copy(in.part(), into[:n])
+		}
+		c.arrives(n)
+		record, err := in.advance(n)
+		if err != nil {
 			c.abort(ErrFraming)
 			return
 		}
-		if record := in.advance(); record != nil && !c.deliver(record) {
+		if record != nil && !c.deliver(record) {
 			record.Release()
 		}
 	}

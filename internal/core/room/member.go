@@ -219,7 +219,9 @@ func (m *member) pong(now time.Time, token uint64) {
 	if token != m.ping {
 		return
 	}
-	if sample := now.Sub(m.pinged); m.rtt == 0 {
+	sample := now.Sub(m.pinged)
+	m.link.Measured(sample)
+	if m.rtt == 0 {
 		m.rtt = max(sample, 1)
 	} else {
 		m.rtt += (sample - m.rtt) / 4

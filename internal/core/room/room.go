@@ -11,6 +11,7 @@ import (
 
 	"tallow/internal/core/bulk"
 	"tallow/internal/core/fault"
+	"tallow/internal/core/peer"
 	"tallow/internal/core/seal"
 	"tallow/internal/core/signaling"
 	"tallow/internal/core/transfer"
@@ -412,9 +413,15 @@ func (r *Room) tick() {
 			r.client.Refresh()
 		}
 	}
+	var links []*peer.Link
 	for _, id := range r.order {
-		r.members[id].tick(r, now)
+		m := r.members[id]
+		m.tick(r, now)
+		if m.open() {
+			links = append(links, m.link)
+		}
 	}
+	peer.Balance(links)
 	if r.owner != nil {
 		r.owner.tick(r, now)
 	} else if r.connected {

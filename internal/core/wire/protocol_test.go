@@ -162,7 +162,7 @@ func TestProtocolLimits(t *testing.T) {
 		{"7", fmt.Sprintf("KEM ciphertext %d,", KEMCiphertextSize)},
 		{"7", fmt.Sprintf("SDP bytes16 (≤ %s); signature(\"offer\") %d", thousands(MaxSDP), SignatureSize)},
 		{"7", fmt.Sprintf("MAC %d", MACSize)},
-		{"8", fmt.Sprintf("messages of %s bytes", thousands(MessageSize))},
+		{"8", fmt.Sprintf("messages of %s to %s bytes", thousands(MinMessageSize), thousands(MessageSize))},
 		{"8", fmt.Sprintf("at most\n%s on control (so that it is one message) and %s on bulk", thousands(MaxRecord(Control)-4), thousands(MaxRecord(Bulk)-4))},
 		{"9", fmt.Sprintf("at most %s bytes", thousands(MaxControl))},
 		{"9", fmt.Sprintf("participants u8 (≤ %d)", MaxParticipants)},
