@@ -875,21 +875,26 @@ func TestLinkRekey(t *testing.T) {
 // settle waits until both ends send and receive under the epoch, and have forgotten the one before.
 func (p *pair) settle(epoch uint32) {
 	p.a.t.Helper()
-	for _, r := range []*recorder{p.a, p.b} {
-		timeout := time.NewTimer(testPatience)
-		defer timeout.Stop()
-		for {
-			r.link.mu.Lock()
-			done, changed := len(r.link.keys) == 1 && r.link.keys[epoch] != nil, r.link.changed
-			r.link.mu.Unlock()
-			if done {
-				break
-			}
-			select {
-			case <-changed:
-			case <-timeout.C:
-				p.a.t.Fatalf("epoch %d was not reached", epoch)
-			}
+	p.a.settle(epoch)
+	p.b.settle(epoch)
+}
+
+// settle is that of one end.
+func (r *recorder) settle(epoch uint32) {
+	r.t.Helper()
+	timeout := time.NewTimer(testPatience)
+	defer timeout.Stop()
+	for {
+		r.link.mu.Lock()
+		done, changed := len(r.link.keys) == 1 && r.link.keys[epoch] != nil, r.link.changed
+		r.link.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			r.t.Fatalf("epoch %d was not reached", epoch)
 		}
 	}
 }

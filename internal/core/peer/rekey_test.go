@@ -53,6 +53,7 @@ func TestLinkRekeyOutOfTurn(t *testing.T) {
 			raw.send(wire.Bulk, wire.RecordKey, nil)
 			confirmSwitch(raw, 0)
 			raw.session.Retire(0)
+			link.settle(1)
 			nextRekey(t, link, raw, clock)
 			raw.send(wire.Control, wire.RecordData, reply)
 		}},

@@ -124,24 +124,41 @@ func (f forged) end(by *seal.Identity) wire.End {
 		Signature: by.Sign(seal.LabelEnd, wire.AppendDelivery(nil, f.key.Sender, f.key.Transfer, root, all))}
 }
 
-// cut waits until p has cut the rogue off for a violation and named it, and then for the link that both bring about anew.
-func (p *person) cut(mark int, g rogue, theirs int) {
+// cut waits until p has cut the rogue off for a violation and named it.
+func (p *person) cut(mark int, g rogue) {
 	p.t.Helper()
 	waitAfter(p, mark, "the rogue to be cut off", func(e room.Problem) bool {
 		return e.Code == fault.ProtocolViolation && e.Peer == g.room.Self().ID
 	})
-	back := func(of *person, mark int, other string) {
-		closed := false
-		waitAfter(of, mark, "another link to "+other, func(e room.PeerChanged) bool {
-			if e.Peer.Name != other {
-				return false
+}
+
+// kept checks that p has kept its link to another since a mark.
+func (p *person) kept(mark int, other *person) {
+	p.t.Helper()
+	id := other.room.Self().ID
+	for _, e := range p.since(mark) {
+		switch e := e.(type) {
+		case room.PeerLeft:
+			if e.Peer.ID == id {
+				p.t.Errorf("%s lost %s", p.name, other.name)
 			}
-			closed = closed || e.Peer.State != room.PeerOpen
-			return closed && e.Peer.State == room.PeerOpen
-		})
+		case room.PeerChanged:
+			if e.Peer.ID == id && e.Peer.State != room.PeerOpen {
+				p.t.Errorf("%s: the link to %s is %s", p.name, other.name, e.Peer.State)
+			}
+		}
 	}
-	back(p, mark, g.name)
-	back(g.person, theirs, p.name)
+}
+
+// another is a rogue that comes when the last one has been cut off: that one would have to wait for its next link.
+func (w *world) another(name string, link seal.Link, others ...*person) rogue {
+	w.t.Helper()
+	p := w.join(name, link)
+	p.meet(others...)
+	for _, o := range others {
+		o.meet(p)
+	}
+	return rogue{p}
 }
 
 // onDisk is every file under p's directory, by its path there.
@@ -183,9 +200,9 @@ func (p *person) onlyHas(deliveries map[string][]source) {
 }
 
 // rogues makes a room of two honest members and a rogue, with a transfer from Ann to Bob under way.
-func rogues(t *testing.T) (ann, bob *person, g rogue, file source, gate *gated, id room.TransferID) {
+func rogues(t *testing.T) (w *world, ann, bob *person, g rogue, file source, gate *gated, id room.TransferID) {
 	t.Helper()
-	w := newWorld(t, 11, 0)
+	w = newWorld(t, 11, 0)
 	all := w.group("Ann", "Bob", "Eve")
 	ann, bob, g = all[0], all[1], rogue{all[2]}
 	file = content(2*mib, 1)
@@ -197,14 +214,14 @@ func rogues(t *testing.T) (ann, bob *person, g rogue, file source, gate *gated, 
 	id = transferID(t, ann.room.Self().ID, snapshot.ID)
 	bob.accept(ann)
 	ann.stored(bob, mib)
-	return ann, bob, g, file, gate, id
+	return w, ann, bob, g, file, gate, id
 }
 
 // TestRogueMember: a third member meddles with a transfer between two others, at both ends, in its own name and in theirs. It is not
 // heard, and the transfer is completed by its honest source.
 func TestRogueMember(t *testing.T) {
 	t.Parallel()
-	ann, bob, g, file, gate, id := rogues(t)
+	_, ann, bob, g, file, gate, id := rogues(t)
 	anns, bobs := ann.mark(), bob.mark()
 	all := wire.Bitmap{1}
 	evil := content(256<<10, 66) // Ann's chunk size
@@ -273,9 +290,8 @@ func TestSecondSource(t *testing.T) {
 // transfer with another goes on.
 func TestRogueSender(t *testing.T) {
 	t.Parallel()
-	ann, bob, g, file, gate, id := rogues(t)
+	w, ann, bob, g, file, gate, id := rogues(t)
 	anns := ann.mark()
-	identity := g.room.Identity()
 	for _, test := range []struct {
 		name string
 		code fault.Code // of the transfer that was accepted; "": it does not come to that
@@ -300,7 +316,7 @@ func TestRogueSender(t *testing.T) {
 		}},
 		{"end with a damaged signature", fault.ProtocolViolation, func(f forged) {
 			g.present(bob, f)
-			end := f.end(identity)
+			end := f.end(g.room.Identity())
 			end.Signature[70] ^= 1
 			g.tell(bob, f.hashes(0), f.chunk(0, 0), f.chunk(0, 1), end)
 		}},
@@ -308,8 +324,8 @@ func TestRogueSender(t *testing.T) {
 			g.present(bob, f)
 			other := f
 			other.key.Transfer[0] ^= 1
-			end := f.end(identity)
-			end.Signature = other.end(identity).Signature
+			end := f.end(g.room.Identity())
+			end.Signature = other.end(g.room.Identity()).Signature
 			g.tell(bob, f.hashes(0), f.chunk(0, 0), f.chunk(0, 1), end)
 		}},
 		{"hashes in another's name", "", func(f forged) {
@@ -326,32 +342,33 @@ func TestRogueSender(t *testing.T) {
 		{"control message of no kind", "", func(forged) { g.tell(bob, rawControl{200, 1, 2, 3}) }},
 	} {
 		t.Log(test.name)
-		mark, theirs := bob.mark(), g.mark()
+		mark := bob.mark()
 		f := g.forge(bob, []string{"b.bin"}, content(2*wire.MinChunkSize, 3))
 		test.do(f)
-		bob.cut(mark, g, theirs)
+		bob.cut(mark, g)
 		if test.code != "" {
 			if r := bob.finished(f.key); r.Code != test.code || len(r.Stored) > 0 {
 				t.Errorf("%s: %+v", test.name, r)
 			}
 		}
+		g.room.Leave(context.Background())
+		g = w.another("Eve, after "+test.name, ann.room.Link(), ann, bob)
 	}
 	gate.open()
 	result := bob.finished(id)
 	bob.check(result, file)
-	ann.stayed(anns)
+	ann.kept(anns, bob)
 	bob.onlyHas(map[string][]source{result.Delivery: {file}})
 }
 
 // TestRogueRecipient: a member that is one of two recipients cheats. The sender cuts it off and says so, and the other one gets the file.
 func TestRogueRecipient(t *testing.T) {
 	t.Parallel()
-	ann, bob, g, first, firstGate, firstID := rogues(t)
+	w, ann, bob, g, first, firstGate, firstID := rogues(t)
 	bobs := bob.mark()
-	identity := g.room.Identity()
 	receipt := func(id wire.ID, sender wire.ID, root wire.Hash, files wire.Bitmap) wire.Receipt {
 		return wire.Receipt{Transfer: id, Root: root, Files: files,
-			Signature: identity.Sign(seal.LabelReceipt, wire.AppendDelivery(nil, sender, id, root, files))}
+			Signature: g.room.Identity().Sign(seal.LabelReceipt, wire.AppendDelivery(nil, sender, id, root, files))}
 	}
 	for _, test := range []struct {
 		name   string
@@ -377,7 +394,7 @@ func TestRogueRecipient(t *testing.T) {
 		}},
 	} {
 		t.Log(test.name)
-		mark, theirs := ann.mark(), g.mark()
+		mark := ann.mark()
 		file := content(1000, 4)
 		gate := newGated(t, file, 0)
 		id := ann.send(outFile("b.bin", gate))
@@ -392,7 +409,8 @@ func TestRogueRecipient(t *testing.T) {
 			t.Fatal(err)
 		}
 		g.tell(ann, test.say(id.Transfer))
-		ann.cut(mark, g, theirs)
+		ann.cut(mark, g)
+		g.room.Leave(context.Background())
 		gate.open()
 		bob.check(bob.finished(id), file)
 		result := ann.finished(id)
@@ -402,10 +420,11 @@ func TestRogueRecipient(t *testing.T) {
 		if e := entry(t, result, bob); e.State != room.DeliveryDone {
 			t.Errorf("%s: Bob: %+v", test.name, e)
 		}
+		g = w.another("Eve, after "+test.name, ann.room.Link(), ann, bob)
 	}
 	firstGate.open()
 	bob.check(bob.finished(firstID), first)
-	bob.stayed(bobs)
+	bob.kept(bobs, ann)
 }
 
 // TestRogueFlood: messages about transfers that nobody knows, and offers without end, leave nothing behind.
@@ -415,8 +434,8 @@ func TestRogueFlood(t *testing.T) {
 	if os.Getenv("TALLOW_SOAK") != "" {
 		n = 100_000
 	}
-	ann, bob, g, file, gate, id := rogues(t)
-	anns, mark, theirs := ann.mark(), bob.mark(), g.mark()
+	_, ann, bob, g, file, gate, id := rogues(t)
+	anns, mark := ann.mark(), bob.mark()
 	f := g.forge(bob, []string{"b.bin"}, content(1000, 3))
 	for i := range n {
 		var unknown wire.ID
@@ -445,7 +464,7 @@ func TestRogueFlood(t *testing.T) {
 	if offers := len(bob.room.Offers()); offers > 8 {
 		t.Errorf("Bob is asked about %d offers", offers)
 	}
-	bob.cut(mark, g, theirs)
+	bob.cut(mark, g)
 	gate.open()
 	bob.check(bob.finished(id), file)
 	ann.stayed(anns)
@@ -465,13 +484,13 @@ func TestRogueOffers(t *testing.T) {
 		}
 		g.tell(ann, f.offer)
 	}
-	mark, theirs := ann.mark(), g.mark()
+	mark := ann.mark()
 	g.tell(ann, rawControl{200})
 	waitAfter(ann, mark, "the rogue to be cut off", func(e room.Problem) bool { return true })
 	if n := ann.room.Kept(); n != 2 {
 		t.Errorf("%d offers are kept", n)
 	}
-	ann.cut(mark, g, theirs)
+	ann.cut(mark, g)
 }
 
 // TestRogueNames: whatever a stranger calls its files and transfers, they lie under names of our own.
