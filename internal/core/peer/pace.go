@@ -51,8 +51,11 @@ type mark struct {
 
 // window is how many bytes may be on their way.
 func (p *pacer) window() uint64 {
+	// What comes in steps needs room for the steps. The peer doubles its own at most, and what it waits for must be on its way
+	// although a message of up to an eighth of the window may not fit.
+	least := leastWindow + 5*p.step/2
 	if p.rate == 0 {
-		return startWindow
+		return max(startWindow, least)
 	}
 	base := p.base
 	if base == 0 {
@@ -63,8 +66,6 @@ func (p *pacer) window() uint64 {
 		share = 1
 	}
 	queue := slack + time.Duration(min(1, p.rate/fastRate)*float64(mostSlack-slack))
-	// What comes in steps needs room for the steps: the peer doubles its own at most, and what it waits for must be on its way.
-	least := leastWindow + 2*p.step
 	return min(uint64(p.rate*(base.Seconds()+share*queue.Seconds()))+least, HighWater)
 }
 
@@ -134,16 +135,18 @@ func (r *reporter) due() uint64 { return r.reported + max(r.step, leastReport) }
 
 // report notes that a report goes out. The step at most doubles: the sender counts on it.
 func (r *reporter) report(now time.Time, received uint64) {
-	if gap := now.Sub(r.at); !r.at.IsZero() && gap > 0 {
-		sample := float64(received-r.reported) / gap.Seconds()
-		r.rate += (sample - r.rate) * min(1, gap.Seconds()/reportSpan.Seconds())
+	step := uint64(mostReport) // a clock that has not moved
+	if gap := now.Sub(r.at).Seconds(); gap > 0 {
+		sample := float64(received-r.reported) / gap
+		r.rate += (sample - r.rate) * min(1, gap/reportSpan.Seconds())
+		step = max(uint64(r.rate*reportGap.Seconds()), leastReport)
 	}
-	r.step = min(max(uint64(r.rate*reportGap.Seconds()), leastReport), 2*max(r.step, leastReport), mostReport)
+	r.step = min(step, 2*max(r.step, leastReport), mostReport)
 	r.reported, r.at = received, now
 }
 
 // mostShare bounds how far a link's window is bent towards what the others get.
-const mostShare = 1.25
+const mostShare = 2
 
 // shareOf is the share to tell the pacer of link i, of links that send at these rates: what a link gets of a queue that it
 // shares is what it has in it, so a link that gets less than the mean may have more on its way, and the others less. What a link has to

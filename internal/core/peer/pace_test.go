@@ -168,77 +168,88 @@ func TestPacerRefusesImpossibleReports(t *testing.T) {
 	}
 }
 
-// TestPacerNeverWaitsForNothing: whatever the peer's step has become, what it waits for may be sent.
+// TestPacerNeverWaitsForNothing: whatever the peer's step has become, what it waits for may be sent; also where a clock moves
+// coarsely, or not at all.
 func TestPacerNeverWaitsForNothing(t *testing.T) {
-	var p pacer
-	var r reporter
-	now := time.Unix(1_700_000_000, 0)
-	gaps := []time.Duration{0, time.Millisecond, 30 * time.Millisecond, time.Second, 10 * time.Second}
-	for i := range 10_000 {
-		for n := p.message(); p.may(n); n = p.message() {
-			p.sending(now, n)
-		}
-		if p.sent < r.due() {
-			t.Fatalf("step %d: %d sent, and the peer reports at %d", i, p.sent, r.due())
-		}
-		now = now.Add(gaps[i*7919%len(gaps)])
-		received := min(p.sent, max(r.due(), p.received+uint64(i%5)*wire.MinMessageSize))
-		r.report(now, received)
-		if !p.reported(now, received) {
-			t.Fatal("refused")
+	for _, gaps := range [][]time.Duration{
+		{0, time.Millisecond, 30 * time.Millisecond, time.Second, 10 * time.Second},
+		{0, 0, 0, 100 * time.Millisecond},
+		{0},
+	} {
+		var p pacer
+		var r reporter
+		now := time.Unix(1_700_000_000, 0)
+		for i := range 10_000 {
+			for n := p.message() - i%1000; p.may(n); n = p.message() - i%1000 {
+				p.sending(now, n)
+			}
+			if p.sent < r.due() {
+				t.Fatalf("%v, step %d: %d sent, and the peer reports at %d", gaps, i, p.sent, r.due())
+			}
+			now = now.Add(gaps[i*7919%len(gaps)])
+			received := min(p.sent, max(r.due(), p.received+uint64(i%5)*wire.MinMessageSize))
+			r.report(now, received)
+			if !p.reported(now, received) {
+				t.Fatal("refused")
+			}
 		}
 	}
 }
 
-// TestPacerShares: links that share a bottleneck get the same of it when each is told its share, whenever they begin, and one
-// that is slow for reasons of its own takes only what it can use.
+// TestPacerShares: links that share a bottleneck get the same of it, whenever they begin, and one that is slow for reasons of its
+// own takes only what it can use. Those that are further away get a little less.
 func TestPacerShares(t *testing.T) {
-	delays := make([]time.Duration, 10)
-	for i := range delays {
-		delays[i] = time.Duration(1+10*i) * time.Millisecond
-	}
-	p := newPath(16*mbit, delays...)
-	all := p.links
-	slow := all[3]
-	slow.own = 0.5 * mbit
-	p.links = all[:5]
-	share := func(d time.Duration) {
-		for range d / (100 * time.Millisecond) {
-			p.run(100 * time.Millisecond)
-			var rates []float64
-			for _, l := range p.links {
-				rates = append(rates, l.pacer.rate)
-			}
-			for i, l := range p.links {
-				l.pacer.share = shareOf(rates, i)
+	for _, c := range []struct {
+		apart time.Duration
+		jain  float64
+	}{{0, 0.995}, {10 * time.Millisecond, 0.96}} {
+		delays := make([]time.Duration, 10)
+		for i := range delays {
+			delays[i] = 5*time.Millisecond + time.Duration(i)*c.apart
+		}
+		p := newPath(16*mbit, delays...)
+		all := p.links
+		slow := all[3]
+		slow.own = 0.5 * mbit
+		p.links = all[:5]
+		share := func(d time.Duration) {
+			for range d / (100 * time.Millisecond) {
+				p.run(100 * time.Millisecond)
+				var rates []float64
+				for _, l := range p.links {
+					rates = append(rates, l.pacer.rate)
+				}
+				for i, l := range p.links {
+					l.pacer.share = shareOf(rates, i)
+				}
 			}
 		}
-	}
-	share(3 * time.Second)
-	p.links = all // the others come later
-	share(10 * time.Second)
-	before := make([]uint64, len(all))
-	for i, l := range all {
-		before[i] = l.received
-	}
-	share(10 * time.Second)
-	var sum, squares, total float64
-	for i, l := range all {
-		rate := float64(l.received-before[i]) / 10
-		total += rate
-		if l == slow {
-			if rate < 0.9*slow.own {
-				t.Errorf("the slow one gets %.2f of what it can use", rate/slow.own)
-			}
-			continue
+		share(3 * time.Second)
+		p.links = all // the others come later
+		share(10 * time.Second)
+		before := make([]uint64, len(all))
+		for i, l := range all {
+			before[i] = l.received
 		}
-		sum += rate
-		squares += rate * rate
-	}
-	if jain := sum * sum / (9 * squares); jain < 0.99 {
-		t.Errorf("Jain's index is %.3f", jain)
-	}
-	if total < 0.97*p.rate {
-		t.Errorf("%.2f of the path is used", total/p.rate)
+		share(10 * time.Second)
+		var sum, squares, total float64
+		for i, l := range all {
+			rate := float64(l.received-before[i]) / 10
+			total += rate
+			if l == slow {
+				if rate < 0.9*slow.own {
+					t.Errorf("%v: the slow one gets %.2f of what it can use", c.apart, rate/slow.own)
+				}
+				continue
+			}
+			sum += rate
+			squares += rate * rate
+		}
+		if jain := sum * sum / (9 * squares); jain < c.jain {
+			t.Errorf("%v: Jain's index is %.4f", c.apart, jain)
+		}
+		if total < 0.97*p.rate {
+			t.Errorf("%v: %.2f of the path is used", c.apart, total/p.rate)
+		}
 	}
 }
