@@ -309,6 +309,43 @@ test("a file that fails costs only itself, and is told", { timeout: 120_000 }, a
   });
 });
 
+test("each save waits its turn, however many they are and whatever the clock says", { timeout: 60_000 }, async (t) => {
+  const server = await startServer(t);
+  const { browser } = await startBrowser(t);
+  const [sender, recipient] = [await startMember(browser, server.url), await startMember(browser, server.url)];
+  const link = await sender.evaluate(async () => (me.watch(await me.tallow.createRoom()), me.room.link));
+  await recipient.evaluate(async (to) => me.watch(await me.tallow.joinRoom(to)), link);
+  await sender.evaluate(() => me.meets(1));
+  const received = recipient.evaluate(async () => {
+    const { files } = await (await me.offer()).accept().finished;
+    me.file = files[0];
+  });
+  await sender.evaluate(() => me.room.send("a text").finished);
+  await received;
+  const { pauses, began } = await recipient.evaluate(async () => {
+    let began = 0;
+    HTMLAnchorElement.prototype.click = () => void began++;
+    /** @type {number[]} */
+    const pauses = []; // what the turns wait, which is not waited for here
+    const wait = globalThis.setTimeout;
+    globalThis.setTimeout = /** @type {any} */ ((/** @type {() => void} */ fn, /** @type {number} */ ms) => {
+      if (!/downloadTurn/.test(new Error().stack ?? "")) return wait(fn, ms);
+      pauses.push(ms);
+      return wait(fn, 0);
+    });
+    const { now } = Date;
+    await me.file.save();
+    Date.now = () => now() - 3_600_000;
+    await Promise.all(Array.from({ length: 600 }, () => me.file.save()));
+    return { pauses, began };
+  });
+  assert.equal(began, 601);
+  assert.ok(pauses.length >= 599, `${pauses.length} waited`); // the first may be late enough not to
+  assert.ok(pauses[0] <= 120, `the first of them waits ${pauses[0]} ms`);
+  const took = 2000; // the calls themselves, at most
+  for (const [i, pause] of pauses.entries()) assert.ok(pause > 120 * i - took, `turn ${i} is after ${pause} ms`);
+});
+
 test("a retry ends, whoever it is for", { timeout: 120_000 }, async (t) => {
   const { owner, members } = await roomOf(t, 2);
   const [leaves, stays] = members;

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { startBrowser, startServer } from "./harness.mjs";
+import { startBrowser, startServer, until } from "./harness.mjs";
 import { prepare, startMember } from "./member.mjs";
 
 test("load leaves the page as it was", { timeout: 60_000 }, async (t) => {
@@ -107,6 +107,62 @@ test("a reload comes back as the same member, the owner as the owner", { timeout
     await me.tallow.forget(to);
     return me.tallow.remembered();
   }, link), []);
+});
+
+test("who we are is kept while it is used, and 7 days longer", { timeout: 60_000 }, async (t) => {
+  const server = await startServer(t);
+  const { browser } = await startBrowser(t);
+  const context = await browser.createBrowserContext();
+  /** A page whose clock is ahead, and whose hours are short. @param {number} days */
+  const visit = async (days) => {
+    const page = await context.newPage();
+    await page.evaluateOnNewDocument((given) => {
+      const { now } = Date;
+      globalThis.ahead = given;
+      Date.now = () => now() + globalThis.ahead * 24 * 3600 * 1000;
+      const every = globalThis.setInterval;
+      globalThis.setInterval = /** @type {any} */ ((/** @type {() => void} */ fn, /** @type {number} */ ms) => every(fn, ms === 3600 * 1000 ? 50 : ms));
+    }, days);
+    await page.goto(`${server.url}/healthz`);
+    await page.evaluate(prepare);
+    return page;
+  };
+  const remembered = (/** @type {import("puppeteer-core").Page} */ page) => page.evaluate(async () => (await me.tallow.remembered()).map((r) => r.link));
+  const used = (/** @type {import("puppeteer-core").Page} */ page) =>
+    page.evaluate(
+      () =>
+        new Promise((resolve) => {
+          indexedDB.open("tallow").onsuccess = ({ target }) => {
+            const database = /** @type {any} */ (target).result;
+            database.transaction("identities").objectStore("identities").getAll().onsuccess = (/** @type {any} */ e) => {
+              database.close();
+              resolve((e.target.result[0]?.used - Date.now()) / (24 * 3600 * 1000));
+            };
+          };
+        }),
+    );
+
+  const owner = await visit(0);
+  const link = await owner.evaluate(async () => (me.watch(await me.tallow.createRoom()), me.room.link));
+  let other = await visit(8);
+  assert.deepEqual(await remembered(other), [], "another tab has it");
+  await owner.close();
+  await other.close();
+  other = await visit(0);
+  assert.deepEqual(await remembered(other), [link], "a visit deletes nothing that a tab has");
+
+  // Entering again counts from the start, and so does each hour in the room.
+  await other.close();
+  other = await visit(5);
+  await other.evaluate(async (to) => me.watch(await me.tallow.joinRoom(to)), link);
+  await until("its use is noted", async () => Math.abs(/** @type {number} */ (await used(other))) < 0.1);
+  await other.evaluate(() => void (globalThis.ahead = 10));
+  await until("its use is noted again", async () => Math.abs(/** @type {number} */ (await used(other))) < 0.1);
+  await other.close();
+  other = await visit(16.9);
+  assert.deepEqual(await remembered(other), [link]);
+  await other.close();
+  assert.deepEqual(await remembered(await visit(17.1)), []);
 });
 
 test("an owner's reload keeps who may come in", { timeout: 120_000 }, async (t) => {

@@ -1,8 +1,10 @@
 // Firefox with Chromium and with itself, through the page.
 
 import assert from "node:assert/strict";
+import fs from "node:fs";
+import path from "node:path";
 import test from "node:test";
-import { CHUNK, expectFiles, startServer, tempDir, writeFile } from "./harness.mjs";
+import { CHUNK, expectFiles, startServer, tempDir, until, writeFile } from "./harness.mjs";
 import { Person } from "./person.mjs";
 
 test("files go between Firefox and Chromium, and between two Firefoxes", { timeout: 240_000 }, async (t) => {
@@ -44,5 +46,43 @@ test("files go between Firefox and Chromium, and between two Firefoxes", { timeo
     await finn.meets(2);
   });
 
+  await t.test("what is kept to restore the tabs from has no link", async () => {
+    const [secret] = /[\w-]{64}$/.exec(link) ?? [];
+    assert.ok(secret);
+    for (const person of [fay, finn]) {
+      const name = (await person.page.evaluate(() => document.title)) + ` ${Math.random()}`;
+      await person.page.evaluate((title) => void (document.title = title), name);
+      const files = () => fs.readdirSync(path.join(person.profile, "sessionstore-backups")).filter((file) => file.startsWith("recovery."));
+      const saved = () => files().map((file) => restore(fs.readFileSync(path.join(person.profile, "sessionstore-backups", file))));
+      await until("the tab is on disk as it is now", () => saved().some((text) => text.includes(name)));
+      for (const text of saved()) assert.ok(!text.includes(secret));
+    }
+  });
+
   for (const person of [fay, finn, chris]) assert.deepEqual(person.errors, []);
 });
+
+/** A file of Firefox's session store: "mozLz40", its length, and a block of LZ4. @param {Buffer} file */
+function restore(file) {
+  assert.equal(file.toString("latin1", 0, 8), "mozLz40\0");
+  const out = Buffer.alloc(file.readUInt32LE(8));
+  let [from, to] = [12, 0];
+  const length = (/** @type {number} */ nibble) => {
+    let n = nibble;
+    for (let more = nibble === 15; more; n += file[from], more = file[from++] === 255);
+    return n;
+  };
+  while (from < file.length) {
+    const token = file[from++];
+    const literals = length(token >> 4);
+    file.copy(out, to, from, from + literals);
+    from += literals;
+    to += literals;
+    if (from >= file.length) break;
+    const back = file.readUInt16LE(from);
+    from += 2;
+    for (let n = length(token & 15) + 4; n > 0; n--, to++) out[to] = out[to - back];
+  }
+  assert.equal(to, out.length);
+  return out.toString();
+}

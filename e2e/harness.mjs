@@ -13,7 +13,8 @@ import { fileURLToPath } from "node:url";
 import puppeteer from "puppeteer-core";
 
 const root = path.join(path.dirname(fileURLToPath(import.meta.url)), "..");
-const chromium = process.env.TALLOW_CHROMIUM ?? "/usr/bin/chromium";
+/** The program that is Chromium. */
+export const chromium = process.env.TALLOW_CHROMIUM ?? "/usr/bin/chromium";
 const firefox = process.env.TALLOW_FIREFOX ?? "/usr/bin/firefox-esr";
 const serverBinary = process.env.TALLOW_SERVER ?? path.join(root, "bin", "tallow-server");
 
@@ -73,7 +74,7 @@ export async function startServer(t, { addr = "127.0.0.1:0", args = [], command 
 }
 
 /**
- * Starts a browser with a profile and a download folder of its own.
+ * Starts a browser with a profile folder and a download folder of its own.
  * @param {import("node:test").TestContext} t
  * @param {{ args?: string[], kind?: "chromium" | "firefox", executable?: string, throttled?: boolean }} [options] executable: another
  *   program that starts it; throttled: what is in the background is slowed down, as for people
@@ -93,7 +94,7 @@ export async function startBrowser(t, { args = [], kind = "chromium", executable
     removeDir(profile);
     removeDir(downloads);
   });
-  return { browser, downloads };
+  return { browser, downloads, profile };
 }
 
 /** @param {string} downloads @param {string[]} args @returns {import("puppeteer-core").LaunchOptions} */
@@ -127,6 +128,7 @@ const firefoxOptions = (downloads, args) => ({
     "browser.helperApps.neverAsk.saveToDisk": "application/octet-stream,text/plain",
     "browser.download.manager.showWhenStarting": false,
     "browser.download.alwaysOpenPanel": false,
+    "browser.sessionstore.interval": 1000, // what it keeps to restore tabs from is on disk soon
   },
 });
 

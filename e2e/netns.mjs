@@ -6,7 +6,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
-import { startBrowser, startServer, tempDir } from "./harness.mjs";
+import { chromium, startBrowser, startServer, tempDir } from "./harness.mjs";
 
 const run = promisify(execFile);
 let networks = 0;
@@ -51,6 +51,12 @@ class Host {
     await this.route();
   }
 
+  /** What has gone out over the link so far, in bytes, with every header. */
+  async sent() {
+    const { stdout } = await this.run("ip", "-s", "-j", "link", "show", "dev", this.device);
+    return JSON.parse(stdout)[0].stats64.tx.bytes;
+  }
+
   /** Browsers look for the address of their default route. */
   route() {
     return this.run("ip", "route", "replace", "default", "via", this.network.address);
@@ -63,7 +69,7 @@ class Host {
   startBrowser(t, { args = [], ...rest } = {}) {
     return startBrowser(t, {
       ...rest,
-      executable: this.network.wrapper(t, this, "/usr/bin/chromium"),
+      executable: this.network.wrapper(t, this, chromium),
       args: [`--unsafely-treat-insecure-origin-as-secure=${this.network.url}`, ...args],
     });
   }
@@ -85,7 +91,7 @@ export class Network {
    * @param {{ serverArgs?: string[] }} [options]
    */
   static async start(t, hosts, { serverArgs = [] } = {}) {
-    if (process.getuid?.() !== 0) throw new Error("network namespaces need root");
+    if (process.getuid?.() !== 0) throw new Error("network namespaces need root: run this as root or with sudo");
     const network = new Network();
     t.after(() => network.remove());
     await network.make(hosts);
@@ -137,7 +143,7 @@ export class Network {
   async restartServer(t, ms, args = []) {
     const { addr } = this.server;
     await this.server.kill();
-    await delay(ms);
+    await delay(ms, undefined, { signal: t.signal });
     await this.startServer(t, args, addr);
   }
 

@@ -3,10 +3,11 @@
 import { startBrowser, until } from "./harness.mjs";
 
 export class Person {
-  /** @param {import("puppeteer-core").Page} page @param {string} downloads */
-  constructor(page, downloads) {
+  /** @param {import("puppeteer-core").Page} page @param {string} downloads @param {string} [profile] the browser's folder */
+  constructor(page, downloads, profile = "") {
     this.page = page;
     this.downloads = downloads;
+    this.profile = profile;
     /** Errors that the page did not catch. @type {string[]} */
     this.errors = [];
     page.on("pageerror", (error) => this.errors.push(String(error)));
@@ -21,7 +22,7 @@ export class Person {
    *   the page before its scripts; the rest is startBrowser's
    */
   static async arrive(t, { kind, args, executable, name, before } = {}) {
-    const { browser, downloads } = await startBrowser(t, { kind, args, executable });
+    const { browser, downloads, profile } = await startBrowser(t, { kind, args, executable });
     const [page] = await browser.pages();
     if (before) await page.evaluateOnNewDocument(before);
     if (name) {
@@ -29,7 +30,7 @@ export class Person {
         if (location.protocol.startsWith("http")) localStorage.setItem("tallow.name", given);
       }, name);
     }
-    return new Person(page, downloads);
+    return new Person(page, downloads, profile);
   }
 
   /** @param {string} url */

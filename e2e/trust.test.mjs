@@ -348,6 +348,32 @@ test("the link's secret leaves the address, and is kept where it can be deleted"
   assert.deepEqual(await traces(ben.page), ["databases"], "where the guest has the secret");
   assert.deepEqual(await traces(ada.page), ["databases"], "where the owner has the secret");
 
+  await t.test("a room that cannot be entered: in the tab until it is forgotten, and still to be tried again", async (t) => {
+    const cleo = await Person.arrive(t, { name: "Cleo" });
+    await ada.press("Lock the room");
+    await cleo.open(link);
+    await cleo.sees(/This room is locked/);
+    assert.deepEqual(await traces(cleo.page), ["sessionStorage"]);
+    await cleo.press("You are Cleo");
+    await cleo.sees(/keeps the key of a room/);
+    await cleo.press("Forget closed rooms");
+    await until("it is forgotten", async () => (await traces(cleo.page)).length === 0);
+    await cleo.press("Cancel");
+    await ada.press("Lock the room");
+    await ada.sees(/Locked, it lets nobody new in/);
+    await cleo.press("Try again");
+    await cleo.meets(2);
+    assert.deepEqual(await traces(cleo.page), ["databases"]);
+    await cleo.press("You are Cleo");
+    await cleo.press("Save and open a new room");
+    await ada.meets(1);
+  });
+  await t.test("a link that does not work is not kept", async (t) => {
+    const cleo = await Person.arrive(t, { name: "Cleo" });
+    await cleo.open(link.slice(0, -2));
+    await cleo.sees(/This link does not work/);
+    assert.equal(await cleo.page.evaluate(() => sessionStorage.length), 0);
+  });
   await t.test("leaving the room deletes it", async () => {
     await ben.press("You are Ben");
     await ben.press("Save and open a new room");
@@ -367,7 +393,7 @@ test("the link's secret leaves the address, and is kept where it can be deleted"
     await until("it is forgotten", async () => (await traces(other)).length === 0);
     await other.close();
   });
-  await t.test("7 days later a visit deletes it", async () => {
+  await t.test("a visit more than 7 days later deletes it", async () => {
     const page = ben.page;
     const own = secrets(await ben.link())[0];
     const kept = () =>
@@ -412,7 +438,7 @@ test("the page names the program that it runs", { timeout: 60_000 }, async (t) =
   await person.sees(new RegExp(`code hash ${true_.slice(0, 16)}`));
   await (await person.control("DisclosureTriangle", "About")).click();
   await person.sees(new RegExp(`Version \\S+, SHA-256 of the code: ${true_}`));
-  assert.doesNotMatch(await person.text(), /do not trust it/);
+  assert.doesNotMatch(await person.text(), /its server names/);
 
   // The same program but for a section that does nothing, while the server names the true one.
   const other = Buffer.concat([Buffer.from(program), Buffer.from([0, 2, 1, 0x61])]);
@@ -422,8 +448,24 @@ test("the page names the program that it runs", { timeout: 60_000 }, async (t) =
   );
   await person.page.reload();
   await person.link();
-  await person.sees(new RegExp(`runs the code ${sha256(other).slice(0, 16)}, but its server names ${true_.slice(0, 16)}[^]*do not trust it`));
+  await person.sees(new RegExp(`runs the code ${sha256(other).slice(0, 16)}, and its server names ${true_.slice(0, 16)}[^]*before you trust it`));
   assert.deepEqual(person.errors, []);
+});
+
+test("a server that is being upgraded is not complained about", { timeout: 60_000 }, async (t) => {
+  const server = await startServer(t);
+  const person = await Person.arrive(t);
+  let asked = 0;
+  await person.page.setRequestInterception(true);
+  person.page.on("request", (request) =>
+    new URL(request.url()).pathname === "/version" && ++asked === 1 ? request.respond({ contentType: "application/json", body: `{"wasmSHA256":"${"0".repeat(64)}"}` }) : request.continue(),
+  );
+  await person.open(`${server.url}/`);
+  await person.sees(/code hash/);
+  const answer = await person.page.waitForResponse((response) => new URL(response.url()).pathname === "/version" && asked === 2);
+  assert.equal(answer.status(), 200);
+  await answer.json();
+  assert.doesNotMatch(await person.text(), /its server names/);
 });
 
 // These run in the page, before its scripts.

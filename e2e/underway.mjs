@@ -7,12 +7,65 @@ import { Network } from "./netns.mjs";
 
 export const MB = 1e6;
 
+/** Settles when the pages asked for before are connected: tests that run side by side start their browsers one after the other. */
+let started = Promise.resolve();
+
 /**
  * A sender and a recipient on hosts of their own, with a transfer under way at the rate of the sender's link.
  * @param {import("node:test").TestContext} t
- * @param {{ size: number, rate?: number, relayOnly?: boolean, serverArgs?: string[] }} options rate: Mbit/s
+ * @param {{ size: number, first?: number, rate?: number, relayOnly?: boolean, serverArgs?: string[] }} options first: how much of it is on the
+ *   recipient's disk when this returns; rate: Mbit/s
  */
-export async function underway(t, { size, rate = 8, relayOnly = false, serverArgs = [] }) {
+export async function underway(t, { size, first = MB, rate = 8, relayOnly = false, serverArgs = [] }) {
+  const connecting = started.then(() => connect(t, { rate, relayOnly, serverArgs }));
+  started = connecting.then(() => {}, () => {});
+  const { network, sender, recipient } = await connecting;
+  // What takes long is left to the pages, and asked for.
+  await recipient.evaluate(() => {
+    me.received = me.offer().then(async (offer) => {
+      const { files } = await offer.accept().finished;
+      return me.sha256(await files[0].file());
+    });
+    me.received.then((hash) => (me.hash = hash));
+  });
+  const sentBefore = await network.hosts[0].sent();
+  await sender.evaluate(async (n) => {
+    me.file = me.blob(n, 7);
+    me.transfer = me.room.send([{ path: "file.bin", file: me.file }]);
+    me.transfer.finished.then((result) => (me.result = result));
+  }, size);
+  /** Bytes on the recipient's disk. */
+  const stored = () => sender.evaluate(() => me.transfer?.recipients[0]?.bytes ?? 0);
+  await until("bytes", async () => (await stored()) > first, 120_000);
+  return {
+    network,
+    sender,
+    recipient,
+    stored,
+    /** How long until bytes flow again, in s. */
+    async flows() {
+      const start = performance.now();
+      const before = await stored();
+      await until("bytes flow again", async () => (await stored()) > before, 120_000);
+      return (performance.now() - start) / 1000;
+    },
+    /** What the sender's host has put on the wire since the transfer began, in bytes. */
+    wire: async () => (await network.hosts[0].sent()) - sentBefore,
+    /** @param {number} [timeout] in ms */
+    async finished(timeout = 120_000) {
+      const result = await until("the sender's end", () => sender.evaluate(() => me.result && { failed: me.result.failedRecipients }), timeout);
+      assert.deepEqual(result.failed, []);
+      assert.equal(await until("the recipient's end", () => recipient.evaluate(() => me.hash)), await sender.evaluate(() => me.sha256(me.file)));
+    },
+  };
+}
+
+/**
+ * Two hosts whose pages are connected; the sender's link has that rate.
+ * @param {import("node:test").TestContext} t
+ * @param {{ rate: number, relayOnly: boolean, serverArgs: string[] }} options
+ */
+async function connect(t, { rate, relayOnly, serverArgs }) {
   const network = await Network.start(t, 2, { serverArgs });
   const pages = [];
   for (const host of network.hosts) {
@@ -29,41 +82,6 @@ export async function underway(t, { size, rate = 8, relayOnly = false, serverArg
     return me.room.link;
   }, { name: "sender", relayOnly });
   await recipient.evaluate(async (to, given) => me.watch(await me.tallow.joinRoom(to, given)), link, { name: "recipient", relayOnly });
-  await Promise.all(pages.map((page) => page.evaluate(() => me.meets(1, 60_000))));
-
-  // What takes long is left to the pages, and asked for.
-  await recipient.evaluate(() => {
-    me.received = me.offer().then(async (offer) => {
-      const { files } = await offer.accept().finished;
-      return me.sha256(await files[0].file());
-    });
-    me.received.then((hash) => (me.hash = hash));
-  });
-  await sender.evaluate(async (n) => {
-    me.file = me.blob(n, 7);
-    me.transfer = me.room.send([{ path: "file.bin", file: me.file }]);
-    me.transfer.finished.then((result) => (me.result = result));
-  }, size);
-  /** Bytes on the recipient's disk. */
-  const stored = () => sender.evaluate(() => me.transfer?.recipients[0]?.bytes ?? 0);
-  await until("bytes", async () => (await stored()) > MB, 30_000);
-  return {
-    network,
-    sender,
-    recipient,
-    stored,
-    /** How long until bytes flow again, in s. */
-    async flows() {
-      const start = performance.now();
-      const before = await stored();
-      await until("bytes flow again", async () => (await stored()) > before, 60_000);
-      return (performance.now() - start) / 1000;
-    },
-    /** @param {number} [timeout] in ms */
-    async finished(timeout = 120_000) {
-      const result = await until("the sender's end", () => sender.evaluate(() => me.result && { failed: me.result.failedRecipients }), timeout);
-      assert.deepEqual(result.failed, []);
-      assert.equal(await until("the recipient's end", () => recipient.evaluate(() => me.hash)), await sender.evaluate(() => me.sha256(me.file)));
-    },
-  };
+  await Promise.all(pages.map((page) => page.evaluate(() => me.meets(1, 120_000))));
+  return { network, sender, recipient };
 }

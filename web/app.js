@@ -13,8 +13,8 @@ import { byId, complaint, copy, el, say } from "./view.js";
  * @typedef {import("./tallow.js").ErrorCode} ErrorCode
  */
 
-// What a tab remembers for its reload. A link is a secret: link.js leaves it here only until the room is entered; from then on the tab knows
-// only its hash, and the room is kept by tallow.remembered(), under its own rules.
+// What a tab remembers for its reload. A link is a secret: link.js leaves it here until the room is entered, or cannot be; from then on the
+// tab knows only its hash, and the room is kept by tallow.remembered(), under its own rules.
 const LINK = "tallow.link";
 const ROOM = "tallow.room";
 // What the person chose, for all tabs.
@@ -38,6 +38,8 @@ let tallow;
 let room;
 /** The name drawn for this page, where the browser keeps none. @type {string | undefined} */
 let drawnName;
+/** The link that this page is to enter, until it has: the tab's storage may not have it, or have it no more. */
+let wanted = handedOver() ?? tab.get(LINK);
 /** The latest attempt to enter; an older one that ends is ignored. */
 let attempt = 0;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -59,7 +61,7 @@ async function enter() {
       showFeatures(tallow);
       showProgram(tallow);
     }
-    const link = await linkToEnter(tallow);
+    const link = wanted ?? (await linkOfReload(tallow));
     if (mine !== attempt) return;
     const options = { name: ownName(), relayOnly: person.get(RELAY_ONLY) === "yes" };
     const entered = link
@@ -69,8 +71,7 @@ async function enter() {
       entered.leave();
       return;
     }
-    tab.set(ROOM, await hash(entered.link));
-    tab.set(LINK, undefined);
+    settle(link, await hash(entered.link));
     hideProblem();
     showRoom(entered);
     transfers.show(entered, tallow.features.memoryLimit);
@@ -106,10 +107,29 @@ class PageError extends Error {
   }
 }
 
-/** The link of the room that this tab belongs to, if any. @param {Tallow} instance */
-async function linkToEnter(instance) {
-  const given = tab.get(LINK);
-  if (given) return given;
+/** The link that link.js could not store, once. */
+function handedOver() {
+  const page = /** @type {{ tallowLink?: string }} */ (globalThis);
+  const link = page.tallowLink;
+  delete page.tallowLink;
+  return link;
+}
+
+/**
+ * Ends the wait for a link. Another one, opened meanwhile, stays: the page is being loaded again for it.
+ * @param {string | undefined} link
+ * @param {string | undefined} room what the tab is to know of the room that it is in
+ */
+function settle(link, room) {
+  wanted = undefined;
+  const stored = tab.get(LINK);
+  if (stored !== undefined && stored !== link) return;
+  tab.set(LINK, undefined);
+  tab.set(ROOM, room);
+}
+
+/** The link of the room that this tab was in before its reload, if any. @param {Tallow} instance */
+async function linkOfReload(instance) {
   const known = tab.get(ROOM);
   if (!known) return undefined;
   // After a reload the page before this one may need a moment to let go of the room.
@@ -209,10 +229,7 @@ const HOPELESS = new Set(["unsupported-browser", "load-failed", "server-unreacha
 function showProblem(error) {
   const code = error instanceof Error && "code" in error ? String(error.code) : "internal";
   const wait = PASSING[code];
-  if (FINAL.has(code)) {
-    tab.set(LINK, undefined);
-    tab.set(ROOM, undefined);
-  }
+  if (FINAL.has(code)) settle(wanted, undefined);
   say(byId("problem-title", HTMLElement), TITLES[code] ?? "That did not work");
   say(byId("problem-text", HTMLElement), complaint(error));
   say(byId("problem-next", HTMLElement), wait ? "Trying again by itself." : "");
@@ -272,7 +289,12 @@ async function send() {
 
 function connectControls() {
   window.addEventListener("online", () => {
-    if (!room && !byId("problem", HTMLElement).hidden) enter();
+    if (!room && !byId("problem", HTMLElement).hidden && !byId("problem-retry", HTMLButtonElement).hidden) enter();
+  });
+  // Another link, in a tab whose storage refused it: where it did not, link.js has the page loaded again.
+  window.addEventListener("hashchange", () => {
+    const link = handedOver();
+    if (link) openRoom(link);
   });
   sendButton.addEventListener("click", send);
   byId("problem-retry", HTMLButtonElement).addEventListener("click", () => {
@@ -318,6 +340,7 @@ function connectSettings() {
   forget.addEventListener("click", async () => {
     try {
       for (const { link } of (await tallow?.remembered()) ?? []) await tallow?.forget(link);
+      tab.set(LINK, undefined); // the page still has it, for "Try again"
       await showRemembered();
     } catch (error) {
       complain(error);
@@ -345,16 +368,22 @@ function connectSettings() {
 
 /** The keys of rooms that were closed and not left stay a while; the person may not want that. */
 async function showRemembered() {
-  const kept = (await tallow?.remembered())?.length ?? 0;
+  const kept = ((await tallow?.remembered())?.length ?? 0) + (tab.get(LINK) ? 1 : 0);
   byId("remembered", HTMLElement).hidden = kept === 0;
-  say(byId("remembered-hint", HTMLElement), `For 7 days at most, this browser keeps the ${kept === 1 ? "key of a room" : `keys of ${kept} rooms`} that you closed and can come back to.`);
+  say(byId("remembered-hint", HTMLElement), `This browser keeps the ${kept === 1 ? "key of a room" : `keys of ${kept} rooms`} that you closed and can come back to. Keys not used for 7 days are deleted at the next visit.`);
 }
 
-async function openNewRoom() {
+function openNewRoom() {
+  return openRoom(undefined);
+}
+
+/** Leaves the room, and enters another or a new one. @param {string | undefined} link */
+async function openRoom(link) {
   attempt++;
   const old = room;
   tab.set(LINK, undefined);
   tab.set(ROOM, undefined);
+  wanted = link;
   forgetRoom();
   hideProblem();
   await old?.leave();
@@ -370,15 +399,23 @@ function showFeatures({ features }) {
   banner("features", text && `${text[0].toUpperCase()}${text.slice(1)}. Everything is still end-to-end encrypted.`);
 }
 
-/** Names the program by the hash of what was loaded, and warns when the server names another one. @param {Tallow} instance */
+/**
+ * Names the program by the hash of what was loaded, and says so when the server names another one and still does some seconds later:
+ * while it is upgraded, what it serves and what it names may differ.
+ * @param {Tallow} instance
+ */
 async function showProgram({ version, wasmSHA256 }) {
   if (!wasmSHA256) return; // an insecure page, which says so
   byId("build", HTMLElement).replaceChildren("code hash ", el("code", {}, wasmSHA256.slice(0, 16)));
   byId("program", HTMLElement).replaceChildren(`Version ${version}, SHA-256 of the code: `, el("code", {}, wasmSHA256));
   try {
-    const served = (await (await fetch("version")).json()).wasmSHA256;
-    if (typeof served !== "string" || served === wasmSHA256) return;
-    banner("program", `This page runs the code ${wasmSHA256.slice(0, 16)}, but its server names ${served.slice(0, 16)}. Reload the page; if they still differ, do not trust it.`);
+    const named = async () => (await (await fetch("version", { cache: "no-store" })).json()).wasmSHA256;
+    const differs = (/** @type {unknown} */ served) => typeof served === "string" && served !== wasmSHA256;
+    if (!differs(await named())) return;
+    await new Promise((resolve) => setTimeout(resolve, 5000));
+    const served = await named();
+    if (!differs(served)) return;
+    banner("program", `This page runs the code ${wasmSHA256.slice(0, 16)}, and its server names ${served.slice(0, 16)}: it may have been upgraded since. Reload the page; if they still differ, ask whoever runs the server before you trust it.`);
   } catch {
     // Nothing to compare with.
   }

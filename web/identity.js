@@ -1,9 +1,10 @@
 // @ts-check
 // Who we are in which room, kept in IndexedDB so that a reload enters as the same member: the link's fragment and the seed of the signing
-// keys, per room, until it is left, and for 7 days at most. A Web Lock per identity lets one page use it at a time; without
-// IndexedDB or Web Locks nothing is kept.
+// keys, per room, until it is left. What no page has used for 7 days is deleted at the next visit. A Web Lock per identity lets one page
+// use it at a time; without IndexedDB or Web Locks nothing is kept.
 
-const maxAge = 7 * 24 * 60 * 60 * 1000;
+const hour = 60 * 60 * 1000;
+const maxAge = 7 * 24 * hour;
 const lockPrefix = "tallow identity ";
 
 /**
@@ -20,7 +21,8 @@ const lockPrefix = "tallow identity ";
  * @property {boolean} [locked]
  * @property {"auto" | "approval"} [admission]
  * @property {number} [maxRecipients]
- * @property {number} entered ms since 1970
+ * @property {number} entered for the first time, ms since 1970
+ * @property {number} [used] last, give or take an hour, ms since 1970
  */
 
 /** @returns {boolean} */
@@ -64,16 +66,20 @@ async function withStore(mode, work) {
 }
 
 /**
- * The identities that are young enough, newest first. The others are deleted.
- * @returns {Promise<Identity[]>}
+ * The identities that are in use or were not long ago, newest first, and whether a page has them now. The others are deleted.
+ * @returns {Promise<{ identity: Identity, taken: boolean }[]>}
  */
 async function all() {
+  const { held = [] } = await navigator.locks.query();
+  const locks = new Set(held.map((lock) => lock.name));
   return withStore("readwrite", async (store) => {
     /** @type {Identity[]} */
     const identities = await result(store.getAll());
     const oldest = Date.now() - maxAge;
-    for (const identity of identities) if (identity.entered < oldest) store.delete(identity.member);
-    return identities.filter((identity) => identity.entered >= oldest).sort((a, b) => b.entered - a.entered);
+    const found = identities.map((identity) => ({ identity, taken: locks.has(lockPrefix + identity.member) }));
+    const kept = found.filter(({ identity: { used, entered }, taken }) => taken || (used ?? entered) >= oldest);
+    for (const old of found) if (!kept.includes(old)) store.delete(old.identity.member);
+    return kept.sort((a, b) => b.identity.entered - a.identity.entered);
   });
 }
 
@@ -104,21 +110,28 @@ function acquire(member) {
  * @returns {Held}
  */
 function hold(member, release) {
+  /** @param {Partial<Identity>} change */
+  const update = (change) =>
+    withStore("readwrite", async (store) => {
+      const identity = await result(store.get(member));
+      if (identity) store.put({ ...identity, ...change, used: Date.now() });
+    });
+  const use = () => void update({}).catch(() => {}); // it ages
+  use();
+  const using = setInterval(use, hour);
   return {
-    async update(change) {
-      await withStore("readwrite", async (store) => {
-        const identity = await result(store.get(member));
-        if (identity) store.put({ ...identity, ...change });
-      });
+    update,
+    release() {
+      clearInterval(using);
+      release();
     },
-    release,
     async forget() {
       try {
         await withStore("readwrite", (store) => result(store.delete(member)));
       } catch {
         // It ages out.
       }
-      release();
+      this.release();
     },
   };
 }
@@ -131,7 +144,7 @@ function hold(member, release) {
 export async function recall(room) {
   if (!supported()) return undefined;
   try {
-    for (const identity of await all()) {
+    for (const { identity } of await all()) {
       if (identity.room !== room) continue;
       const release = await acquire(identity.member);
       if (release) return { identity, held: hold(identity.member, release) };
@@ -181,10 +194,7 @@ export async function expire() {
 export async function idle() {
   if (!supported()) return [];
   try {
-    const identities = await all();
-    const { held = [] } = await navigator.locks.query();
-    const taken = new Set(held.map((lock) => lock.name));
-    return identities.filter((identity) => !taken.has(lockPrefix + identity.member));
+    return (await all()).filter(({ taken }) => !taken).map(({ identity }) => identity);
   } catch {
     return [];
   }

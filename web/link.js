@@ -1,6 +1,7 @@
 // @ts-check
-// Takes the link, which is a secret, out of the address bar, the history and what the browser notes of this load, before anything else of the
-// page is there: the page is loaded again without it, and app.js finds it in the tab's storage. A classic script: modules would come later.
+// Takes the link, which is a secret, out of the address bar, the session history and what the browser notes of this load, before anything
+// else of the page is there: the page is loaded again without it, and app.js finds it in the tab's storage. The browser's own history of
+// visits is out of a page's reach. A classic script: modules would come later.
 
 {
   const take = () => {
@@ -11,7 +12,9 @@
       sessionStorage.setItem("tallow.link", link);
       sessionStorage.removeItem("tallow.room");
     } catch {
-      return; // refused: nothing can be handed on
+      // Refused: a reload would lose it, so app.js takes it from here.
+      Object.assign(globalThis, { tallowLink: link });
+      return;
     }
     location.reload();
   };

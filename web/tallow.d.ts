@@ -124,7 +124,10 @@ export interface RoomOptions {
   iceServers?: RTCIceServer[];
   /** Connect through relays only, so that members do not learn each other's addresses. */
   relayOnly?: boolean;
-  /** Whether to keep who we are in this room until we leave it, at most 7 days, so that a reload continues it. Default true. */
+  /**
+   * Whether to keep who we are in this room until we leave it, so that a reload continues it. What no page has used for more than 7 days is deleted
+   * the next time that load() runs. Default true.
+   */
   remember?: boolean;
   /** Aborts the entering; has no effect on the room afterwards. */
   signal?: AbortSignal;
@@ -475,7 +478,10 @@ export class ReceivedFile {
   readonly root: string;
   /** The bytes, on disk where the browser has the means (`Features.storage`). Rejects for a directory. */
   file(): Promise<File>;
-  /** Hands it to the browser's downloads, under its name (a text as .txt). Resolves when handed over. Rejects for a directory. */
+  /**
+   * Hands it to the browser's downloads, under its name (a text as .txt). Resolves when handed over. Rejects for a directory. Each waits its
+   * turn, about eight a second, since browsers drop what a page begins faster.
+   */
   save(): Promise<void>;
   /** The text of a text. Rejects for anything else. */
   text(): Promise<string>;

@@ -275,7 +275,10 @@ func (i *instance) saved(args struct{ Room int }) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := r.Saved()
+	s, err := r.Saved()
+	if err != nil {
+		return nil, err
+	}
 	return struct {
 		Members []wire.Hash `json:"members"`
 		Removed []wire.ID   `json:"removed"`

@@ -900,40 +900,33 @@ func (r *recorder) settle(epoch uint32) {
 	}
 }
 
-// TestLinkRekeyUnderway sends without a pause, and has every epoch's records used up after a few milliseconds.
+// TestLinkRekeyUnderway changes the keys every 20 messages of the initiator's, in the midst of a stream from either end.
 func TestLinkRekeyUnderway(t *testing.T) {
 	p := newPair(t, nil)
-	const count = 240 // many times what the transport queues, behind which each key record waits
-	stop := make(chan struct{})
-	var sending, ticking sync.WaitGroup
-	ticking.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			case <-time.After(20 * time.Millisecond):
-				p.a.link.records.Store(epochRecords)
-			}
+	const epochs, each = 4, 20 // several times what the transport queues, behind which each key record waits
+	const count = (epochs + 1) * each
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		if err := p.b.sendBulk(0, count); err != nil {
+			t.Error(err)
 		}
 	})
-	for _, r := range []*recorder{p.a, p.b} {
-		sending.Go(func() {
-			if err := r.sendBulk(0, count); err != nil {
-				t.Error(err)
-			}
-		})
+	for epoch := range uint32(epochs + 1) {
+		if epoch > 0 {
+			p.a.settle(epoch - 1)
+			p.a.link.records.Store(epochRecords)
+		}
+		if err := p.a.sendBulk(int(epoch)*each, each); err != nil {
+			t.Error(err)
+		}
 	}
 	sending.Wait()
-	close(stop)
-	ticking.Wait()
 	for _, r := range []*recorder{p.a, p.b} {
 		r.await(count)
 		_, bulk := r.received()
 		checkBulk(t, bulk, count)
 	}
-	if epoch := p.a.link.Stats().Epoch; epoch == 0 {
-		t.Error("the keys have not changed")
-	}
+	p.settle(epochs)
 	if p.engine.repeats != 0 {
 		t.Error("a nonce was used twice")
 	}

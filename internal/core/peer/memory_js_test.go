@@ -6,10 +6,13 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"syscall/js"
 	"testing"
 	"unsafe"
+
+	"github.com/cloudflare/circl/kem/xwing"
 
 	"tallow/internal/bridge/bytes"
 	"tallow/internal/core/bulk"
@@ -21,17 +24,51 @@ import (
 type secrets struct {
 	mu     sync.Mutex
 	opened bool // only KEM keys are made from now on
+	seed   int  // where the handshake's encapsulation seed is in wanted: two halves, each in three forms
 	names  []string
 	wanted js.Value
 }
 
+// note has a secret searched for, also as HMAC pads a key.
 func (s *secrets) note(name string, b []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	data := js.Global().Get("Uint8Array").New(len(b))
-	js.CopyBytesToJS(data, b)
-	s.wanted.Call("push", data)
-	s.names = append(s.names, name)
+	for _, x := range []byte{0, 0x36, 0x5c} {
+		data := js.Global().Get("Uint8Array").New(len(b))
+		for i := range b {
+			b[i] ^= x
+		}
+		js.CopyBytesToJS(data, b)
+		for i := range b {
+			b[i] ^= x
+		}
+		s.wanted.Call("push", data)
+		s.names = append(s.names, name)
+		name = strings.TrimSuffix(name, ", padded") + ", padded"
+	}
+}
+
+// noteShared notes the secret that an encapsulation with the seed shares with the owner of the public key.
+func (s *secrets) noteShared(name string, public, seed []byte) {
+	var key xwing.PublicKey
+	if err := key.Unpack(public); err != nil {
+		panic(err)
+	}
+	ciphertext, shared := make([]byte, xwing.CiphertextSize), make([]byte, xwing.SharedKeySize)
+	clearStack() // has it grown in time: one that grows later leaves a copy behind
+	key.EncapsulateTo(ciphertext, shared, seed)
+	s.note(name, shared)
+	clear(shared)
+	clearStack()
+}
+
+// clearStack overwrites what calls have left on the stack.
+//
+//go:noinline
+func clearStack() {
+	var frames [64 << 10]byte
+	clear(frames[:])
+	runtime.KeepAlive(&frames)
 }
 
 // field is a field that another package does not show, where it lies: no copy of it is made.
@@ -69,13 +106,25 @@ func (e notingEngine) NewAEAD(key []byte) (bulk.AEAD, error) {
 }
 
 // notingRand notes what an encapsulation gets, and each KEM key's seed.
-type notingRand struct{ *secrets }
+type notingRand struct {
+	*secrets
+	initiator *seal.Session // of the Rekey that a later encapsulation answers
+}
 
-func (r notingRand) Read(p []byte) (int, error) {
+func (r *notingRand) Read(p []byte) (int, error) {
 	n, err := rand.Read(p)
 	if len(p) == 64 {
 		r.note("ML-KEM encapsulation seed", p[:32])
 		r.note("ephemeral X25519 key", p[32:])
+		if r.opened {
+			rekey, err := wire.ParseControl(field(r.initiator, "rekeyMessage"))
+			if err != nil {
+				return 0, err
+			}
+			r.noteShared("rekey's shared secret", rekey.(wire.Rekey).KEMPublicKey, p)
+		} else {
+			r.seed = r.wanted.Length() - 6
+		}
 	} else if r.opened {
 		r.note("rekey's KEM seed", p)
 	}
@@ -99,8 +148,8 @@ func TestMemoryHoldsNoKeys(t *testing.T) {
 	s.note("control", control)
 	runtime.GC()
 	runtime.GC()
-	// Traffic keys, chains, and what the handshake and the change of keys have besides.
-	if want := 16 + 4 + 10 + 3 + 1; len(s.names) != want {
+	// Traffic keys, chains, what the handshake and the change of keys have besides, and what both share.
+	if want := 3 * (16 + 4 + 10 + 3 + 2 + 1); len(s.names) != want {
 		t.Errorf("%d secrets, want %d: %v", len(s.names), want, s.names)
 	}
 	found := s.found()
@@ -119,7 +168,8 @@ func TestMemoryHoldsNoKeys(t *testing.T) {
 func memorySession(t *testing.T, s *secrets, engine bulk.Engine) {
 	a, b := connect(t, labs(t)[0])
 	m := newMembers(t)
-	m.rand = notingRand{s}
+	random := &notingRand{secrets: s}
+	m.rand = random
 	i, r := m.shakeHands(t, func(i *seal.Initiator) {
 		expanded := sha3.SumSHAKE256(field(i, "kem", "seed"), 64)
 		s.note("ML-KEM seed", expanded[:32])
@@ -128,7 +178,17 @@ func memorySession(t *testing.T, s *secrets, engine bulk.Engine) {
 		s.note("X25519 key", field(i, "kem", "x"))
 		s.note("ML-KEM rejection key", field(i, "kem", "m", "z"))
 		s.note("ML-KEM key", field(i, "kem", "m", "sk", "sh"))
+		offer, _, err := wire.ParseOffer(field(i, "m1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		seed := make([]byte, 64)
+		js.CopyBytesToGo(seed[:32], s.wanted.Index(s.seed))
+		js.CopyBytesToGo(seed[32:], s.wanted.Index(s.seed+3))
+		s.noteShared("shared secret", offer.KEMPublicKey, seed)
+		clear(seed)
 	})
+	random.initiator = i.Session()
 	s.note("prk", field(i, "prk"))
 	signal := field(i.Session(), "signal")
 	s.note("signaling key", signal[:32])

@@ -76,6 +76,13 @@ type NegotiationConfig struct {
 	PeerKeyHash wire.Hash
 	Epoch       uint64    // the highest roster epoch
 	Rand        io.Reader // nil: crypto/rand
+	Conduct     Conduct   // towards the machines before this one
+}
+
+// Conduct is what a member is left alone for. It outlasts a machine: otherwise whoever leaves and comes back had a clean slate.
+type Conduct struct {
+	Offences int       // links in a row that the member has ended by a violation
+	Barred   time.Time // nothing begins before
 }
 
 // Negotiation brings about a link to one member, and another one when that is lost. It is a machine without I/O, clock or
@@ -96,9 +103,8 @@ type Negotiation struct {
 	begunAt   time.Time       // of the newest attempt
 	disturbed int             // attempts, or Hellos, that began while the open link was open
 	openedAt  time.Time       // of the open link, or the last one
-	offences  int             // links in a row that the member has ended by a violation
-	barred    time.Time       // nothing begins before, for the member's offences
-	retryAt   time.Time       // when to begin again; zero: nothing planned
+	conduct   Conduct
+	retryAt   time.Time // when to begin again; zero: nothing planned
 	now       time.Time
 	effects   []Effect
 }
@@ -195,8 +201,11 @@ func (StateChanged) effect()  {}
 // NewNegotiation makes the machine; Start sets it going.
 func NewNegotiation(cfg NegotiationConfig) *Negotiation {
 	self := cfg.Self.ID()
-	return &Negotiation{cfg: cfg, initiator: bytes.Compare(self[:], cfg.Peer[:]) < 0}
+	return &Negotiation{cfg: cfg, initiator: bytes.Compare(self[:], cfg.Peer[:]) < 0, conduct: cfg.Conduct}
 }
+
+// Conduct is the member's so far. Of a link that is still open nothing is forgotten yet.
+func (n *Negotiation) Conduct() Conduct { return n.conduct }
 
 // State is the link's state and, if it failed, why.
 func (n *Negotiation) State() (LinkState, fault.Code) { return n.state, n.code }
@@ -237,13 +246,13 @@ func (n *Negotiation) SetEpoch(epoch uint64) {
 func (n *Negotiation) Start(now time.Time) []Effect {
 	n.begin(now)
 	switch {
-	case n.open != nil || n.attempt != nil || n.state == LinkClosed || now.Before(n.barred):
+	case n.open != nil || n.attempt != nil || n.state == LinkClosed || now.Before(n.conduct.Barred):
 	case !n.initiator:
 		if now.Sub(n.helloAt) >= helloGap {
 			n.sayHello()
 		}
 	case n.retryAt.IsZero() || n.retryAt.After(now.Add(knockDelay)):
-		n.retryAt = now.Add(knockDelay) // the responder says Hello by itself
+		n.retryIn(knockDelay) // the responder says Hello by itself
 	}
 	return n.effects
 }
@@ -253,8 +262,7 @@ func (n *Negotiation) Close(now time.Time, code fault.Code) []Effect {
 	n.begin(now)
 	n.drop(code)
 	if n.open != nil {
-		n.do(CloseConn{n.open.number, code})
-		n.open = nil
+		n.closeOpen(code)
 	}
 	if n.hello != nil {
 		n.hello.Destroy()
@@ -273,7 +281,7 @@ func (n *Negotiation) Tick(now time.Time) []Effect {
 	if n.attempt != nil && now.Sub(n.attempt.begun) >= attemptTimeout {
 		n.failed(fault.ConnectionFailed)
 	}
-	if !n.retryAt.IsZero() && !now.Before(n.retryAt) && n.attempt == nil && n.open == nil {
+	if !n.retryAt.IsZero() && !now.Before(n.retryAt) && n.attempt == nil && n.open == nil && !now.Before(n.conduct.Barred) {
 		n.retryAt = time.Time{}
 		if n.invited {
 			n.failures++
@@ -298,7 +306,7 @@ func (n *Negotiation) Receive(now time.Time, t wire.PayloadType, body []byte, pa
 	}
 	switch t {
 	case wire.PayloadKnock:
-		if m, err := wire.ParseKnock(body); err == nil && m.Member == n.cfg.Peer && !n.initiator && now.Sub(n.helloAt) >= n.knockGap() && !now.Before(n.barred) {
+		if m, err := wire.ParseKnock(body); err == nil && m.Member == n.cfg.Peer && !n.initiator && now.Sub(n.helloAt) >= n.knockGap() && !now.Before(n.conduct.Barred) {
 			if n.open != nil {
 				n.disturbed++
 			}
@@ -309,7 +317,7 @@ func (n *Negotiation) Receive(now time.Time, t wire.PayloadType, body []byte, pa
 			acknowledge = n.helloReceived(body)
 		}
 	case wire.PayloadOffer:
-		if n.hello != nil {
+		if n.hello != nil && !now.Before(n.conduct.Barred) {
 			acknowledge = n.offerReceived(body)
 		}
 	case wire.PayloadAnswer:
@@ -388,7 +396,7 @@ func (n *Negotiation) LinkOpened(now time.Time, number uint32) []Effect {
 	n.begin(now)
 	if a := n.current(number); a != nil {
 		if n.open != nil {
-			n.do(CloseConn{n.open.number, fault.Replaced})
+			n.closeOpen(fault.Replaced)
 		} else {
 			n.disturbed = 0
 		}
@@ -410,18 +418,31 @@ func (n *Negotiation) Failed(now time.Time, number uint32, code fault.Code) []Ef
 			n.penalise(code)
 		}
 	case n.open != nil && n.open.number == number:
-		n.open = nil
-		n.do(CloseConn{number, code})
+		n.closeOpen(code)
 		n.set(LinkConnecting, code)
 		if n.attempt == nil {
-			n.retryAt = now.Add(backoff(1))
-		}
-		if now.Sub(n.openedAt) >= probation {
-			n.offences = 0
+			n.retryIn(backoff(1))
 		}
 		n.penalise(code)
 	}
 	return n.effects
+}
+
+// closeOpen ends the open link, however that has come. One that was open for long has the offences before it forgotten.
+func (n *Negotiation) closeOpen(code fault.Code) {
+	if n.now.Sub(n.openedAt) >= probation {
+		n.conduct.Offences = 0
+	}
+	n.do(CloseConn{n.open.number, code})
+	n.open = nil
+}
+
+// retryIn has an attempt begin after d, but not before the member's penalty ends.
+func (n *Negotiation) retryIn(d time.Duration) {
+	n.retryAt = n.now.Add(d)
+	if n.retryAt.Before(n.conduct.Barred) {
+		n.retryAt = n.conduct.Barred
+	}
 }
 
 // penalise leaves a member alone for a while that has shown over a link of its own that it does not keep to the protocol.
@@ -429,8 +450,8 @@ func (n *Negotiation) penalise(code fault.Code) {
 	if code != fault.ProtocolViolation && code != fault.HandshakeFailed {
 		return
 	}
-	n.barred = n.now.Add(doubled(minPenalty, n.offences, maxPenalty))
-	n.offences++
+	n.conduct.Barred = n.now.Add(doubled(minPenalty, n.conduct.Offences, maxPenalty))
+	n.conduct.Offences++
 	if n.hello != nil { // nobody is to answer it
 		n.hello.Destroy()
 		n.hello = nil
@@ -438,10 +459,10 @@ func (n *Negotiation) penalise(code fault.Code) {
 	n.drop(code)
 	if n.open == nil {
 		n.invited = false
-		if n.barred.After(n.retryAt) {
-			n.retryAt = n.barred
+		if n.conduct.Barred.After(n.retryAt) {
+			n.retryAt = n.conduct.Barred
 		}
-		if n.offences >= patience {
+		if n.conduct.Offences >= patience {
 			n.set(LinkFailed, code)
 		}
 	}
@@ -449,7 +470,8 @@ func (n *Negotiation) penalise(code fault.Code) {
 
 // Again is a machine for the same member that has not begun. What the member has done counts on.
 func (n *Negotiation) Again() *Negotiation {
-	return &Negotiation{cfg: n.cfg, initiator: n.initiator, offences: n.offences, barred: n.barred}
+	n.cfg.Conduct = n.conduct
+	return NewNegotiation(n.cfg)
 }
 
 func (n *Negotiation) begin(now time.Time) { n.now, n.effects = now, nil }
@@ -478,7 +500,7 @@ func (n *Negotiation) handshakeConfig() seal.HandshakeConfig {
 func (n *Negotiation) knock() {
 	n.do(SendPayload{Type: wire.PayloadKnock, Body: wire.Knock{Member: n.cfg.Self.ID()}.Append(nil)})
 	n.invited = true
-	n.retryAt = n.now.Add(max(backoff(n.failures+1), knockEvery))
+	n.retryIn(max(backoff(n.failures+1), knockEvery))
 }
 
 // knockGap is how long after the last Hello a Knock is heard. The initiator knocks only when it has neither link nor
@@ -512,7 +534,7 @@ func (n *Negotiation) sayHello() {
 	n.do(SendPayload{Type: wire.PayloadHello, Body: hello.Hello()})
 	if n.open == nil && n.attempt == nil {
 		n.invited = true
-		n.retryAt = n.now.Add(max(backoff(n.failures+1), answerTimeout))
+		n.retryIn(max(backoff(n.failures+1), answerTimeout))
 	}
 }
 
@@ -542,7 +564,7 @@ func (n *Negotiation) helloReceived(body []byte) (acknowledge bool) {
 	case n.attempt != nil && n.attempt.linked:
 		gap = provenGap
 	}
-	if n.last > 0 && n.now.Sub(n.begunAt) < gap || n.now.Before(n.barred) {
+	if n.last > 0 && n.now.Sub(n.begunAt) < gap || n.now.Before(n.conduct.Barred) {
 		return false // a genuine one comes again
 	}
 	handshake, err := seal.NewInitiator(n.handshakeConfig())
@@ -643,7 +665,7 @@ func (n *Negotiation) attemptFailed(code fault.Code) {
 	n.failures++
 	n.invited = false
 	if n.open == nil && n.attempt == nil {
-		n.retryAt = n.now.Add(backoff(n.failures))
+		n.retryIn(backoff(n.failures))
 		n.worry(code)
 	}
 }

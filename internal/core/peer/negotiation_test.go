@@ -578,6 +578,66 @@ func TestNegotiationPenalty(t *testing.T) {
 			t.Error("the penalty does not end")
 		}
 	})
+	for judge := range 2 {
+		t.Run(fmt.Sprintf("link lost/judge=%d", judge), func(t *testing.T) { // while the member is barred for another attempt
+			s := newSimulation(t)
+			s.begin()
+			s.run(5 * time.Second)
+			n := s.sides[judge].Negotiation
+			n.conduct.Offences = 5
+			n.last++
+			n.attempt = &attempt{number: n.last, begun: s.now, linked: true}
+			n.Failed(s.now, n.last, fault.HandshakeFailed)
+			end := s.now.Add(32 * minPenalty)
+			if !n.conduct.Barred.Equal(end) || n.OpenAttempt() == 0 {
+				s.fatal("barred until %v, attempt %d is open", n.conduct.Barred, n.OpenAttempt())
+			}
+			s.do(s.sides[judge], n.Failed(s.now, n.OpenAttempt(), fault.ConnectionFailed))
+			for s.now.Before(end.Add(-200 * time.Millisecond)) {
+				s.do(s.sides[1-judge], s.sides[1-judge].Start(s.now))
+				if s.run(100 * time.Millisecond); n.attempt != nil || n.hello != nil || n.invited {
+					s.fatal("met again before the penalty has ended")
+				}
+			}
+			s.run(time.Minute)
+			s.expectOpen()
+		})
+	}
+}
+
+// TestNegotiationProbation: a link that was open for long has the offences before it forgotten, however it ends.
+func TestNegotiationProbation(t *testing.T) {
+	for name, end := range map[string]func(n *Negotiation, now time.Time) *Negotiation{
+		"lost": func(n *Negotiation, now time.Time) *Negotiation {
+			n.Failed(now, n.OpenAttempt(), fault.ConnectionFailed)
+			return n
+		},
+		"goodbye": func(n *Negotiation, now time.Time) *Negotiation {
+			n.Close(now, fault.PeerGone)
+			return n.Again()
+		},
+		"replaced": func(n *Negotiation, now time.Time) *Negotiation {
+			n.last++
+			n.attempt = &attempt{number: n.last, begun: now, linked: true}
+			n.LinkOpened(now, n.last)
+			return n
+		},
+	} {
+		for _, short := range []time.Duration{0, time.Second} {
+			s := newSimulation(t)
+			s.begin()
+			s.run(5 * time.Second)
+			n := s.sides[0].Negotiation
+			n.conduct.Offences = 3
+			want := 0
+			if short > 0 {
+				want = 3
+			}
+			if got := end(n, n.openedAt.Add(probation-short)).Conduct().Offences; got != want {
+				t.Errorf("%s %v before probation has ended: %d offences, want %d", name, short, got, want)
+			}
+		}
+	}
 }
 
 func TestNegotiationEpochAhead(t *testing.T) {

@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	maxPending = 32   // newcomers that wait for approval
-	maxNonces  = 1024 // of joins, remembered against replay
-	maxRemoved = 1024
+	maxPending = 32          // newcomers that wait for approval
+	maxNonces  = 1024        // of joins, remembered against replay
+	maxRemoved = 1024        // the oldest is forgotten first
 	denial     = time.Minute // a newcomer that was denied may ask again after it
 	// claimAhead is how far beyond the owner's clock a claimed epoch counts.
 	claimAhead = 24 * time.Hour
@@ -36,7 +36,7 @@ type ownership struct {
 	names    map[wire.ID]string
 	pending  map[wire.ID]pendingJoin
 	denied   map[wire.ID]time.Time // when
-	removed  map[wire.ID]bool
+	removed  []wire.ID             // oldest first
 	nonces   []wire.ID
 	claimed  uint64 // the highest epoch that a member has seen
 	changed  bool   // there is something to publish
@@ -63,12 +63,10 @@ type pendingJoin struct {
 func newOwnership(identity *seal.Identity, cfg Config) *ownership {
 	o := &ownership{identity: identity, approval: cfg.Admission == AdmitApproval, limit: cfg.MaxRecipients + 1,
 		admitted: []wire.Hash{identity.KeyHash()}, names: map[wire.ID]string{}, pending: map[wire.ID]pendingJoin{},
-		denied: map[wire.ID]time.Time{}, removed: map[wire.ID]bool{}}
+		denied: map[wire.ID]time.Time{}}
 	if s := cfg.Saved; s != nil {
 		o.locked = s.Locked
-		for _, id := range s.Removed[:min(len(s.Removed), maxRemoved)] {
-			o.removed[id] = true
-		}
+		o.removed = slices.Clone(s.Removed[max(len(s.Removed)-maxRemoved, 0):])
 		if len(s.Members) > 1 && s.Members[0] == identity.KeyHash() {
 			o.admitted = append(o.admitted, s.Members[1:min(len(s.Members), o.limit)]...)
 		}
@@ -79,6 +77,17 @@ func newOwnership(identity *seal.Identity, cfg Config) *ownership {
 func memberID(h wire.Hash) wire.ID { return wire.ID(h[:len(wire.ID{})]) }
 
 func (o *ownership) isAdmitted(h wire.Hash) bool { return slices.Contains(o.admitted, h) }
+
+func (o *ownership) isRemoved(id wire.ID) bool { return slices.Contains(o.removed, id) }
+
+// remove takes a member out of the roster, at the next flush, and remembers that it may not come back.
+func (o *ownership) remove(id wire.ID) {
+	if len(o.removed) == maxRemoved {
+		o.removed = o.removed[1:]
+	}
+	o.removed = append(o.removed, id)
+	o.drop(id)
+}
 
 // join takes a newcomer's request. What costs little to check comes first, the signature last.
 func (o *ownership) join(r *Room, from wire.ID, body []byte) (acknowledge bool) {
@@ -115,7 +124,7 @@ func (o *ownership) decide(r *Room, from wire.ID, hash wire.Hash, join wire.Join
 	}
 	join.Name = legible(join.Name)
 	switch {
-	case o.removed[from]:
+	case o.isRemoved(from):
 		o.refuse(r, from, join.Nonce, wire.RefuseRemoved)
 	case o.isAdmitted(hash):
 		o.names[from] = join.Name
@@ -425,10 +434,7 @@ func (r *Room) Remove(id wire.ID) error {
 		if r.members[id] == nil {
 			return fault.New(fault.UnknownPeer, nil)
 		}
-		if len(o.removed) < maxRemoved {
-			o.removed[id] = true
-		}
-		o.drop(id)
+		o.remove(id)
 		o.flush(r)
 		o.refuse(r, id, wire.ID{}, wire.RefuseRemoved)
 		return nil

@@ -200,7 +200,11 @@ func TestOwnerAway(t *testing.T) {
 	ann := w.create("Ann", nil)
 	bob, cleo := w.join("Bob", ann.room.Link()), w.join("Cleo", ann.room.Link())
 	meetAll(ann, bob, cleo)
-	link, seed, saved := ann.room.Link(), ann.room.Seed(), ann.room.Saved()
+	link, seed := ann.room.Link(), ann.room.Seed()
+	saved, err := ann.room.Saved()
+	if err != nil {
+		t.Fatal(err)
+	}
 	annID := ann.room.Self().ID
 	if len(saved.Members) != 3 || saved.Secret != link.Secret {
 		t.Fatalf("saved %+v", saved)

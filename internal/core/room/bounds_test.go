@@ -3,20 +3,24 @@
 package room
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
 	"tallow/internal/core/bulk"
+	"tallow/internal/core/chunk"
 	"tallow/internal/core/fault"
 	"tallow/internal/core/peer"
 	"tallow/internal/core/seal"
 	"tallow/internal/core/signaling"
+	"tallow/internal/core/transfer"
 	"tallow/internal/core/wire"
 )
 
@@ -30,8 +34,13 @@ type still struct {
 // newStill makes a room in which the others are listed; without a link, an own one.
 func newStill(tb testing.TB, seed byte, link *seal.Link, cfg Config, others ...*seal.Identity) *still {
 	tb.Helper()
+	return newStillOf(tb, [32]byte{seed}, link, cfg, others...)
+}
+
+func newStillOf(tb testing.TB, seed [32]byte, link *seal.Link, cfg Config, others ...*seal.Identity) *still {
+	tb.Helper()
 	s := &still{now: time.UnixMilli(1_800_000_000_000)}
-	cfg.Seed = &[32]byte{seed}
+	cfg.Seed = &seed
 	cfg.Engine = bulk.Go{}
 	cfg.Now = func() time.Time { return s.now }
 	cfg.Events = func(e Event) { s.events = append(s.events, e) }
@@ -170,6 +179,29 @@ func TestJoinFlood(t *testing.T) {
 	}
 	if n := len(ann.checks.each); n > maxStrangers {
 		t.Errorf("%d strangers are remembered", n)
+	}
+}
+
+// TestChecksTogether: what a stranger is refused because others have used up what all have does not count against it.
+func TestChecksTogether(t *testing.T) {
+	ann := newStill(t, 1, nil, Config{})
+	allowed := func(id wire.ID) (n int) {
+		for range 100 {
+			if ann.mayVerify(id) {
+				n++
+			}
+		}
+		return n
+	}
+	for i := range checksAllBurst {
+		ann.mayVerify(number(i))
+	}
+	if n := allowed(number(-2)); n != 0 {
+		t.Errorf("%d beyond what all have", n)
+	}
+	ann.now = ann.now.Add(time.Second)
+	if n := allowed(number(-2)); n != checksAll {
+		t.Errorf("%d a second later, want %d", n, checksAll)
 	}
 }
 
@@ -390,23 +422,27 @@ func TestVerifiedSticks(t *testing.T) {
 func TestSavedOwnership(t *testing.T) {
 	bob, cleo, dan := newIdentity(t, 2), newIdentity(t, 3), newIdentity(t, 4)
 	ann := newStill(t, 1, nil, Config{}, bob, cleo)
-	ann.owner.removed[bob.ID()] = true
-	ann.owner.drop(bob.ID())
+	ann.owner.remove(bob.ID())
 	ann.owner.locked = true
 	ann.settle()
-	var saved Saved
-	done := make(chan struct{})
-	go func() { saved = ann.Saved(); close(done) }()
-	for waiting := true; waiting; {
-		select {
-		case <-done:
-			waiting = false
-		case <-ann.box.ready:
-			ann.box.run()
+	save := func() (saved Saved, err error) {
+		done := make(chan struct{})
+		go func() { saved, err = ann.Saved(); close(done) }()
+		for {
+			select {
+			case <-done:
+				return saved, err
+			case <-ann.box.ready:
+				ann.box.run()
+			}
 		}
 	}
+	saved, err := save()
+	if err != nil {
+		t.Fatal(err)
+	}
 	back := newOwnership(ann.identity, Config{MaxRecipients: 10, Saved: &saved})
-	if !back.locked || !back.removed[bob.ID()] || len(back.removed) != 1 || !back.isAdmitted(cleo.KeyHash()) || back.isAdmitted(bob.KeyHash()) {
+	if !back.locked || !back.isRemoved(bob.ID()) || len(back.removed) != 1 || !back.isAdmitted(cleo.KeyHash()) || back.isAdmitted(bob.KeyHash()) {
 		t.Errorf("came back as %+v", back)
 	}
 
@@ -420,6 +456,144 @@ func TestSavedOwnership(t *testing.T) {
 	}
 	if again.roster.Epoch == 0 || !again.roster.Locked {
 		t.Errorf("the first roster: %+v", again.roster)
+	}
+
+	// Of a room that has closed nothing is answered: whoever kept that would have lost the lock, and who was removed.
+	ann.state = StateClosed
+	if _, err := save(); fault.Of(err) != fault.RoomClosed {
+		t.Errorf("closed: %v", err)
+	}
+	close(ann.looped)
+	if _, err := ann.Saved(); fault.Of(err) != fault.RoomClosed {
+		t.Errorf("ended: %v", err)
+	}
+}
+
+// TestRemovedBound: of too many who may not come back the oldest are forgotten, also by an owner that comes back itself.
+func TestRemovedBound(t *testing.T) {
+	ann := newStill(t, 1, nil, Config{})
+	for i := range maxRemoved + 2 {
+		ann.owner.remove(number(i))
+	}
+	saved := Saved{Members: ann.roster.Members, Removed: append([]wire.ID{number(-3)}, ann.owner.removed...)}
+	for name, o := range map[string]*ownership{"before": ann.owner, "after": newOwnership(ann.identity, Config{MaxRecipients: 10, Saved: &saved})} {
+		if len(o.removed) != maxRemoved || o.isRemoved(number(1)) || !o.isRemoved(number(2)) || !o.isRemoved(number(maxRemoved+1)) {
+			t.Errorf("%s coming back: %d", name, len(o.removed))
+		}
+	}
+}
+
+// TestConductSticks: who leaves and joins again is still left alone for what it did, whoever else has done something.
+func TestConductSticks(t *testing.T) {
+	owner, bob := newIdentity(t, 2), newIdentity(t, 3)
+	link := seal.NewLink(owner.ID())
+	guest := newStill(t, 1, &link, Config{}, owner, bob)
+	offend := func(m *member, c peer.Conduct) {
+		m.negotiation = peer.NewNegotiation(peer.NegotiationConfig{Room: guest.keys, Self: guest.identity, Peer: m.id, PeerKeyHash: m.hash, Conduct: c})
+		m.removed(guest.Room)
+	}
+	offend(guest.members[bob.ID()], peer.Conduct{Offences: 7, Barred: guest.now.Add(time.Minute)})
+	for i := range 2 * maxConduct {
+		id := number(i)
+		m := newMember(guest.Room, id, wire.Hash(slices.Concat(id[:], make([]byte, 16))))
+		offend(m, peer.Conduct{Offences: i % 2, Barred: guest.now.Add(time.Duration(i) * time.Microsecond)})
+		guest.out.run()
+	}
+	if len(guest.conduct) > maxConduct {
+		t.Errorf("%d are remembered", len(guest.conduct))
+	}
+	again := newMember(guest.Room, bob.ID(), bob.KeyHash())
+	if c := again.negotiation.Conduct(); c.Offences != 7 || len(again.negotiation.Start(guest.now)) > 0 {
+		t.Errorf("came back with %+v", c)
+	}
+	if _, twice := guest.conduct[bob.KeyHash()]; twice {
+		t.Error("it is remembered twice")
+	}
+}
+
+// TestLeftAndBarred: a member that has said goodbye and is left alone is not shown as connecting because it asks for a link.
+func TestLeftAndBarred(t *testing.T) {
+	owner, bob := newIdentity(t, 2), newIdentity(t, 3)
+	link := seal.NewLink(owner.ID())
+	guest := newStill(t, 1, &link, Config{}, owner, bob)
+	for _, id := range guest.order {
+		m := guest.members[id]
+		m.left = true
+		m.negotiation = peer.NewNegotiation(peer.NegotiationConfig{Room: guest.keys, Self: guest.identity, Peer: m.id, PeerKeyHash: m.hash,
+			Conduct: peer.Conduct{Offences: 1, Barred: guest.now.Add(time.Minute)}})
+		ask := func() {
+			guest.give(id, wire.PayloadHello, wire.Hello{Member: id, Nonce: wire.Hash{1}}.Append(nil))
+			guest.give(id, wire.PayloadKnock, wire.Knock{Member: id}.Append(nil))
+		}
+		if ask(); m.snapshot(guest.Room).State != PeerClosed {
+			t.Errorf("while it is left alone it is %s", m.snapshot(guest.Room).State)
+		}
+		guest.now = guest.now.Add(time.Minute)
+		if ask(); m.snapshot(guest.Room).State != PeerConnecting {
+			t.Errorf("after that it is %s", m.snapshot(guest.Room).State)
+		}
+	}
+}
+
+// TestNameSticks: a link that ends before it has told a name takes none from the ledger.
+func TestNameSticks(t *testing.T) {
+	owner := newIdentity(t, 2)
+	link := seal.NewLink(owner.ID())
+	guest := newStill(t, 1, &link, Config{}, owner)
+	manifest, err := chunk.NewManifest(wire.MinChunkSize, []wire.FileEntry{{Path: "a", Size: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := &outgoing{names: map[wire.ID]string{}, machine: transfer.NewOutgoing(transfer.OutgoingConfig{Key: transfer.Key{Sender: guest.self},
+		Manifest: manifest, Recipients: []wire.ID{owner.ID()}, Schedule: transfer.Star{}})}
+	in := &incoming{machine: transfer.NewIncoming(transfer.Key{Sender: owner.ID()}, wire.TransferOffer{}, guest.now)}
+	guest.outgoing[out.machine.Key()], guest.incoming[in.machine.Key()] = out, in
+	for _, name := range []string{"Olga", ""} {
+		m := newMember(guest.Room, owner.ID(), owner.KeyHash())
+		m.name = name
+		guest.linkDown(m, false, fault.PeerGone)
+	}
+	if out.names[owner.ID()] != "Olga" || in.name != "Olga" {
+		t.Errorf("names %q and %q", out.names[owner.ID()], in.name)
+	}
+}
+
+// TestDamagedEnvelopes: each is dropped and counted, gets no Ack, and changes nothing about an attempt; the intact one still counts.
+func TestDamagedEnvelopes(t *testing.T) {
+	owner := newIdentity(t, 2)
+	link := seal.NewLink(owner.ID())
+	seed := byte(3) // of one that is the initiator, to whom Hello is the beginning
+	for id := newIdentity(t, seed).ID(); bytes.Compare(id[:], link.Owner[:]) >= 0; id = newIdentity(t, seed).ID() {
+		seed++
+	}
+	guest := newStillOf(t, [32]byte{seed, 1}, &link, Config{}, owner)
+	m := guest.members[owner.ID()]
+	hello := append([]byte{byte(wire.PayloadHello)}, wire.Hello{Member: owner.ID(), Nonce: wire.Hash{1}}.Append(nil)...)
+	id := newID()
+	intact := guest.keys.SealEnvelope(owner.ID(), guest.self, id, hello)
+	damaged := map[string][]byte{
+		"from another":    guest.keys.SealEnvelope(guest.self, owner.ID(), id, hello),
+		"of another room": seal.NewLink(owner.ID()).Keys().SealEnvelope(owner.ID(), guest.self, id, hello),
+		"of no session":   wire.Envelope{Kind: wire.PairEnvelope, ID: id, Session: id, Ciphertext: make([]byte, 40)}.Append(nil),
+		"of no type":      guest.keys.SealEnvelope(owner.ID(), guest.self, id, []byte{99}),
+	}
+	for i := range intact {
+		b := slices.Clone(intact)
+		b[i] ^= 1
+		damaged["byte "+strconv.Itoa(i)], damaged["cut at "+strconv.Itoa(i)] = b, intact[:i]
+	}
+	for _, underway := range []bool{false, true} {
+		for name, b := range damaged {
+			before := guest.dropped
+			guest.deliver(owner.ID(), b)
+			if guest.dropped != before+1 || guest.inbox.Seen(owner.ID(), id) != underway || m.negotiation.Underway() != underway {
+				t.Fatalf("%s: %d dropped, under way %v", name, guest.dropped-before, m.negotiation.Underway())
+			}
+		}
+		guest.deliver(owner.ID(), intact)
+		if !m.negotiation.Underway() {
+			t.Fatal("the intact one has not been taken")
+		}
 	}
 }
 

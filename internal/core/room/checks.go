@@ -8,8 +8,9 @@ import (
 
 // Who holds the link can seal envelopes that only a signature shows to be forged, and in the browser each check of one costs
 // milliseconds. So there is a limit to them: for each member, for each stranger, and for all strangers together. What is
-// beyond it gets no Ack and comes again. The limit for each keeps a flood from costing others their turn as long as the hub
-// tells who sends; the one for all holds whatever the hub says.
+// beyond it gets no Ack and comes again. The limit for each keeps one flood from costing others their turn as long as the hub
+// tells who sends. That is all the fairness there is: five strangers use up what all have, and a hub can make up as many, or say
+// that another's is the flood. The limit for all holds whatever the hub says.
 const (
 	checksEach      = 2  // a second
 	checksEachBurst = 16 // a member's mesh in the making
@@ -39,10 +40,11 @@ func (r *Room) mayVerify(from wire.ID) bool {
 	own := r.checks.each[from]
 	if own == nil {
 		if len(r.checks.each) == maxStrangers {
-			clear(r.checks.each) // only a hub that lies about who sends has so many
+			clear(r.checks.each) // each then has a full burst again, but the limit for all still holds
 		}
 		own = newChecks()
 		r.checks.each[from] = own
 	}
-	return own.AllowN(now, 1) && r.checks.all.AllowN(now, 1)
+	// What is refused for others' sake costs the sender no turn.
+	return own.TokensAt(now) >= 1 && r.checks.all.AllowN(now, 1) && own.AllowN(now, 1)
 }

@@ -25,8 +25,9 @@ const (
 	flowing = 4096
 	// connTimeout bounds one operation on a connection, such as making an offer.
 	connTimeout = 20 * time.Second
-	// maxVerified is how many members that have left are remembered as verified.
+	// maxVerified is how many members that have left are remembered as verified, maxConduct how many for their offences.
 	maxVerified = 1024
+	maxConduct  = 1024
 )
 
 // member is another member of the room. It belongs to the loop.
@@ -63,8 +64,9 @@ func newMember(r *Room, id wire.ID, hash wire.Hash) *member {
 	m := &member{id: id, hash: hash, conns: map[uint32]*connection{}, sent: map[wire.PayloadType]wire.ID{}, since: r.cfg.Now(),
 		verified: r.verified[hash], checks: newChecks(),
 		negotiation: peer.NewNegotiation(peer.NegotiationConfig{Room: r.keys, Self: r.identity, Peer: id, PeerKeyHash: hash,
-			Epoch: r.roster.Epoch})}
+			Epoch: r.roster.Epoch, Conduct: r.conduct[hash]})}
 	delete(r.verified, hash)
+	delete(r.conduct, hash)
 	return m
 }
 
@@ -78,10 +80,10 @@ func (m *member) start(r *Room) {
 
 // payload takes what one of the member's envelopes held.
 func (m *member) payload(r *Room, t wire.PayloadType, body []byte, pair bool) bool {
-	if m.left && (t == wire.PayloadHello || t == wire.PayloadKnock) {
-		m.left = false // it is back
-	}
 	effects, acknowledge := m.negotiation.Receive(r.cfg.Now(), t, body, pair)
+	if len(effects) > 0 && (t == wire.PayloadHello || t == wire.PayloadKnock) {
+		m.left = false // it is back, and may be
+	}
 	m.do(r, effects)
 	return acknowledge
 }
@@ -91,7 +93,7 @@ func (m *member) payload(r *Room, t wire.PayloadType, body []byte, pair bool) bo
 func (m *member) removed(r *Room) {
 	// Only the owner knows which it was; the roster may overtake the goodbye of a member that has left.
 	code, bye := fault.PeerGone, fault.PeerGone
-	if r.owner != nil && r.owner.removed[m.id] {
+	if r.owner != nil && r.owner.isRemoved(m.id) {
 		code, bye = fault.Removed, fault.Removed
 	} else if r.owner == nil && m.open() {
 		bye = fault.Removed
@@ -102,10 +104,29 @@ func (m *member) removed(r *Room) {
 	m.link = nil
 	r.linkDown(m, true, code)
 	m.do(r, m.negotiation.Close(r.cfg.Now(), bye))
+	r.remember(m.hash, m.negotiation.Conduct())
 	r.outbox.Forget(m.id)
 	last := m.snapshot(r)
 	last.State = PeerClosed
 	r.event(PeerLeft{last})
+}
+
+// remember keeps what a member that leaves has done, so that to join again is no way out of a penalty. Of too many, the one whose penalty
+// ends first is forgotten.
+func (r *Room) remember(who wire.Hash, conduct peer.Conduct) {
+	if conduct.Offences == 0 {
+		return
+	}
+	r.conduct[who] = conduct
+	if len(r.conduct) > maxConduct {
+		first := who
+		for h, c := range r.conduct {
+			if c.Barred.Before(r.conduct[first].Barred) {
+				first = h
+			}
+		}
+		delete(r.conduct, first)
+	}
 }
 
 // shut says goodbye.
@@ -471,11 +492,7 @@ func (c *connection) Opened() {
 
 // Control implements peer.LinkHandler.
 func (c *connection) Control(message wire.ControlMessage) {
-	if receipt, ok := message.(wire.Receipt); ok && !c.verifies(seal.LabelReceipt, c.room.self, receipt.Transfer, receipt.Root, receipt.Files, receipt.Signature) {
-		c.violation()
-		return
-	}
-	c.call(func() {
+	take := func() {
 		m, now := c.member, c.room.cfg.Now()
 		if m.link == nil || m.link != c.link {
 			return // it is being closed
@@ -497,7 +514,13 @@ func (c *connection) Control(message wire.ControlMessage) {
 		default:
 			c.room.controlMessage(m, message)
 		}
-	})
+	}
+	if receipt, ok := message.(wire.Receipt); ok {
+		c.callVerified(func() bool { return c.room.awaitsReceipt(c.member, receipt) }, take,
+			seal.LabelReceipt, c.room.self, receipt.Transfer, receipt.Root, receipt.Files, receipt.Signature)
+	} else {
+		c.call(take)
+	}
 }
 
 // Bulk implements peer.LinkHandler.
@@ -507,14 +530,16 @@ func (c *connection) Bulk(b *bulk.Buffer) {
 		c.violation()
 		return
 	}
-	if end, ok := message.(wire.End); ok && !c.verifies(seal.LabelEnd, sender, id, end.Root, end.Files, end.Signature) {
-		c.violation()
-		return
-	}
-	c.call(func() {
+	take := func() {
 		c.member.heard = c.room.cfg.Now()
 		c.room.bulkMessage(c.member, sender, id, message, b)
-	})
+	}
+	if end, ok := message.(wire.End); ok {
+		c.callVerified(func() bool { return c.room.awaitsEnd(c.member, id) }, take,
+			seal.LabelEnd, sender, id, end.Root, end.Files, end.Signature)
+	} else {
+		c.call(take)
+	}
 }
 
 func parseBulk(p []byte, from wire.ID) (message any, sender, transfer wire.ID, err error) {
@@ -531,8 +556,23 @@ func parseBulk(p []byte, from wire.ID) (message any, sender, transfer wire.ID, e
 	}
 }
 
-func (c *connection) verifies(label seal.Label, sender, transfer wire.ID, root wire.Hash, files wire.Bitmap, signature []byte) bool {
-	return c.worker.PeerKeys().Verify(label, wire.AppendDelivery(nil, sender, transfer, root, files), signature) == nil
+// callVerified is call for a signed message. The signature is verified only if the message is awaited: that takes the browser
+// milliseconds, and a member can send such messages without end. Any other is taken at once, and ignored or a violation whatever
+// its signature: between the look and that nothing may come that makes it an awaited one.
+func (c *connection) callVerified(awaited func() bool, take func(), label seal.Label, sender, transfer wire.ID, root wire.Hash, files wire.Bitmap, signature []byte) {
+	verify := false
+	c.call(func() {
+		if verify = awaited(); !verify {
+			take()
+		}
+	})
+	switch {
+	case !verify:
+	case c.worker.PeerKeys().Verify(label, wire.AppendDelivery(nil, sender, transfer, root, files), signature) == nil:
+		c.call(take)
+	default:
+		c.violation()
+	}
 }
 
 // violation ends the link for what came over it: nothing that comes after it counts.

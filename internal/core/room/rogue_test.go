@@ -375,12 +375,6 @@ func TestRogueRecipient(t *testing.T) {
 		accept bool // in earnest, first
 		say    func(id wire.ID) wire.ControlMessage
 	}{
-		// About no transfer, so that nothing but the signature is wrong with it.
-		{"receipt with a damaged signature", true, func(wire.ID) wire.ControlMessage {
-			r := receipt(wire.ID{1}, ann.id(), wire.Hash{}, wire.Bitmap{1})
-			r.Signature[0] ^= 1
-			return r
-		}},
 		{"receipt for another's transfer", true, func(id wire.ID) wire.ControlMessage { return receipt(id, bob.id(), wire.Hash{}, wire.Bitmap{1}) }},
 		{"receipt for another root", true, func(id wire.ID) wire.ControlMessage { return receipt(id, ann.id(), wire.Hash{1}, wire.Bitmap{1}) }},
 		{"have-map beyond the file", false, func(id wire.ID) wire.ControlMessage {
@@ -427,6 +421,36 @@ func TestRogueRecipient(t *testing.T) {
 	bob.kept(bobs, ann)
 }
 
+// TestRogueReceipt: a receipt that is awaited counts only with the recipient's signature.
+func TestRogueReceipt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	all := w.group("Ann", "Eve")
+	ann, g := all[0], rogue{all[1]}
+	m, err := chunk.NewManifest(chunk.SizeFor(0), []wire.FileEntry{{Path: "empty"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		damage int // of the signature
+		state  room.DeliveryState
+	}{"genuine": {0, room.DeliveryDone}, "of nobody": {1, room.DeliveryFailed}} {
+		id := ann.send(outFile("empty", source{}))
+		wait(g.person, "an offer", func(e room.OfferReceived) bool { return e.Offer.ID == id.Transfer.String() })
+		root := m.DeliveryRoot(ann.id(), id.Transfer, m.All(), func(uint32) wire.Hash { return m.FileRoot(0, nil) })
+		receipt := wire.Receipt{Transfer: id.Transfer, Root: root, Files: m.All(),
+			Signature: g.room.Identity().Sign(seal.LabelReceipt, wire.AppendDelivery(nil, ann.id(), id.Transfer, root, m.All()))}
+		receipt.Signature[0] ^= byte(c.damage)
+		// Of an empty file there is nothing to send: with the Accept the End is signed, and the receipt awaited.
+		g.tell(ann, wire.Accept{Transfer: id.Transfer, Files: m.All(), Complete: wire.Bitmap{0}}, receipt)
+		if e := entry(t, ann.finished(id), g.person); e.State != c.state {
+			t.Errorf("%s: %+v", name, e)
+		}
+		g.room.Leave(context.Background())
+		g = w.another("Eve, after "+name, ann.room.Link(), ann)
+	}
+}
+
 // TestRogueFlood: messages about transfers that nobody knows, and offers without end, leave nothing behind.
 func TestRogueFlood(t *testing.T) {
 	t.Parallel()
@@ -437,6 +461,7 @@ func TestRogueFlood(t *testing.T) {
 	_, ann, bob, g, file, gate, id := rogues(t)
 	anns, mark := ann.mark(), bob.mark()
 	f := g.forge(bob, []string{"b.bin"}, content(1000, 3))
+	unsigned := make([]byte, wire.SignatureSize)
 	for i := range n {
 		var unknown wire.ID
 		rand.Read(unknown[:])
@@ -449,7 +474,9 @@ func TestRogueFlood(t *testing.T) {
 		case 2:
 			g.tell(bob, wire.ManifestPart{Transfer: unknown, Data: []byte{1}}, wire.FileFailed{Transfer: unknown, Code: 1},
 				wire.Have{Sender: bob.id(), Transfer: unknown}, wire.Accept{Transfer: unknown}, wire.Credit{Transfer: unknown}, wire.Decline{Transfer: unknown},
-				wire.Cancel{Sender: bob.id(), Transfer: unknown, Code: 1}, wire.Pause{Sender: wire.ID{1}, Transfer: unknown})
+				wire.Cancel{Sender: bob.id(), Transfer: unknown, Code: 1}, wire.Pause{Sender: wire.ID{1}, Transfer: unknown},
+				// Nobody verifies these: a bad signature would end the link.
+				wire.Receipt{Transfer: unknown, Files: wire.Bitmap{1}, Signature: unsigned}, wire.End{Transfer: unknown, Files: wire.Bitmap{1}, Signature: unsigned})
 		default:
 			if i < 2_000 { // each waits for the transport, and its queue has a bound
 				g.tell(bob, f.hashes(0), f.chunk(0, 0))
@@ -491,6 +518,25 @@ func TestRogueOffers(t *testing.T) {
 		t.Errorf("%d offers are kept", n)
 	}
 	ann.cut(mark, g)
+}
+
+// TestUnansweredOffers: an offer beyond what may wait for an answer ends at once, and not in the name of somebody who was never asked.
+func TestUnansweredOffers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	all := w.group("Ann", "Bob")
+	ann, bob := all[0], all[1]
+	for range 8 {
+		id := ann.send(outFile("a", content(1, 1)))
+		wait(bob, "an offer", func(e room.OfferReceived) bool { return e.Offer.ID == id.Transfer.String() })
+	}
+	id := ann.send(outFile("a", content(1, 1)))
+	if e := entry(t, ann.finished(id), bob); e.State != room.DeliveryFailed || e.Code != fault.TooLarge {
+		t.Errorf("ledger: %+v", e)
+	}
+	if n := len(bob.room.Offers()); n != 8 {
+		t.Errorf("Bob is asked about %d offers", n)
+	}
 }
 
 // TestRogueNames: whatever a stranger calls its files and transfers, they lie under names of our own.

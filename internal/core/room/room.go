@@ -3,7 +3,6 @@ package room
 import (
 	"context"
 	"crypto/rand"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -81,12 +80,13 @@ type Room struct {
 	members  map[wire.ID]*member
 	order    []wire.ID // of members, as the roster has them
 	roster   wire.Roster
-	owner    *ownership         // nil: somebody else's room
-	join     sentJoin           // to somebody else's room
-	ownerIn  bool               // the hub says that the owner is there
-	refusal  fault.Code         // why the hub closed the connection last; "": it gave no reason
-	checks   checks             // of signatures of those who are not in the roster
-	verified map[wire.Hash]bool // who was verified, of those who have left
+	owner    *ownership                 // nil: somebody else's room
+	join     sentJoin                   // to somebody else's room
+	ownerIn  bool                       // the hub says that the owner is there
+	refusal  fault.Code                 // why the hub closed the connection last; "": it gave no reason
+	checks   checks                     // of signatures of those who are not in the roster
+	verified map[wire.Hash]bool         // who was verified, of those who have left
+	conduct  map[wire.Hash]peer.Conduct // of those who have left and have something to answer for
 	outgoing map[transfer.Key]*outgoing
 	incoming map[transfer.Key]*incoming
 	stores   []func() // chunks that wait to be verified and written
@@ -97,7 +97,7 @@ type Room struct {
 type Saved struct {
 	Secret  [32]byte
 	Members []wire.Hash // the roster, the owner first
-	Removed []wire.ID   // who may not come back
+	Removed []wire.ID   // who may not come back, in the order of removal
 	Locked  bool
 }
 
@@ -146,7 +146,7 @@ func newRoom(ctx context.Context, cfg Config) (*Room, error) {
 	}
 	r := &Room{cfg: cfg, pool: &bulk.Pool{}, stop: make(chan struct{}), looped: make(chan struct{}), stopped: make(chan struct{}),
 		state: StateConnecting, waiting: make(chan error, 1),
-		members: map[wire.ID]*member{}, checks: newStrangers(), verified: map[wire.Hash]bool{},
+		members: map[wire.ID]*member{}, checks: newStrangers(), verified: map[wire.Hash]bool{}, conduct: map[wire.Hash]peer.Conduct{},
 		outgoing: map[transfer.Key]*outgoing{}, incoming: map[transfer.Key]*incoming{},
 		signals: make(chan struct{}, maxSignals)}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx)) // ctx is for entering only
@@ -223,15 +223,16 @@ func (r *Room) Self() Peer {
 // IsOwner reports whether this member made the room.
 func (r *Room) IsOwner() bool { return r.owner != nil }
 
-// Saved is what Config.Saved takes, for an own room.
-func (r *Room) Saved() (s Saved) {
-	r.do(func() {
+// Saved is what Config.Saved takes, for an own room. The error is RoomClosed.
+func (r *Room) Saved() (s Saved, err error) {
+	err = r.attempt(func() error {
 		s = Saved{Secret: r.link.Secret, Members: slices.Clone(r.roster.Members)}
 		if r.owner != nil {
-			s.Removed, s.Locked = slices.Collect(maps.Keys(r.owner.removed)), r.owner.locked
+			s.Removed, s.Locked = slices.Clone(r.owner.removed), r.owner.locked
 		}
+		return nil
 	})
-	return s
+	return s, err
 }
 
 // State is the room's state.

@@ -339,14 +339,16 @@ func (r *Room) linkUp(m *member) {
 func (r *Room) linkDown(m *member, final bool, code fault.Code) {
 	down := transfer.LinkDown{Peer: m.id, Final: final, Code: code}
 	for _, o := range r.outgoing {
-		if o.machine.Serves(m.id) {
+		if o.machine.Serves(m.id) && m.name != "" { // a link may end before it has told a name
 			o.names[m.id] = m.name
 		}
 		r.stepOutgoing(o, down)
 	}
 	for k, in := range r.incoming {
 		if k.Sender == m.id {
-			in.name = m.name
+			if m.name != "" {
+				in.name = m.name
+			}
 			r.stepIncoming(in, down)
 		}
 	}
@@ -382,6 +384,18 @@ func (r *Room) controlMessage(m *member, message wire.ControlMessage) {
 	}
 }
 
+// awaitsReceipt reports whether a member's receipt counts, if its signature is right.
+func (r *Room) awaitsReceipt(m *member, receipt wire.Receipt) bool {
+	o := r.sent(transfer.KeyOf(receipt, r.self, m.id))
+	return o != nil && o.machine.Awaits(m.id, receipt)
+}
+
+// awaitsEnd reports whether an End of a member's transfer counts, if its signature is right.
+func (r *Room) awaitsEnd(m *member, id wire.ID) bool {
+	in := r.incoming[transfer.Key{Sender: m.id, Transfer: id}]
+	return in != nil && in.machine.Awaits()
+}
+
 // sent is the outgoing transfer that a recipient's message is about: a retry has an id of its own.
 func (r *Room) sent(key transfer.Key) *outgoing {
 	if o := r.outgoing[key]; o != nil {
@@ -413,7 +427,8 @@ func (r *Room) offered(m *member, key transfer.Key, offer wire.TransferOffer) {
 		}
 	}
 	if waiting >= maxOffersPerMember || manifests > maxManifests || files > wire.MaxFiles {
-		m.link.SendControl(wire.Decline{Transfer: offer.Transfer, Reason: "too many offers at once"})
+		// Not a Decline: nobody has been asked.
+		m.link.SendControl(wire.Cancel{Sender: m.id, Transfer: offer.Transfer, Code: wire.FailureTooLarge})
 		return
 	}
 	r.makeRoom()

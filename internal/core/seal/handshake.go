@@ -200,9 +200,11 @@ func (h *handshake) openTraffic(m3 []byte) {
 func (h *handshake) mac(label string, context []byte, maced []byte) []byte {
 	key := expand(h.prk, label, context, wire.MACSize)
 	defer wipe(key)
-	mac := hmac.New(sha256.New, key)
-	mac.Write(maced)
-	return mac.Sum(nil)
+	wipeStack()
+	defer wipeStack()
+	sum := new([wire.MACSize]byte)
+	hmacInto(sum, key, maced)
+	return sum[:]
 }
 
 func (h *handshake) members(role wire.Direction) (initiator, responder wire.ID) {

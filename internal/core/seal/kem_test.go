@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ecdh"
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/sha256"
 	"errors"
 	"math/big"
@@ -139,6 +140,37 @@ func TestExpand(t *testing.T) {
 		}
 		if got := expand(prk, "label", []byte("context"), n); !bytes.Equal(got, want) {
 			t.Errorf("%d bytes differ", n)
+		}
+	}
+}
+
+// TestHMAC holds the HMAC written out here against the standard library's, and looks for what it leaves behind.
+func TestHMAC(t *testing.T) {
+	secret := bytes.Repeat([]byte{9, 8, 7}, 100)
+	for key := range sha256.BlockSize + 1 {
+		for _, n := range []int{0, 1, 32, 55, 56, 63, 64, 65, 200} {
+			var got [sha256.Size]byte
+			hmacInto(&got, secret[:key], secret[:n/3], nil, secret[n/3:n])
+			want := hmac.New(sha256.New, secret[:key])
+			want.Write(secret[:n])
+			if !hmac.Equal(got[:], want.Sum(nil)) {
+				t.Errorf("a key of %d bytes and a message of %d: %x", key, n, got)
+			}
+		}
+	}
+	for _, n := range []int{0, 1, 32, 64, 100} {
+		want, err := hkdf.Extract(sha256.New, secret[:n], secret[:32])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := extract(secret[:32], secret[:n]); !bytes.Equal(got, want) {
+			t.Errorf("extract of %d bytes: %x, want %x", n, got, want)
+		}
+		digest := sha256.New()
+		digest.Write(secret[:n])
+		wipeDigest(digest)
+		if fresh := sha256.New(); !reflect.DeepEqual(digest, fresh) {
+			t.Errorf("after %d bytes a wiped digest is %+v", n, digest)
 		}
 	}
 }

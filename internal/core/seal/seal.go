@@ -15,8 +15,6 @@
 package seal
 
 import (
-	"crypto/hkdf"
-	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -32,9 +30,9 @@ var ErrOrder = errors.New("seal: not the step that is due")
 func extract(salt, ikm []byte) []byte {
 	wipeStack()
 	defer wipeStack()
-	prk, err := hkdf.Extract(sha256.New, ikm, salt)
-	must(err == nil, "HKDF-Extract refused its input")
-	return prk
+	prk := new([sha256.Size]byte)
+	hmacInto(prk, salt, ikm)
+	return prk[:]
 }
 
 // expand is the Expand of PROTOCOL.md section 2.
@@ -50,18 +48,15 @@ func expandInto(out []byte, prk []byte, label string, context []byte) {
 	must(len(out) <= 255*sha256.Size, "HKDF-Expand of too much")
 	wipeStack()
 	defer wipeStack()
-	mac := hmac.New(sha256.New, prk)
-	block := make([]byte, 0, sha256.Size)
+	info := append([]byte("tallow v1 "+label+"\x00"), context...)
+	block := new([sha256.Size]byte)
+	var last []byte // none before the first
 	for counter := byte(1); len(out) > 0; counter++ {
-		mac.Reset()
-		mac.Write(block)
-		io.WriteString(mac, "tallow v1 "+label+"\x00")
-		mac.Write(context)
-		mac.Write([]byte{counter})
-		block = mac.Sum(block[:0])
-		out = out[copy(out, block):]
+		hmacInto(block, prk, last, info, []byte{counter})
+		last = block[:]
+		out = out[copy(out, last):]
 	}
-	wipe(block)
+	wipe(block[:])
 }
 
 // labelled is H(label ‖ parts).

@@ -511,6 +511,11 @@ func (in *Incoming) sendCredit() {
 	in.control(wire.Credit{Transfer: in.key.Transfer, Granted: in.granted, Stored: in.stored})
 }
 
+// Awaits reports whether an End would count now. Any other is ignored, or a violation, whatever its signature.
+func (in *Incoming) Awaits() bool {
+	return in.asked && in.end == nil && !in.state.Final()
+}
+
 func (in *Incoming) ended(m wire.End) {
 	if !m.Files.Fits(len(in.files)) || m.Files.Empty() {
 		in.violation("end with a bad file set")

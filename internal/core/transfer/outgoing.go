@@ -482,8 +482,19 @@ func (o *Outgoing) haveBytes(file uint32, have *chunk.Set) uint64 {
 	return n
 }
 
+// Awaits reports whether a receipt of the recipient's would count now. Any other is ignored, or a violation, whatever its signature.
+func (o *Outgoing) Awaits(peer wire.ID, m wire.Receipt) bool {
+	r := o.peer(peer)
+	return r != nil && r.up && !r.state.Final() && m.Transfer == r.transfer && r.confirms(m)
+}
+
+// confirms reports whether the receipt is for the last End that was signed.
+func (r *recipient) confirms(m wire.Receipt) bool {
+	return r.signed != nil && m.Root == r.signed.Root && string(m.Files) == string(r.signed.Files)
+}
+
 func (o *Outgoing) receipt(r *recipient, m wire.Receipt) {
-	if r.signed == nil || m.Root != r.signed.Root || string(m.Files) != string(r.signed.Files) {
+	if !r.confirms(m) {
 		o.violation(r, "receipt for something else")
 		return
 	}
