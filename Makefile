@@ -17,7 +17,7 @@ WEB_SOURCES := $(wildcard web/*.html web/*.js web/*.css web/*.svg web/*.webmanif
 SERVER_SOURCES := $(shell find server web internal/core/wire -name '*.go' -not -name '*_test.go') go.mod go.sum
 EVIL_SOURCES := $(shell find e2e/evil internal/core/wire internal/core/seal -name '*.go' -not -name '*_test.go') internal/core/seal/words.txt go.mod go.sum
 
-.PHONY: all build run test check fmt vet staticcheck unit unit-js e2e deps soak fuzz verify-build bench-throughput bench-load bench-group clean
+.PHONY: all build run test check fmt vet staticcheck unit unit-js e2e e2e-busy e2e-waiting deps soak fuzz verify-build bench-throughput bench-load bench-group clean
 
 all: build
 
@@ -72,9 +72,16 @@ unit: $(SERVER)
 unit-js: deps
 	$(JS) $(GO) test -exec="node $(CURDIR)/e2e/gotest.mjs" -timeout 10m $(CLIENT)
 
+# One test at a time keeps the processors busy, except for those that mostly wait: these run beside the others.
+WAITING := firefox.test.mjs network.test.mjs
 e2e: deps $(SERVER) $(EVIL)
-	cd e2e && node --test --test-concurrency=1 --test-reporter=spec $(filter-out network.test.mjs,$(notdir $(sort $(wildcard e2e/*.test.mjs))))
-	cd e2e && $(AS_ROOT) node --test --test-reporter=spec network.test.mjs
+	$(MAKE) --no-print-directory -j2 e2e-busy e2e-waiting
+
+e2e-busy:
+	cd e2e && node --test --test-concurrency=1 --test-reporter=spec $(filter-out $(WAITING),$(notdir $(sort $(wildcard e2e/*.test.mjs))))
+
+e2e-waiting:
+	cd e2e && $(AS_ROOT) node --test --test-concurrency=1 --test-reporter=spec $(WAITING)
 
 # Browsers and the driver for them: installed where they are missing.
 deps: e2e/node_modules/.package-lock.json
