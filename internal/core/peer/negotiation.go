@@ -246,7 +246,7 @@ func (n *Negotiation) SetEpoch(epoch uint64) {
 func (n *Negotiation) Start(now time.Time) []Effect {
 	n.begin(now)
 	switch {
-	case n.open != nil || n.attempt != nil || n.state == LinkClosed || now.Before(n.conduct.Barred):
+	case n.open != nil || n.attempt != nil || n.state == LinkClosed || n.barred():
 	case !n.initiator:
 		if now.Sub(n.helloAt) >= helloGap {
 			n.sayHello()
@@ -281,7 +281,7 @@ func (n *Negotiation) Tick(now time.Time) []Effect {
 	if n.attempt != nil && now.Sub(n.attempt.begun) >= attemptTimeout {
 		n.failed(fault.ConnectionFailed)
 	}
-	if !n.retryAt.IsZero() && !now.Before(n.retryAt) && n.attempt == nil && n.open == nil && !now.Before(n.conduct.Barred) {
+	if !n.retryAt.IsZero() && !now.Before(n.retryAt) && n.attempt == nil && n.open == nil && !n.barred() {
 		n.retryAt = time.Time{}
 		if n.invited {
 			n.failures++
@@ -306,7 +306,7 @@ func (n *Negotiation) Receive(now time.Time, t wire.PayloadType, body []byte, pa
 	}
 	switch t {
 	case wire.PayloadKnock:
-		if m, err := wire.ParseKnock(body); err == nil && m.Member == n.cfg.Peer && !n.initiator && now.Sub(n.helloAt) >= n.knockGap() && !now.Before(n.conduct.Barred) {
+		if m, err := wire.ParseKnock(body); err == nil && m.Member == n.cfg.Peer && !n.initiator && now.Sub(n.helloAt) >= n.knockGap() && !n.barred() {
 			if n.open != nil {
 				n.disturbed++
 			}
@@ -317,7 +317,7 @@ func (n *Negotiation) Receive(now time.Time, t wire.PayloadType, body []byte, pa
 			acknowledge = n.helloReceived(body)
 		}
 	case wire.PayloadOffer:
-		if n.hello != nil && !now.Before(n.conduct.Barred) {
+		if n.hello != nil && !n.barred() {
 			acknowledge = n.offerReceived(body)
 		}
 	case wire.PayloadAnswer:
@@ -437,9 +437,17 @@ func (n *Negotiation) closeOpen(code fault.Code) {
 	n.open = nil
 }
 
+// barred reports whether the member is left alone.
+func (n *Negotiation) barred() bool { return n.now.Before(n.conduct.Barred) }
+
 // retryIn has an attempt begin after d, but not before the member's penalty ends.
 func (n *Negotiation) retryIn(d time.Duration) {
 	n.retryAt = n.now.Add(d)
+	n.awaitPenalty()
+}
+
+// awaitPenalty has the next attempt begin no sooner than the member's penalty ends.
+func (n *Negotiation) awaitPenalty() {
 	if n.retryAt.Before(n.conduct.Barred) {
 		n.retryAt = n.conduct.Barred
 	}
@@ -459,9 +467,7 @@ func (n *Negotiation) penalise(code fault.Code) {
 	n.drop(code)
 	if n.open == nil {
 		n.invited = false
-		if n.conduct.Barred.After(n.retryAt) {
-			n.retryAt = n.conduct.Barred
-		}
+		n.awaitPenalty()
 		if n.conduct.Offences >= patience {
 			n.set(LinkFailed, code)
 		}
@@ -564,7 +570,7 @@ func (n *Negotiation) helloReceived(body []byte) (acknowledge bool) {
 	case n.attempt != nil && n.attempt.linked:
 		gap = provenGap
 	}
-	if n.last > 0 && n.now.Sub(n.begunAt) < gap || n.now.Before(n.conduct.Barred) {
+	if n.last > 0 && n.now.Sub(n.begunAt) < gap || n.barred() {
 		return false // a genuine one comes again
 	}
 	handshake, err := seal.NewInitiator(n.handshakeConfig())

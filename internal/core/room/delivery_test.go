@@ -27,12 +27,7 @@ func TestVanishing(t *testing.T) {
 	bob, cleo, dan := w.join("Bob", ann.room.Link()), w.join("Cleo", ann.room.Link()), w.join("Dan", ann.room.Link())
 	ann.meet(bob, cleo, dan)
 	file := content(4*mib, 1)
-	g := newGated(t, file, mib)
-	id := ann.send(outFile("a.bin", g))
-	for _, p := range []*person{bob, cleo, dan} {
-		p.accept(ann)
-		ann.stored(p, mib)
-	}
+	id, g := ann.halfway(file, bob, cleo, dan)
 	w.kill(bob)
 	g.open()
 	cleo.check(cleo.finished(id), file)
@@ -56,12 +51,7 @@ func TestLeaving(t *testing.T) {
 	all := w.group("Ann", "Bob", "Cleo", "Dan")
 	ann, bob, cleo, dan := all[0], all[1], all[2], all[3]
 	file := content(2*mib, 1)
-	g := newGated(t, file, mib)
-	id := bob.send(outFile("a.bin", g))
-	for _, p := range []*person{ann, cleo, dan} {
-		p.accept(bob)
-		bob.stored(p, mib)
-	}
+	id, g := bob.halfway(file, ann, cleo, dan)
 	if err := cleo.room.Leave(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -167,12 +157,7 @@ func TestCancel(t *testing.T) {
 	all := w.group("Ann", "Bob", "Cleo", "Dan")
 	ann, bob, cleo, dan := all[0], all[1], all[2], all[3]
 	file := content(2*mib, 1)
-	g := newGated(t, file, mib)
-	id := ann.send(outFile("a.bin", g))
-	for _, p := range []*person{bob, cleo} {
-		p.accept(ann)
-		ann.stored(p, mib)
-	}
+	id, g := ann.halfway(file, bob, cleo)
 	wait(dan, "an offer", func(room.OfferReceived) bool { return true })
 	if err := ann.room.CancelDelivery(id, bob.id()); err != nil {
 		t.Fatal(err)
@@ -381,12 +366,7 @@ func TestServerRestart(t *testing.T) {
 	all := w.group("Ann", "Bob", "Cleo")
 	ann, bob, cleo := all[0], all[1], all[2]
 	file := content(3*mib, 1)
-	g := newGated(t, file, mib)
-	id := bob.send(outFile("a.bin", g))
-	for _, p := range []*person{ann, cleo} {
-		p.accept(bob)
-		bob.stored(p, mib)
-	}
+	id, g := bob.halfway(file, ann, cleo)
 	w.stopHub()
 	for _, p := range all {
 		wait(p, "the loss of the server", func(e room.RoomChanged) bool { return e.State == room.StateDisconnected })

@@ -608,6 +608,18 @@ func entry(t *testing.T, r room.Result, recipient *person) room.LedgerEntry {
 	return room.LedgerEntry{}
 }
 
+// halfway sends a file that is held at its first MiB, which all of these have accepted and have on disk when it returns.
+func (p *person) halfway(file source, to ...*person) (room.TransferID, *gated) {
+	p.t.Helper()
+	g := newGated(p.t, file, mib)
+	id := p.send(outFile("a.bin", g))
+	for _, recipient := range to {
+		recipient.accept(p)
+		p.stored(recipient, mib)
+	}
+	return id, g
+}
+
 // send offers files to everyone who is there, and returns the transfer's name.
 func (p *person) send(files ...room.OutFile) room.TransferID {
 	p.t.Helper()
