@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"syscall/js"
+	"time"
 	"unsafe"
 
 	"tallow/internal/core/bulk"
@@ -15,6 +16,9 @@ var _ Channel = (*dataChannel)(nil)
 
 // maxUnread is what web/host-channels.js keeps of a channel.
 const maxUnread = 32 << 20
+
+// mostSlack: browsers have the channels take turns, so what bulk has queued does not hold up control.
+const mostSlack = 500 * time.Millisecond
 
 // Events of web/host-channels.js.
 const (

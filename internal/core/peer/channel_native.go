@@ -19,6 +19,9 @@ var _ Channel = (*dataChannel)(nil)
 
 const maxUnread = 8 << 20
 
+// mostSlack: pion sends what both channels have queued in the order in which it came, so control would wait for more.
+const mostSlack = slack
+
 // transport is a detached pion data channel. A goroutine of its own reads messages straight into their record; while its
 // queue is full it does not read, and SCTP's window closes.
 type transport struct {

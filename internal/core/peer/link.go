@@ -747,15 +747,15 @@ func (l *Link) Measured(rtt time.Duration) {
 
 // Balance has links share alike what they share of a path, such as this device's uplink. It is called from time to time.
 func Balance(links []*Link) {
-	rates := make([]float64, len(links))
+	pacers := make([]*pacer, len(links))
 	for i, l := range links {
-		l.mu.Lock()
-		rates[i] = l.pace.rate
-		l.mu.Unlock()
+		l.mu.Lock() // nobody else holds more than one
+		pacers[i] = &l.pace
 	}
-	for i, l := range links {
-		l.mu.Lock()
-		l.pace.share = shareOf(rates, i)
+	if len(links) > 0 {
+		balance(links[0].cfg.Now(), pacers)
+	}
+	for _, l := range links {
 		l.mu.Unlock()
 		signal(l.reported)
 	}

@@ -88,6 +88,7 @@ type Room struct {
 	verified map[wire.Hash]bool         // who was verified, of those who have left
 	conduct  map[wire.Hash]peer.Conduct // of those who have left and have something to answer for
 	outgoing map[transfer.Key]*outgoing
+	shared   transfer.Shared // of outgoing
 	incoming map[transfer.Key]*incoming
 	stores   []func() // chunks that wait to be verified and written
 	storing  int      // of them, under way
@@ -314,6 +315,7 @@ func (r *Room) loop() {
 		if r.owner != nil && r.state != StateClosed {
 			r.owner.flush(r)
 		}
+		r.grant()
 		r.publishChanges()
 	}
 }
