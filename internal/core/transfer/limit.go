@@ -3,8 +3,8 @@ package transfer
 import "time"
 
 const (
-	// burst is what an unused limit saves up. heldBurst is what it saves up while it is all that holds a sender, who then comes
-	// by too seldom: in a hidden tab time passes once a second.
+	// burst is what a limit saves up that is not used. heldBurst is what it saves up for a sender that waits for nothing else, and comes by
+	// too seldom: in a hidden tab time passes once a second.
 	burst     = 250 * time.Millisecond
 	heldBurst = 2 * time.Second
 )
@@ -14,8 +14,8 @@ const (
 type bucket struct {
 	rate   float64 // bytes per second; 0: no limit
 	tokens float64
+	most   float64 // that may be saved up
 	at     time.Time
-	held   bool // somebody was refused, and nobody has found enough since
 }
 
 // allows reports whether a chunk may go out at that rate.
@@ -26,13 +26,12 @@ func (b *bucket) allows(now time.Time, rate int64) bool {
 	if rate == 0 {
 		return true
 	}
-	most := burst
-	if b.held {
-		most = heldBurst
-	}
 	filled := b.tokens + b.rate*max(0, now.Sub(b.at).Seconds())
-	b.tokens, b.at = max(b.tokens, min(filled, b.rate*most.Seconds())), now
-	b.held = b.held || b.tokens < 0
+	b.tokens, b.at = max(b.tokens, min(filled, b.most)), now
+	b.most = max(b.rate*burst.Seconds(), b.tokens) // what was saved up for a sender takes some time to go
+	if b.tokens < 0 {
+		b.most = b.rate * heldBurst.Seconds()
+	}
 	return b.tokens >= 0
 }
 
@@ -40,7 +39,6 @@ func (b *bucket) allows(now time.Time, rate int64) bool {
 func (b *bucket) take(n uint32) {
 	if b.rate > 0 {
 		b.tokens -= float64(n)
-		b.held = false
 	}
 }
 
