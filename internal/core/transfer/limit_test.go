@@ -106,13 +106,18 @@ func TestLimitSavesLittle(t *testing.T) {
 		return (len(p.received) - before) * chunkSize
 	}
 	until(3 * time.Second)
+	p.link = 100 // far below the limit
+	if n := until(30 * time.Second); n > 30*limit/2 {
+		t.Errorf("%d bytes over a slow link", n)
+	}
+	p.link = 0
+	if n := until(4 * time.Second); n > 4*limit+limit/2+2*chunkSize {
+		t.Errorf("%d bytes in the 4 seconds after a slow time", n)
+	}
 	s.step(transfer.SetPaused{Paused: true})
 	s.now = s.now.Add(time.Hour)
 	s.step(transfer.SetPaused{Paused: false})
-	if n := until(time.Second); n > 3*limit+3*chunkSize {
-		t.Errorf("%d bytes in the second after an hour's pause", n)
-	}
-	if n := until(4 * time.Second); n > 5*limit {
-		t.Errorf("%d bytes in the 4 seconds after", n)
+	if n := until(4 * time.Second); n > 6*limit+3*chunkSize {
+		t.Errorf("%d bytes in the 4 seconds after an hour's pause", n)
 	}
 }
