@@ -53,7 +53,7 @@ func TestRoomLimit(t *testing.T) {
 			clock.skip(100 * time.Millisecond)
 			passed += 100 * time.Millisecond
 			let += rate / 10
-			for deadline := time.Now().Add(patience); float64(sent()) < let-4*chunkSize; time.Sleep(5 * time.Millisecond) {
+			for deadline := time.Now().Add(patience); float64(sent()) < let-2*chunkSize; time.Sleep(5 * time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatalf("%d bytes in %v, %.0f may go", sent(), passed, let)
 				}

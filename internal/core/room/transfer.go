@@ -306,7 +306,7 @@ func (r *Room) SetRoomLimit(bytesPerSecond int64) error {
 		return errNegativeLimit
 	}
 	return r.attempt(func() error {
-		r.shared.SetLimit(bytesPerSecond)
+		r.shared.SetLimit(r.cfg.Now(), bytesPerSecond)
 		for _, o := range r.outgoing {
 			r.stepOutgoing(o, transfer.Tick{})
 		}

@@ -21,7 +21,7 @@ type bucket struct {
 // allows reports whether a chunk may go out at that rate.
 func (b *bucket) allows(now time.Time, rate int64) bool {
 	if b.rate != float64(rate) {
-		*b = bucket{rate: float64(rate), tokens: min(b.tokens, 0), at: now}
+		*b = bucket{rate: float64(rate), tokens: min(b.tokens, float64(rate)*burst.Seconds()), at: now}
 	}
 	if rate == 0 {
 		return true
@@ -54,7 +54,11 @@ type Shared struct {
 }
 
 // SetLimit changes the limit on all transfers together, in bytes per second; 0: none. Each of them has to be stepped then.
-func (s *Shared) SetLimit(limit int64) { s.limit = limit }
+func (s *Shared) SetLimit(now time.Time, limit int64) {
+	s.Allows(now) // what the former has let out until now
+	s.limit = limit
+	s.Allows(now)
+}
 
 // Allows reports whether a transfer that waits may be granted a chunk.
 func (s *Shared) Allows(now time.Time) bool { return s.bucket.allows(now, s.limit) }
