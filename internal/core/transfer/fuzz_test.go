@@ -616,7 +616,7 @@ func (s *fuzzSender) move(m *moves, ids []wire.ID) {
 		case 5:
 			s.out.SetLimit(int64(m.pick(3)) * 1000)
 			s.out.SetTotalLimit(int64(m.pick(3)) * 1000)
-			s.out.shared.SetLimit(s.now, int64(m.pick(2)) * 1000)
+			s.out.shared.SetLimit(s.now, int64(m.pick(2))*1000)
 		case 6:
 			if _, waits := s.out.Waits(); waits && s.out.shared.Allows(s.now) {
 				s.step(Grant{})
