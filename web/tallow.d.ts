@@ -225,6 +225,8 @@ export class Room extends EventTarget {
    * browser does not tell the two apart, as Chromium does not. Throws `invalid-argument`, `no-recipients` (nobody is there), `unknown-peer`, `too-large`, or `room-closed`.
    */
   send(items: Sendable | Iterable<Sendable>, options?: SendOptions): OutgoingTransfer;
+  /** Limits all that is sent from this page to the room, in bytes per second; 0: no limit. Deliveries get equal shares of it. */
+  setTotalBandwidthLimit(total: number): Promise<void>;
   /** Owner: lets nobody new in, or lets them in again. */
   lock(locked?: boolean): Promise<void>;
   /** Owner: answers a `joinrequest`. */
@@ -382,7 +384,10 @@ export type Sendable = File | Blob | string | { path: string; file: File | Blob 
 export interface SendOptions {
   /** Who is to get it. Default: every member whose state is "open". */
   to?: Iterable<string | Peer>;
+  /** Bytes per second to each recipient; 0, the default: no limit. */
   bandwidthLimitPerRecipient?: number;
+  /** Bytes per second to all recipients together; 0, the default: no limit. They get equal shares, and what one cannot use goes to the others. */
+  bandwidthLimit?: number;
   /** Cancels the transfer. */
   signal?: AbortSignal;
 }
@@ -524,6 +529,8 @@ export class OutgoingTransfer extends Transfer<OutgoingResult> {
   retry(peer: string | Peer): Promise<void>;
   /** Limits each recipient from now on, in bytes per second; 0: no limit. */
   setBandwidthLimit(perRecipient: number): Promise<void>;
+  /** Limits all recipients together from now on, in bytes per second; 0: no limit. */
+  setTotalBandwidthLimit(total: number): Promise<void>;
 }
 
 export class IncomingTransfer extends Transfer<IncomingResult> {

@@ -240,8 +240,9 @@ export class Room extends EventTarget {
   send(items, options = {}) {
     const state = this[own];
     check(typeof options === "object" && options !== null, "options is an object");
-    const { to, bandwidthLimitPerRecipient = 0, signal } = options;
+    const { to, bandwidthLimitPerRecipient = 0, bandwidthLimit = 0, signal } = options;
     checkLimit(bandwidthLimitPerRecipient);
+    checkLimit(bandwidthLimit);
     checkSignal(signal);
     throwIfAborted(signal);
     const files = (isSendable(items) ? [items] : iterable(items, "files")).map(sendable);
@@ -262,9 +263,14 @@ export class Room extends EventTarget {
       });
     }
     if (recipients.length === 0) throw new TallowError("no-recipients");
-    return new OutgoingTransfer(own, state, files, recipients, bandwidthLimitPerRecipient, signal);
+    return new OutgoingTransfer(own, state, files, recipients, { limit: bandwidthLimitPerRecipient, total: bandwidthLimit }, signal);
   }
 
+  /** @param {number} total */
+  async setTotalBandwidthLimit(total) {
+    checkLimit(total);
+    await this[own].call("setRoomLimit", { limit: total });
+  }
   async lock(locked = true) {
     await this[own].lock(Boolean(locked));
   }
@@ -594,10 +600,10 @@ export class OutgoingTransfer extends Transfer {
    * @param {RoomState} room
    * @param {any[]} files
    * @param {any[]} recipients
-   * @param {number} limit
+   * @param {{ limit: number, total: number }} limits
    * @param {AbortSignal | undefined} signal
    */
-  constructor(token, room, files, recipients, limit, signal) {
+  constructor(token, room, files, recipients, limits, signal) {
     internal(token);
     const state = new TransferState(room, files.map(({ info }, index) => info(index)), recipients, outgoingResult);
     super(own, state);
@@ -608,7 +614,7 @@ export class OutgoingTransfer extends Transfer {
       room.checkOpen(); // what is attached is Go's to release
       return room.call("send", {
         to: recipients.map((peer) => peer.id),
-        limit,
+        ...limits,
         files: files.map(({ blob, file }) => (blob ? { ...file, handle: core.attach(blob) } : file)),
       });
     };
@@ -637,6 +643,11 @@ export class OutgoingTransfer extends Transfer {
   async setBandwidthLimit(perRecipient) {
     checkLimit(perRecipient);
     await this[own].call("setLimit", { limit: perRecipient });
+  }
+  /** @param {number} total */
+  async setTotalBandwidthLimit(total) {
+    checkLimit(total);
+    await this[own].call("setTotalLimit", { limit: total });
   }
 }
 

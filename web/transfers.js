@@ -254,6 +254,9 @@ class Card {
 }
 
 class OutgoingCard extends Card {
+  #limit = el("input", { type: "number", min: "0", step: "any", inputmode: "decimal", placeholder: "none" });
+  #limitRow = el("p", { class: "limit" }, el("label", {}, "Limit speed ", this.#limit, " MB/s"));
+
   /** @param {OutgoingTransfer} transfer @param {(error: unknown) => void} complain @param {() => void} retried */
   constructor(transfer, complain, retried) {
     const actions = (/** @type {string} */ id) => ({
@@ -261,6 +264,13 @@ class OutgoingCard extends Card {
       retry: () => transfer.retry(id).then(retried).catch(complain),
     });
     super(transfer, `Sending ${what(transfer.files, total(transfer.files))}`, complain, actions, "Cancel all");
+    this.#limit.addEventListener("change", () => {
+      // What is no number leaves the field empty and is no limit.
+      const bytes = Math.max(0, this.#limit.valueAsNumber || 0) * 1e6;
+      if (bytes === 0) this.#limit.value = "";
+      transfer.setTotalBandwidthLimit(bytes).catch(complain);
+    });
+    this.result.before(this.#limitRow);
   }
 
   /** @override @param {readonly Delivery[]} deliveries */
@@ -268,6 +278,7 @@ class OutgoingCard extends Card {
     super.update(deliveries);
     const done = deliveries.filter((d) => d.state === "done").length;
     const over = deliveries.length > 0 && deliveries.every((d) => ENDED.has(d.state));
+    this.#limitRow.hidden = over;
     say(this.result, over ? `${done} of ${count(deliveries.length, "recipient")} received everything.` : "");
     this.result.classList.remove("bad");
   }

@@ -47,6 +47,8 @@ var methods = map[string]func(*instance, []byte) (any, error){
 	"retry":          decoded((*instance).retry),
 	"setPaused":      decoded((*instance).setPaused),
 	"setLimit":       decoded((*instance).setLimit),
+	"setTotalLimit":  decoded((*instance).setTotalLimit),
+	"setRoomLimit":   decoded((*instance).setRoomLimit),
 	"file":           decoded((*instance).file),
 	"discard":        decoded((*instance).discard),
 }
@@ -396,7 +398,8 @@ type outFile struct {
 func (i *instance) sendFiles(args struct {
 	Room  int
 	To    []wire.ID
-	Limit float64
+	Limit float64 // per recipient
+	Total float64
 	Files []outFile
 }) (any, error) {
 	release := func() {
@@ -409,7 +412,7 @@ func (i *instance) sendFiles(args struct {
 		release()
 		return nil, err
 	}
-	options := room.SendOptions{To: args.To, LimitPerRecipient: int64(math.Ceil(args.Limit))}
+	options := room.SendOptions{To: args.To, LimitPerRecipient: bytesPerSecond(args.Limit), Limit: bytesPerSecond(args.Total)}
 	files := make([]room.OutFile, len(args.Files))
 	for n, f := range args.Files {
 		out := room.OutFile{Path: f.Path, Type: f.Type, Modified: int64(f.LastModified)}
@@ -496,7 +499,32 @@ func (i *instance) setLimit(args struct {
 	transferArgs
 	Limit float64
 }) (any, error) {
-	return i.doTransfer(args.transferArgs, func(r *room.Room, key transfer.Key) error { return r.SetLimit(key, int64(math.Ceil(args.Limit))) })
+	return i.doTransfer(args.transferArgs, func(r *room.Room, key transfer.Key) error { return r.SetLimit(key, bytesPerSecond(args.Limit)) })
+}
+
+func (i *instance) setTotalLimit(args struct {
+	transferArgs
+	Limit float64
+}) (any, error) {
+	return i.doTransfer(args.transferArgs, func(r *room.Room, key transfer.Key) error {
+		return r.SetTotalLimit(key, bytesPerSecond(args.Limit))
+	})
+}
+
+func (i *instance) setRoomLimit(args struct {
+	Room  int
+	Limit float64
+}) (any, error) {
+	return i.do(args.Room, func(r *room.Room) error { return r.SetRoomLimit(bytesPerSecond(args.Limit)) })
+}
+
+// bytesPerSecond is a limit that tallow.js has found to be a number, not below 0: one that is too small to be kept is not none, and one
+// too large for us is.
+func bytesPerSecond(limit float64) int64 {
+	if limit >= 1<<53 {
+		return 0
+	}
+	return int64(math.Ceil(limit))
 }
 
 // file hands a received file to the page: web/boot.js takes the object of the handle.

@@ -16,6 +16,10 @@ type dataChannel struct {
 	pool         *bulk.Pool
 	id           wire.Channel
 
+	pacing  Pacing // or nil
+	arrived uint64 // bytes of messages; the reader's
+	due     uint64 // what arrived must come to for pacing to be told; the reader's
+
 	mu  sync.Mutex
 	err error // why done is closed
 
@@ -24,7 +28,7 @@ type dataChannel struct {
 
 func newDataChannel(id wire.Channel, pool *bulk.Pool) *dataChannel {
 	return &dataChannel{
-		opened: make(chan struct{}), done: make(chan struct{}), low: make(chan struct{}, 1), id: id, pool: pool,
+		opened: make(chan struct{}), done: make(chan struct{}), low: make(chan struct{}, 1), id: id, pool: pool, due: 1,
 	}
 }
 
@@ -33,6 +37,17 @@ func (c *dataChannel) Opened() <-chan struct{} { return c.opened }
 
 // Done implements Channel.
 func (c *dataChannel) Done() <-chan struct{} { return c.done }
+
+// Pace implements Channel.
+func (c *dataChannel) Pace(p Pacing) { c.pacing = p }
+
+// arrives counts a message.
+func (c *dataChannel) arrives(n int) {
+	c.arrived += uint64(n)
+	if c.pacing != nil && c.arrived >= c.due {
+		c.due = c.pacing.Arrived(c.arrived)
+	}
+}
 
 // WriteRecord implements Channel.
 func (c *dataChannel) WriteRecord(ctx context.Context, record []byte) error {
@@ -57,14 +72,25 @@ func (c *dataChannel) WriteRecord(ctx context.Context, record []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	for message := range messages(record) {
+	for begun := false; len(record) > 0; begun = true {
+		n := min(len(record), wire.MessageSize)
+		if c.pacing != nil {
+			var err error
+			if n, err = c.pacing.Next(ctx, n); err != nil {
+				if begun {
+					c.hangUp()
+				}
+				return err
+			}
+		}
 		if err := c.ended(); err != nil {
 			return err
 		}
-		if err := c.send(message); err != nil {
+		if err := c.send(record[:n]); err != nil {
 			c.hangUp()
 			return ErrClosed
 		}
+		record = record[n:]
 	}
 	return nil
 }

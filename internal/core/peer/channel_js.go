@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"syscall/js"
+	"time"
 	"unsafe"
 
 	"tallow/internal/core/bulk"
@@ -15,6 +16,9 @@ var _ Channel = (*dataChannel)(nil)
 
 // maxUnread is what web/host-channels.js keeps of a channel.
 const maxUnread = 32 << 20
+
+// mostSlack: browsers have the channels take turns, so what bulk has queued does not hold up control.
+const mostSlack = 500 * time.Millisecond
 
 // Events of web/host-channels.js.
 const (
@@ -117,7 +121,7 @@ func (c *dataChannel) take() (*bulk.Buffer, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.handle != 0 {
-		n := int(channelPeek(c.handle, unsafe.Pointer(c.head), uint32(c.in.missing())))
+		n := int(channelPeek(c.handle, unsafe.Pointer(c.head), uint32(c.needed())))
 		if n < 0 {
 			break
 		}
@@ -127,14 +131,24 @@ func (c *dataChannel) take() (*bulk.Buffer, error) {
 			}
 		}
 		part := c.in.part()
-		if n != len(part) || channelReceive(c.handle, unsafe.Pointer(&part[0]), uint32(n)) != int32(n) {
+		if n > len(part) || channelReceive(c.handle, unsafe.Pointer(&part[0]), uint32(n)) != int32(n) {
 			return nil, ErrFraming
 		}
-		if record := c.in.advance(); record != nil {
-			return record, nil
+		c.arrives(n)
+		if record, err := c.in.advance(n); record != nil || err != nil {
+			return record, err
 		}
 	}
 	return nil, nil
+}
+
+// needed is how many messages are worth a look: those that the record lacks, or fewer where that many are to be reported.
+func (c *dataChannel) needed() int {
+	n := c.in.missing()
+	if c.pacing != nil {
+		n = min(n, int(c.due-c.arrived+wire.MessageSize-1)/wire.MessageSize)
+	}
+	return n
 }
 
 // Buffered implements Channel.

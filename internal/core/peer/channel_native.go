@@ -19,6 +19,9 @@ var _ Channel = (*dataChannel)(nil)
 
 const maxUnread = 8 << 20
 
+// mostSlack: pion sends what both channels have queued in the order in which it came, so control would wait for more.
+const mostSlack = slack
+
 // transport is a detached pion data channel. A goroutine of its own reads messages straight into their record; while its
 // queue is full it does not read, and SCTP's window closes.
 type transport struct {
@@ -85,12 +88,15 @@ func (c *dataChannel) receive(raw datachannel.ReadWriteCloserDeadliner) {
 				c.abort(ErrFraming)
 				return
 			}
-			copy(in.part(), into)
-		case n != len(part):
+			copy(in.part(), into[:n])
+		}
+		c.arrives(n)
+		record, err := in.advance(n)
+		if err != nil {
 			c.abort(ErrFraming)
 			return
 		}
-		if record := in.advance(); record != nil && !c.deliver(record) {
+		if record != nil && !c.deliver(record) {
 			record.Release()
 		}
 	}

@@ -98,11 +98,23 @@ type Channel interface {
 	// before the remote closed the channel, and then what ended it; after an own Close, ErrClosed at once. One goroutine at
 	// a time may call it.
 	ReadRecord(ctx context.Context) (*bulk.Buffer, error)
+	// Pace lets p decide when messages go out, and tells it of those that arrive. Without it they go out when the transport has room. It is
+	// called before the first record.
+	Pace(p Pacing)
 	// Buffered is how many bytes wait in the transport: at most HighWater and a record.
 	Buffered() int
 	// Close closes the channel: the remote's reads end after what was written before, unless the connection is closed
 	// meanwhile. What had arrived and was not read is dropped.
 	Close() error
+}
+
+// Pacing paces a channel. Its methods are called from the channel's goroutines.
+type Pacing interface {
+	// Next waits until a message may go out, and returns its length: n, or from wire.MinMessageSize to n bytes.
+	Next(ctx context.Context, n int) (int, error)
+	// Arrived is told how many bytes of messages have arrived in all, once that has come to what it said the last time; at
+	// first to 1. It must not block.
+	Arrived(total uint64) (due uint64)
 }
 
 // HighWater is how many bytes a channel queues in the transport before WriteRecord blocks, LowWater where it goes on.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"iter"
 	"slices"
 	"testing"
 
@@ -30,12 +31,15 @@ func feed(a *assembler, message []byte) (*bulk.Buffer, error) {
 			return nil, err
 		}
 	}
-	if len(message) != len(a.part()) {
+	if len(message) > len(a.part()) {
 		return nil, ErrFraming
 	}
 	copy(a.part(), message)
-	return a.advance(), nil
+	return a.advance(len(message))
 }
+
+// messages cuts a record into messages as long as can be.
+func messages(record []byte) iter.Seq[[]byte] { return slices.Chunk(record, wire.MessageSize) }
 
 var recordSizes = []int{wire.RecordHeaderSize, 18, 1000, wire.MessageSize - 1, wire.MessageSize, wire.MessageSize + 1,
 	2 * wire.MessageSize, 2*wire.MessageSize + 1, 256<<10 + 33, 1 << 20, wire.MaxRecord(wire.Bulk) - 1, wire.MaxRecord(wire.Bulk)}
@@ -85,9 +89,9 @@ var malformed = []struct {
 	{"two records in a message", wire.Bulk, [][]byte{slices.Concat(testRecord(100, 0), testRecord(100, 1))}},
 	{"one byte too many", wire.Bulk, [][]byte{append(testRecord(100, 0), 0)}},
 	{"cut short", wire.Bulk, [][]byte{testRecord(100, 0)[:99]}},
-	{"first message short", wire.Bulk, [][]byte{testRecord(3*wire.MessageSize, 0)[:wire.MessageSize-1]}},
+	{"first message short", wire.Bulk, [][]byte{testRecord(3*wire.MessageSize, 0)[:wire.MinMessageSize-1]}},
 	{"first message long", wire.Bulk, [][]byte{testRecord(3*wire.MessageSize, 0)[:wire.MessageSize+1]}},
-	{"middle message short", wire.Bulk, [][]byte{testRecord(3*wire.MessageSize, 0)[:wire.MessageSize], make([]byte, wire.MessageSize-1)}},
+	{"middle message short", wire.Bulk, [][]byte{testRecord(3*wire.MessageSize, 0)[:wire.MessageSize], make([]byte, wire.MinMessageSize-1)}},
 	{"middle message long", wire.Bulk, [][]byte{testRecord(3*wire.MessageSize, 0)[:wire.MessageSize], make([]byte, wire.MessageSize+1)}},
 	{"middle message empty", wire.Bulk, [][]byte{testRecord(3*wire.MessageSize, 0)[:wire.MessageSize], {}}},
 	{"last message short", wire.Bulk, [][]byte{testRecord(wire.MessageSize+10, 0)[:wire.MessageSize], make([]byte, 9)}},

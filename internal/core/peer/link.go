@@ -100,6 +100,10 @@ type Link struct {
 	rekeySent time.Time     // initiator: when the Rekey went out that has no answer yet, or zero
 	records   atomic.Uint64 // in the newest epoch
 
+	pace     pacer
+	reported chan struct{} // one token: a report has come, or the share has changed
+	reporter reporter      // the bulk channel's reader's
+
 	stats struct{ bytesSent, bytesReceived, recordsSent, recordsReceived atomic.Uint64 }
 }
 
@@ -149,10 +153,12 @@ func NewLink(cfg LinkConfig) *Link {
 		opened: make(chan struct{}), bye: make(chan struct{}), closed: make(chan struct{}), changed: make(chan struct{}),
 		keys: map[uint32]*epochKeys{}}
 	l.wake = [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)}
+	l.reported = make(chan struct{}, 1)
 	l.initiator, _ = cfg.Handshake.(*seal.Initiator)
 	l.responder, _ = cfg.Handshake.(*seal.Responder)
 	l.direction = l.session.Direction()
 	l.ctx, l.cancel = context.WithCancel(context.Background())
+	cfg.Conn.Channel(wire.Bulk).Pace(linkPacing{l})
 	return l
 }
 
@@ -674,6 +680,9 @@ func (l *Link) writeBulk() error {
 		}
 		l.mu.Unlock()
 		if !found {
+			l.mu.Lock()
+			l.pace.idle(l.cfg.Now())
+			l.mu.Unlock()
 			select {
 			case <-l.wake[wire.Bulk]:
 			case <-l.ctx.Done():
@@ -693,6 +702,62 @@ func (l *Link) writeBulk() error {
 		if l.initiator != nil && (l.records.Load() >= epochRecords || l.cfg.Now().Sub(l.startedAt()) >= epochAge) {
 			signal(l.wake[wire.Control]) // its writer starts a new epoch
 		}
+	}
+}
+
+// linkPacing is the pacing of a link's bulk channel.
+type linkPacing struct{ *Link }
+
+// Next implements Pacing.
+func (l linkPacing) Next(ctx context.Context, n int) (int, error) {
+	for {
+		l.mu.Lock()
+		size := min(n, l.pace.message())
+		may := l.pace.may(size)
+		if may {
+			l.pace.sending(l.cfg.Now(), size)
+		}
+		l.mu.Unlock()
+		if may {
+			return size, nil
+		}
+		select {
+		case <-l.reported:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// Arrived implements Pacing.
+func (l linkPacing) Arrived(total uint64) (due uint64) {
+	if total >= l.reporter.due() {
+		l.reporter.report(l.cfg.Now(), total)
+		l.SendControl(wire.Received{Bytes: total})
+	}
+	return l.reporter.due()
+}
+
+// Measured tells the link of a round-trip time of its control channel.
+func (l *Link) Measured(rtt time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pace.measured(rtt)
+}
+
+// Balance has links share alike what they share of a path, such as this device's uplink. It is called from time to time.
+func Balance(links []*Link) {
+	pacers := make([]*pacer, len(links))
+	for i, l := range links {
+		l.mu.Lock() // nobody else holds more than one
+		pacers[i] = &l.pace
+	}
+	if len(links) > 0 {
+		balance(links[0].cfg.Now(), pacers)
+	}
+	for _, l := range links {
+		l.mu.Unlock()
+		signal(l.reported)
 	}
 }
 
@@ -735,6 +800,14 @@ func (l *Link) controlMessage(p []byte) error {
 			close(l.bye)
 		}
 		l.cfg.Handler.Control(m)
+	case wire.Received:
+		l.mu.Lock()
+		possible := l.pace.reported(l.cfg.Now(), m.Bytes)
+		l.mu.Unlock()
+		if !possible {
+			return fault.Newf(fault.ProtocolViolation, "peer: %d bytes reported that were not sent", m.Bytes)
+		}
+		signal(l.reported)
 	case wire.Reveal:
 		return fault.Newf(fault.ProtocolViolation, "peer: second Reveal")
 	case wire.Rekey:

@@ -59,6 +59,7 @@ func (p *pipe) Close() error {
 
 func (c *pipeChannel) Opened() <-chan struct{} { return c.opened }
 func (c *pipeChannel) Done() <-chan struct{}   { return c.done }
+func (c *pipeChannel) Pace(Pacing)             {}
 func (c *pipeChannel) Buffered() int           { return 0 }
 func (c *pipeChannel) Close() error            { c.close(); return nil }
 

@@ -289,6 +289,7 @@ type OutFile struct {
 type SendOptions struct {
 	To                []wire.ID // nil: every open member
 	LimitPerRecipient int64     // bytes per second; 0: none
+	Limit             int64     // bytes per second to all of them; 0: none
 	LateJoiners       bool      // members admitted later are offered it too
 	ChunkSize         uint32    // 0: chosen by the total size
 }

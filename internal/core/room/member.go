@@ -233,6 +233,7 @@ func (m *member) pong(now time.Time, token uint64) {
 	}
 	m.ping++ // each counts once
 	m.lastRTT = max(now.Sub(m.pinged), 1)
+	m.link.Measured(m.lastRTT)
 	if m.volume() >= m.volumeAtPing+load || m.link.Conn().Channel(wire.Bulk).Buffered() >= load {
 		m.quality.Loaded(now)
 	}

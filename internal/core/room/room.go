@@ -91,6 +91,7 @@ type Room struct {
 	verified map[wire.Hash]bool         // who was verified, of those who have left
 	conduct  map[wire.Hash]peer.Conduct // of those who have left and have something to answer for
 	outgoing map[transfer.Key]*outgoing
+	shared   transfer.Shared // of outgoing
 	incoming map[transfer.Key]*incoming
 	stores   []func() // chunks that wait to be verified and written
 	storing  int      // of them, under way
@@ -321,6 +322,7 @@ func (r *Room) loop() {
 		if r.owner != nil && r.state != StateClosed {
 			r.owner.flush(r)
 		}
+		r.grant()
 		r.publishChanges()
 	}
 }
@@ -421,9 +423,15 @@ func (r *Room) tick() {
 			r.client.Refresh()
 		}
 	}
+	var links []*peer.Link
 	for _, id := range r.order {
-		r.members[id].tick(r, now)
+		m := r.members[id]
+		m.tick(r, now)
+		if m.open() {
+			links = append(links, m.link)
+		}
 	}
+	peer.Balance(links)
 	if r.owner != nil {
 		r.owner.tick(r, now)
 	} else if r.connected {

@@ -53,7 +53,7 @@ type incoming struct {
 
 // Send offers files to members of the room.
 func (r *Room) Send(files []OutFile, options SendOptions) (snapshot Transfer, err error) {
-	if len(files) == 0 || options.LimitPerRecipient < 0 {
+	if len(files) == 0 || options.LimitPerRecipient < 0 || options.Limit < 0 {
 		return snapshot, fault.Newf(fault.InvalidArgument, "room: nothing to send, or a negative limit")
 	}
 	files = slices.Clone(files)
@@ -106,7 +106,7 @@ func (r *Room) Send(files []OutFile, options SendOptions) (snapshot Transfer, er
 		}
 		o := &outgoing{files: files, paths: chunk.SafePaths(entries), names: map[wire.ID]string{}, order: r.nextOrder(), machine: transfer.NewOutgoing(transfer.OutgoingConfig{
 			Key: transfer.Key{Sender: r.self, Transfer: newID()}, Manifest: manifest, Recipients: to,
-			LateJoiners: options.LateJoiners, Limit: options.LimitPerRecipient, Schedule: transfer.Star{}})}
+			LateJoiners: options.LateJoiners, Limit: options.LimitPerRecipient, TotalLimit: options.Limit, Shared: &r.shared, Schedule: transfer.Star{}})}
 		r.makeRoom()
 		r.outgoing[o.machine.Key()] = o
 		for _, id := range to {
@@ -282,12 +282,53 @@ func (r *Room) Retry(key transfer.Key, to wire.ID) error {
 	})
 }
 
-// SetLimit changes an outgoing transfer's limit, in bytes per second and recipient; 0: none.
+var errNegativeLimit = fault.Newf(fault.InvalidArgument, "room: negative limit")
+
+// SetLimit changes an outgoing transfer's limit, in bytes of files per second and recipient; 0: none.
 func (r *Room) SetLimit(key transfer.Key, bytesPerSecond int64) error {
 	if bytesPerSecond < 0 {
-		return fault.Newf(fault.InvalidArgument, "room: negative limit")
+		return errNegativeLimit
 	}
 	return r.withOutgoing(key, func(o *outgoing) { o.machine.SetLimit(bytesPerSecond) })
+}
+
+// SetTotalLimit changes an outgoing transfer's limit, in bytes of files per second to all its recipients together; 0: none.
+func (r *Room) SetTotalLimit(key transfer.Key, bytesPerSecond int64) error {
+	if bytesPerSecond < 0 {
+		return errNegativeLimit
+	}
+	return r.withOutgoing(key, func(o *outgoing) { o.machine.SetTotalLimit(bytesPerSecond) })
+}
+
+// SetRoomLimit changes the limit on all that this member sends, in bytes of files per second; 0: none.
+func (r *Room) SetRoomLimit(bytesPerSecond int64) error {
+	if bytesPerSecond < 0 {
+		return errNegativeLimit
+	}
+	return r.attempt(func() error {
+		r.shared.SetLimit(r.cfg.Now(), bytesPerSecond)
+		for _, o := range r.outgoing {
+			r.stepOutgoing(o, transfer.Tick{})
+		}
+		return nil
+	})
+}
+
+// grant lets out what the room's limit allows, in turn.
+func (r *Room) grant() {
+	for {
+		var next *outgoing
+		var first uint64
+		for _, o := range r.outgoing {
+			if turn, waits := o.machine.Waits(); waits && (next == nil || turn < first) {
+				next, first = o, turn
+			}
+		}
+		if next == nil || !r.shared.Allows(r.cfg.Now()) {
+			return
+		}
+		r.stepOutgoing(next, transfer.Grant{})
+	}
 }
 
 func (r *Room) withOutgoing(key transfer.Key, fn func(*outgoing)) error {

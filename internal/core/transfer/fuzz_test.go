@@ -615,6 +615,12 @@ func (s *fuzzSender) move(m *moves, ids []wire.ID) {
 			s.step(RetryPeer{id, wire.ID{78, byte(m.pick(4))}})
 		case 5:
 			s.out.SetLimit(int64(m.pick(3)) * 1000)
+			s.out.SetTotalLimit(int64(m.pick(3)) * 1000)
+			s.out.shared.SetLimit(s.now, int64(m.pick(2))*1000)
+		case 6:
+			if _, waits := s.out.Waits(); waits && s.out.shared.Allows(s.now) {
+				s.step(Grant{})
+			}
 		default:
 			s.step(SetPaused{m.pick(2) == 1})
 		}

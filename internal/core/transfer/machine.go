@@ -220,6 +220,9 @@ type SetPaused struct{ Paused bool }
 // and deadlines may depend on it.
 type Tick struct{}
 
+// Grant: the shared limit lets one message out, to whoever Waits.
+type Grant struct{}
+
 func (LinkUp) event()       {}
 func (LinkDown) event()     {}
 func (Received) event()     {}
@@ -235,6 +238,7 @@ func (CancelAll) event()    {}
 func (RetryPeer) event()    {}
 func (SetPaused) event()    {}
 func (Tick) event()         {}
+func (Grant) event()        {}
 
 // Grace is how long a delivery waits for a lost link before it fails.
 const Grace = 30 * time.Second

@@ -34,8 +34,15 @@ type Outgoing struct {
 	files    []outFile
 	peers    []*recipient
 	limit    int64 // bytes per second and recipient; 0: none
+	total    int64 // bytes per second to all of them; 0: none
+	bucket   bucket
+	shared   *Shared
 	paused   bool
 	finished bool
+
+	granted bool   // one message may go out under the shared limit
+	waits   bool   // somebody waits for that
+	due     uint64 // since when, in virtual time
 
 	cache   map[chunk.Ref]*cached
 	cached  int    // bytes in the cache, being read or ready
@@ -90,9 +97,8 @@ type recipient struct {
 	signed    *wire.End // the last one, over whichever link: a receipt for it counts
 	receipt   *wire.Receipt
 
-	sent   uint64
-	tokens float64 // bytes that the limit allows now
-	filled time.Time
+	turn   uint64 // when its next chunk is due, in the virtual time of Shared
+	bucket bucket
 	meter  meter
 }
 
@@ -102,14 +108,16 @@ type OutgoingConfig struct {
 	Manifest    *chunk.Manifest
 	Recipients  []wire.ID
 	LateJoiners bool
-	Limit       int64 // bytes per second and recipient; 0: none
+	Limit       int64   // bytes per second and recipient; 0: none
+	TotalLimit  int64   // bytes per second to all of them; 0: none
+	Shared      *Shared // with the room's other transfers; nil: there are none
 	Schedule    Schedule
 }
 
 // NewOutgoing makes the machine. It does nothing until Step is called: with LinkUp for each recipient that is there.
 func NewOutgoing(c OutgoingConfig) *Outgoing {
 	o := &Outgoing{
-		key: c.Key, manifest: c.Manifest, schedule: c.Schedule, limit: c.Limit,
+		key: c.Key, manifest: c.Manifest, schedule: c.Schedule, limit: c.Limit, total: c.TotalLimit, shared: c.Shared,
 		files: make([]outFile, len(c.Manifest.Files)),
 		cache: map[chunk.Ref]*cached{},
 		offer: wire.TransferOffer{
@@ -118,6 +126,9 @@ func NewOutgoing(c OutgoingConfig) *Outgoing {
 			ManifestLength: uint32(len(c.Manifest.Encoded)), ManifestHash: c.Manifest.Hash,
 			Participants: c.Recipients,
 		},
+	}
+	if o.shared == nil {
+		o.shared = &Shared{}
 	}
 	for _, id := range c.Recipients {
 		o.peers = append(o.peers, &recipient{id: id, transfer: c.Key.Transfer})
@@ -196,6 +207,12 @@ func (o *Outgoing) Finished() bool { return o.finished }
 // SetLimit changes the limit, in bytes per second and recipient; 0: none.
 func (o *Outgoing) SetLimit(limit int64) { o.limit = limit }
 
+// SetTotalLimit changes the limit on all recipients together, in bytes per second; 0: none.
+func (o *Outgoing) SetTotalLimit(limit int64) { o.total = limit }
+
+// Waits reports whether a recipient waits for a Grant, and when its turn is: whoever is least is to be granted first.
+func (o *Outgoing) Waits() (turn uint64, waits bool) { return o.due, o.waits }
+
 // Step takes an event.
 func (o *Outgoing) Step(now time.Time, event Event) []Effect {
 	o.now, o.effects = now, nil
@@ -235,6 +252,8 @@ func (o *Outgoing) Step(now time.Time, event Event) []Effect {
 		}
 	case Tick:
 		o.tick()
+	case Grant:
+		o.granted = true
 	default:
 		panic(fmt.Sprintf("transfer: outgoing: event %T", event))
 	}
@@ -442,7 +461,6 @@ func (o *Outgoing) accepted(r *recipient, m wire.Accept) {
 	}
 	r.at, r.announced, r.runs, r.hashes, r.ended = chunk.Ref{}, 0, nil, 0, false
 	r.total, r.stored = 0, 0
-	r.tokens, r.filled = 0, o.now
 	for i := range o.files {
 		f := uint32(i)
 		if !r.wanted.Has(f) {
@@ -612,6 +630,8 @@ func (o *Outgoing) Close() {
 
 // pump sends what can be sent and reads what will be needed.
 func (o *Outgoing) pump() {
+	granted := o.granted
+	o.granted, o.waits = false, false
 	if o.paused {
 		return
 	}
@@ -627,34 +647,37 @@ func (o *Outgoing) pump() {
 			next, what := o.next(r)
 			if what == nothing {
 				o.sendEnd(r)
-			} else if what == sendable && r.spent+wire.MessageCost+wire.ChunkCost(o.manifest.Length(next)) <= r.credit && o.allowed(r) {
-				candidates = append(candidates, Candidate{r.id, next, r.sent})
+			} else if what == sendable && r.spent+wire.MessageCost+wire.ChunkCost(o.manifest.Length(next)) <= r.credit && r.bucket.allows(o.now, o.limit) {
+				candidates = append(candidates, Candidate{r.id, next, max(r.turn, o.shared.turn)})
 			}
 		}
 		sends = o.schedule.Next(sends, candidates)
 		for _, s := range sends {
-			if o.send(o.peer(s.Peer), s.Chunk) {
-				progress = true
+			r := o.peer(s.Peer)
+			if !o.bucket.allows(o.now, o.total) {
+				break
+			}
+			if o.shared.limit > 0 && !granted {
+				o.wait(r, s.Chunk)
+			} else if o.send(r, s.Chunk) {
+				progress, granted = true, false
 			}
 		}
 	}
 	o.readAhead()
 }
 
-func (o *Outgoing) flowing(r *recipient) bool {
-	return r.state == Transferring && r.up && r.accepted && !r.held && !r.ended
+// wait notes that a recipient waits for the shared limit, once its chunk has been read.
+func (o *Outgoing) wait(r *recipient, next chunk.Ref) {
+	if entry := o.cache[next]; entry == nil || entry.buffer == nil {
+		o.read(next, true)
+	} else if turn := max(r.turn, o.shared.turn); !o.waits || turn < o.due {
+		o.due, o.waits = turn, true
+	}
 }
 
-// allowed reports whether the limit lets the recipient have a chunk now.
-func (o *Outgoing) allowed(r *recipient) bool {
-	if o.limit == 0 {
-		return true
-	}
-	// The bucket holds a quarter of a second, or one chunk; a chunk goes out when it is not overdrawn.
-	burst := max(float64(o.limit)/4, float64(o.manifest.ChunkSize))
-	r.tokens = min(burst, r.tokens+float64(o.limit)*o.now.Sub(r.filled).Seconds())
-	r.filled = o.now
-	return r.tokens >= 0
+func (o *Outgoing) flowing(r *recipient) bool {
+	return r.state == Transferring && r.up && r.accepted && !r.held && !r.ended
 }
 
 // lack is what a recipient lacks.
@@ -758,8 +781,7 @@ func (o *Outgoing) send(r *recipient, first chunk.Ref) bool {
 			again++
 		}
 		r.spent += cost
-		r.sent += uint64(n)
-		r.tokens -= float64(n)
+		o.took(r, n)
 	}
 	o.flush(r)
 	if len(data) > 0 {
@@ -768,6 +790,20 @@ func (o *Outgoing) send(r *recipient, first chunk.Ref) bool {
 		o.do(SendBulk{Peer: r.id, Head: m.AppendHead(nil), Data: data, Again: again})
 	}
 	return true
+}
+
+// allowed reports whether the limits leave anything to the recipient.
+func (o *Outgoing) allowed(r *recipient) bool {
+	return r.bucket.allows(o.now, o.limit) && o.bucket.allows(o.now, o.total) && o.shared.Allows(o.now)
+}
+
+// took charges a chunk of n bytes that goes to the recipient.
+func (o *Outgoing) took(r *recipient, n uint32) {
+	for _, b := range []*bucket{&r.bucket, &o.bucket, &o.shared.bucket} {
+		b.take(n)
+	}
+	o.shared.turn = max(o.shared.turn, r.turn)
+	r.turn = o.shared.turn + uint64(n)
 }
 
 // sendEnd closes the delivery: everything wanted has been sent, except what failed.

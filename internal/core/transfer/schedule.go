@@ -19,7 +19,7 @@ type Schedule interface {
 type Candidate struct {
 	Peer wire.ID
 	Next chunk.Ref // the first chunk, in the order of the transfer, that it lacks
-	Sent uint64    // bytes that it has been sent so far
+	Turn uint64    // when it is due, in virtual time: the least first
 }
 
 // Send is a decision: this chunk to this member, which passes it on to others.
@@ -29,12 +29,12 @@ type Send struct {
 	ForwardTo []wire.ID
 }
 
-// Star sends every chunk to every recipient itself: each at its own pace, in order, whoever has had least goes first.
+// Star sends every chunk to every recipient itself: each at its own pace, in order, whoever is due goes first.
 type Star struct{}
 
 // Next implements Schedule.
 func (Star) Next(sends []Send, candidates []Candidate) []Send {
-	slices.SortStableFunc(candidates, func(a, b Candidate) int { return cmp.Compare(a.Sent, b.Sent) })
+	slices.SortStableFunc(candidates, func(a, b Candidate) int { return cmp.Compare(a.Turn, b.Turn) })
 	for _, c := range candidates {
 		sends = append(sends, Send{Chunk: c.Next, Peer: c.Peer})
 	}

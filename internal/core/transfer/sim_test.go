@@ -33,6 +33,8 @@ type sim struct {
 	order    []wire.ID
 	tasks    []func() // reads under way
 	again    int      // chunks that were sent to a recipient more than once
+	tick     time.Duration
+	ticked   time.Time
 }
 
 type simPeer struct {
@@ -55,6 +57,7 @@ type simPeer struct {
 	finished bool
 	broken   error // why it would have cut the link
 	slow     int   // one in so many chances to do anything is taken
+	link     int   // the same, for its link; 0: all are
 }
 
 // simChunk is a chunk under the name that the transfer has with one recipient.
@@ -71,7 +74,7 @@ var member = func(i int) wire.ID { return wire.ID{1, byte(i)} }
 
 func newSim(t *testing.T, seed uint64, recipients int, late bool, sizes ...int) *sim {
 	s := &sim{t: t, rand: rand.New(rand.NewPCG(seed, 7)), now: time.Unix(1_800_000_000, 0), key: transfer.Key{Sender: wire.ID{9}, Transfer: wire.ID{8}},
-		peers: map[wire.ID]*simPeer{}}
+		peers: map[wire.ID]*simPeer{}, tick: 300 * time.Millisecond}
 	var entries []wire.FileEntry
 	for i, n := range sizes {
 		content := make([]byte, n)
@@ -332,7 +335,7 @@ func (s *sim) run(stop func() bool) {
 			if len(p.control) > 0 {
 				can = append(can, p.deliverControl)
 			}
-			if len(p.bulk) > 0 {
+			if len(p.bulk) > 0 && (p.link == 0 || s.rand.IntN(p.link) == 0) {
 				can = append(can, p.deliverBulk)
 			}
 			if len(p.back) > 0 {
@@ -358,11 +361,15 @@ func (s *sim) run(stop func() bool) {
 				waiting = waiting || len(p.tasks) > 0
 			}
 			if waiting {
+				if s.now.Sub(s.ticked) >= s.tick {
+					s.ticked = s.now
+					s.step(transfer.Tick{})
+				}
 				continue
 			}
 			// Nothing but time can help now.
 			before := s.out.Progress()
-			s.now = s.now.Add(300 * time.Millisecond)
+			s.now = s.now.Add(s.tick)
 			s.step(transfer.Tick{})
 			for _, id := range s.order {
 				if p := s.peers[id]; p.in != nil {

@@ -15,6 +15,7 @@ const (
 	ControlRekeyed      ControlType = 6
 	ControlBye          ControlType = 7
 	ControlRoster       ControlType = 8
+	ControlReceived     ControlType = 9
 	ControlOffer        ControlType = 16
 	ControlManifestPart ControlType = 17
 	ControlHave         ControlType = 18
@@ -107,6 +108,9 @@ type Bye struct{ Code ByeCode }
 // RosterUpdate carries a roster to a member whose link to the owner is open, so that no hub can withhold it.
 type RosterUpdate struct{ Body []byte } // of a Roster, signature included
 
+// Received says how many bytes of the peer's bulk messages have arrived on this link. It is what the peer's pace hangs on.
+type Received struct{ Bytes uint64 } // of records, headers included
+
 // TransferOffer offers files. Its manifest follows in ManifestPart messages.
 type TransferOffer struct {
 	Transfer       ID
@@ -193,6 +197,7 @@ func (Rekey) ControlType() ControlType         { return ControlRekey }
 func (Rekeyed) ControlType() ControlType       { return ControlRekeyed }
 func (Bye) ControlType() ControlType           { return ControlBye }
 func (RosterUpdate) ControlType() ControlType  { return ControlRoster }
+func (Received) ControlType() ControlType      { return ControlReceived }
 func (TransferOffer) ControlType() ControlType { return ControlOffer }
 func (ManifestPart) ControlType() ControlType  { return ControlManifestPart }
 func (Have) ControlType() ControlType          { return ControlHave }
@@ -228,6 +233,10 @@ func (m Bye) Append(b []byte) []byte { return append(b, byte(ControlBye), byte(m
 
 func (m RosterUpdate) Append(b []byte) []byte {
 	return appendBytes16(append(b, byte(ControlRoster)), m.Body, maxRosterBody)
+}
+
+func (m Received) Append(b []byte) []byte {
+	return appendU64(append(b, byte(ControlReceived)), m.Bytes)
 }
 
 func (m TransferOffer) Append(b []byte) []byte {
@@ -314,6 +323,8 @@ func ParseControl(p []byte) (ControlMessage, error) {
 		m = Bye{ByeCode(d.oneOf(d.u8(), uint8(ByeLeft), uint8(ByeRest)))}
 	case ControlRoster:
 		m = RosterUpdate{d.bytes16(maxRosterBody)}
+	case ControlReceived:
+		m = Received{d.u64()}
 	case ControlOffer:
 		m = d.transferOffer()
 	case ControlManifestPart:

@@ -39,8 +39,9 @@ const (
 const (
 	RecordHeaderSize = 4 + 1 + 4 + 8
 	TagSize          = 16
-	// MessageSize is how long the messages are into which a record is cut; the last one may be shorter.
-	MessageSize = 65536
+	// A record is cut into messages of at least MinMessageSize, except for the last one, and at most MessageSize bytes.
+	MinMessageSize = 8192
+	MessageSize    = 65536
 	// MaxControl is the most bytes of a control message.
 	MaxControl = 65000
 	// MaxBulk is the most bytes of a bulk message.

@@ -192,6 +192,7 @@ var samples = sync.OnceValue(func() []sample {
 		control(Rekeyed{2, pattern(0xc0, KEMCiphertextSize)}),
 		control(Bye{ByeRemoved}),
 		control(RosterUpdate{[]byte("roster body")}),
+		control(Received{0x0102030405060708}),
 		control(TransferOffer{id(0x10), true, 256 << 10, testFiles, testTotal, 99, hash(0x30), []ID{id(0x20), id(0x50)}}),
 		control(ManifestPart{id(0x10), 32768, []byte("part")}),
 		control(Have{id(0x20), id(0x10), 1, []Run{{0, 3}, {3, 1}, {1000, 1}}}),

@@ -1,0 +1,253 @@
+package peer
+
+import (
+	"time"
+
+	"tallow/internal/core/wire"
+)
+
+const (
+	// startWindow is the window before anything is known of the path, leastWindow the least one: less than two messages
+	// would leave the path idle while a report is on its way.
+	startWindow = 256 << 10
+	leastWindow = 2 * wire.MinMessageSize
+	// Reports are about reportGap apart, and about from leastReport to mostReport bytes. The rate behind that is smoothed over reportSpan.
+	leastReport = wire.MinMessageSize
+	mostReport  = 8 * wire.MessageSize
+	reportGap   = 25 * time.Millisecond
+	reportSpan  = 200 * time.Millisecond
+	// slack is how long the queue on the path may be: what keeps it busy while reports and the two programs take their time.
+	// Fast paths are fast because they end in processors, whose programs run when they get to; there it grows to the platform's mostSlack
+	// at fastRate and beyond.
+	slack    = 100 * time.Millisecond
+	fastRate = 8 << 20 // bytes per second
+	// assumedRTT is taken for the path's round-trip time until it is known.
+	assumedRTT = 50 * time.Millisecond
+	// probeGap is how long what a probe has found counts, where that is not the shortest ever; lowRounds is after how many rounds at less
+	// than two thirds of the rate before there is another probe.
+	probeGap  = 20 * time.Second
+	lowRounds = 3
+)
+
+// pacer decides how much may be on its way to the peer over the bulk channel: sent, and not yet reported as received. A queue
+// without such a bound is as long as the slowest buffer on the path, which overflows; then SCTP, whose sender side this
+// program cannot see, goes back to a fraction of the path's rate.
+//
+// The window is what the path carries in its own round-trip time, and a queue of some slack, as in FAST TCP (Wei, Jin, Low and Hegde,
+// 2006): in equilibrium the queue on the path has just that length, and links that share it get of it what they have in it.
+// Everything hangs on reports that arrive, nothing on a timer, so that a hidden tab is as fast as another. It is a pure machine.
+//
+// Delay that is not our queue (somebody else's, or a processor's that has much to do) would have it give way until nothing is left, as
+// every such scheme does. So it probes the path's own time, as BBR does (Cardwell and others, 2016): for a moment little is on its way, on
+// any link, and how much sooner that arrives says how much of the delay is ours.
+type pacer struct {
+	sent, received uint64        // bytes of records over the bulk channel
+	step           uint64        // of the last report
+	base           time.Duration // what the path takes without our queue
+	rate           float64       // bytes per second that the peer receives, smoothed over rounds; 0: unknown
+	share          float64       // of the slack; 0 counts as 1
+	round          mark
+	idleAt         time.Time
+	floor          time.Duration // the shortest that base has been
+	last           round         // when the window was full
+	peak           float64       // the highest rate since the last probe
+	low            int           // rounds at less than two thirds of it
+	probe          probe
+	probedAt       time.Time
+}
+
+// round is what a round has found: so many bytes were on their way, and the last of them took so long.
+type round struct {
+	bytes uint64
+	span  time.Duration
+}
+
+// probe is the state of a probe: the queue drains, then a message goes out, and what it takes is measured.
+type probe uint8
+
+const (
+	notProbing probe = iota
+	draining
+	drained
+	measuring
+)
+
+// mark is the moment at which a round begins; it ends when everything that had been sent by then has been received.
+type mark struct {
+	at             time.Time
+	sent, received uint64
+}
+
+// window is how many bytes may be on their way.
+func (p *pacer) window() uint64 {
+	// What comes in steps needs room for the steps. The peer doubles its own at most, and what it waits for must be on its way
+	// although a message of up to an eighth of the window may not fit.
+	least := leastWindow + 5*p.step/2
+	if p.rate == 0 {
+		return max(startWindow, least)
+	}
+	base := p.base
+	if base == 0 {
+		base = assumedRTT
+	}
+	share := p.share
+	if share == 0 {
+		share = 1
+	}
+	if p.probe != notProbing {
+		return least
+	}
+	queue := slack + time.Duration(min(1, p.rate/fastRate)*float64(mostSlack-slack))
+	return min(uint64(p.rate*(base.Seconds()+share*queue.Seconds()))+least, HighWater)
+}
+
+// may reports whether a message of n bytes may be sent now. One always may when none is on its way.
+func (p *pacer) may(n int) bool {
+	flying := p.sent - p.received
+	return flying == 0 || flying+uint64(n) <= p.window()
+}
+
+// message is how long the next message should be at most: short on a slow path, where a message of the control channel
+// waits for the one before it.
+func (p *pacer) message() int {
+	return min(max(int(p.window()/8)/wire.MinMessageSize*wire.MinMessageSize, wire.MinMessageSize), wire.MessageSize)
+}
+
+// sending notes that a message goes out.
+func (p *pacer) sending(now time.Time, n int) {
+	if p.sent == p.received || p.probe == drained {
+		p.round = mark{now, p.sent, p.received}
+		if p.probe != notProbing {
+			p.probe = measuring
+		}
+	}
+	p.sent += uint64(n)
+}
+
+// idle notes that there was room in the window and nothing to send: the rate then says nothing about the path.
+func (p *pacer) idle(now time.Time) { p.idleAt = now }
+
+// reported takes the peer's report. It is false for one that cannot be: of less than before, or of more than was sent.
+func (p *pacer) reported(now time.Time, received uint64) bool {
+	if received < p.received || received > p.sent {
+		return false
+	}
+	p.step, p.received = received-p.received, received
+	if p.probe == draining && p.sent-p.received < p.window() {
+		p.probe = drained
+	}
+	span := now.Sub(p.round.at)
+	if received <= p.round.sent || span <= 0 {
+		return true
+	}
+	p.measured(span)
+	sample := float64(received-p.round.received) / span.Seconds()
+	switch limited := !p.idleAt.Before(p.round.at) || p.probe != notProbing; {
+	case limited && sample <= p.rate: // who had nothing to send has learnt how fast the path is at least
+	case sample >= 2*p.rate || sample <= p.rate/2: // the first, or the path has changed
+		p.rate = sample
+	default:
+		p.rate += (sample - p.rate) / 2
+	}
+	p.peak, p.low = max(p.peak, p.rate), p.low+1
+	if p.rate > p.peak*2/3 {
+		p.low = 0
+	}
+	found := round{p.round.sent - p.round.received, span}
+	switch {
+	case p.probe == measuring:
+		p.probed(found)
+		p.probe, p.probedAt, p.peak, p.low = notProbing, now, p.rate, 0
+	case p.probe == notProbing && p.idleAt.Before(p.round.at):
+		p.last = found
+	}
+	p.round = mark{now, p.sent, received}
+	return true
+}
+
+// probed takes what a probe has found: what little, as compared with a full window, takes is drawn out to what nothing would take.
+func (p *pacer) probed(found round) {
+	if found.bytes*4/3 > p.last.bytes {
+		return
+	}
+	perByte := max(0, float64(p.last.span-found.span)/float64(p.last.bytes-found.bytes))
+	p.base = found.span - time.Duration(perByte*float64(found.bytes))
+	if p.base < p.floor+slack { // a round has steps, and the others do not drain at the same moment
+		p.base = p.floor
+	}
+}
+
+// wantsProbe reports whether the path should be probed, by all links at once: otherwise they would see each other's queues.
+func (p *pacer) wantsProbe(now time.Time) bool {
+	return p.low >= lowRounds || p.base > p.floor && now.Sub(p.probedAt) > probeGap
+}
+
+// startProbe begins a probe, unless one is under way.
+func (p *pacer) startProbe() {
+	if p.probe == notProbing && p.last.bytes > 0 {
+		p.probe = draining
+	}
+}
+
+// measured takes a round-trip time, of the control channel say: the path is not longer.
+func (p *pacer) measured(rtt time.Duration) {
+	rtt = max(rtt, time.Millisecond)
+	if p.floor == 0 || rtt < p.floor {
+		p.floor = rtt
+	}
+	if p.base == 0 || rtt < p.base {
+		p.base = rtt
+	}
+}
+
+// reporter decides at the receiving end when to report: about once in reportGap, so that reports clock the sender, and cost
+// little on a fast path.
+type reporter struct {
+	reported uint64
+	at       time.Time
+	rate     float64 // bytes per second, smoothed over reportSpan
+	step     uint64
+}
+
+// due is how many bytes must have been received for the next report.
+func (r *reporter) due() uint64 { return r.reported + max(r.step, leastReport) }
+
+// report notes that a report goes out. The step at most doubles: the sender counts on it.
+func (r *reporter) report(now time.Time, received uint64) {
+	step := uint64(mostReport) // a clock that has not moved
+	if gap := now.Sub(r.at).Seconds(); gap > 0 {
+		sample := float64(received-r.reported) / gap
+		r.rate += (sample - r.rate) * min(1, gap/reportSpan.Seconds())
+		step = max(uint64(r.rate*reportGap.Seconds()), leastReport)
+	}
+	r.step = min(step, 2*max(r.step, leastReport), mostReport)
+	r.reported, r.at = received, now
+}
+
+// mostShare bounds how far a link's window is bent towards what the others get.
+const mostShare = 2
+
+// balance has links share alike what they share of a path: what a link gets of a queue that it shares is what it has in it, so a link that
+// gets less than the mean may have more on its way, and the others less. What a link has to itself stays its own, as its window has
+// slack. It also has them probe together; as they hardly drain at the same moment, only delay that each of them has found is nobody's here.
+func balance(now time.Time, links []*pacer) {
+	sum, n, probe, others := 0.0, 0, false, time.Duration(1<<63-1)
+	for _, p := range links {
+		if p.rate > 0 {
+			sum += p.rate
+			n++
+			others = min(others, p.base-p.floor)
+		}
+		probe = probe || p.wantsProbe(now)
+	}
+	for _, p := range links {
+		p.share = 1
+		if n > 1 && p.rate > 0 {
+			p.share = min(max(sum/float64(n)/p.rate, 1.0/mostShare), mostShare)
+			p.base = p.floor + others
+		}
+		if probe {
+			p.startProbe()
+		}
+	}
+}

@@ -1,0 +1,84 @@
+//go:build !js
+
+package room_test
+
+import (
+	"testing"
+	"time"
+
+	"tallow/internal/core/room"
+	"tallow/internal/core/wire"
+)
+
+// TestRoomLimit: a limit on all that a member sends is shared equally by its deliveries, whatever transfers they are of; it can be changed
+// under way. The sender's clock stands still but for what the test adds, so what has gone out says exactly what the limit let through.
+func TestRoomLimit(t *testing.T) {
+	const limit, chunkSize = 1_000_000, wire.MinChunkSize
+	w := newWorld(t, 8, 0)
+	clock := newClock()
+	ann := w.create("Ann", func(c *room.Config) { c.Now = clock.Now })
+	ben, cleo := w.join("Ben", ann.room.Link()), w.join("Cleo", ann.room.Link())
+	meetAll(ann, ben, cleo)
+	clock.run(0)
+	if err := ann.room.SetRoomLimit(limit); err != nil {
+		t.Fatal(err)
+	}
+	a, b := content(6*mib, 1), content(6*mib, 2)
+	offer := func(file source, to ...*person) room.TransferID {
+		options := room.SendOptions{ChunkSize: chunkSize}
+		for _, p := range to {
+			options.To = append(options.To, p.id())
+		}
+		snapshot, err := ann.room.Send([]room.OutFile{outFile("a.bin", file)}, options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := transferID(t, ann.room.Self().ID, snapshot.ID)
+		for _, p := range to {
+			offered := wait(p, "the offer", func(e room.OfferReceived) bool { return e.Offer.ID == snapshot.ID })
+			if _, err := p.room.Accept(transferID(t, offered.Offer.From, offered.Offer.ID), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return id
+	}
+	first, second := offer(a, ben, cleo), offer(b, ben)
+
+	// sent is what both have received, in all;
+	sent := func() int64 { return ben.bulk.Load() + cleo.bulk.Load() }
+	passed, let := time.Duration(0), 0.0
+	pass := func(rate float64, d time.Duration) {
+		t.Helper()
+		for range d / (100 * time.Millisecond) {
+			clock.skip(100 * time.Millisecond)
+			passed += 100 * time.Millisecond
+			let += rate / 10
+			for deadline := time.Now().Add(patience); float64(sent()) < let-2*chunkSize; time.Sleep(5 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("%d bytes in %v, %.0f may go", sent(), passed, let)
+				}
+			}
+			if n := float64(sent()); n > 1.03*let+4*chunkSize { // a hundredth is heads and hashes
+				t.Fatalf("%.0f bytes in %v, %.0f may go", n, passed, let)
+			}
+		}
+	}
+	pass(limit, 3*time.Second)
+	if err := ann.room.SetRoomLimit(3 * limit); err != nil {
+		t.Fatal(err)
+	}
+	pass(3*limit, 2*time.Second)
+	if n := cleo.bulk.Load(); float64(n) < let/3-8*chunkSize || float64(n) > let/3*1.03+8*chunkSize {
+		t.Errorf("one of three deliveries has had %d of %.0f bytes", n, let)
+	}
+	if err := ann.room.SetRoomLimit(0); err != nil {
+		t.Fatal(err)
+	}
+	for id, file := range map[room.TransferID]source{first: a, second: b} {
+		if result := ann.finished(id); len(result.Ledger) == 0 || result.Ledger[0].State != room.DeliveryDone {
+			t.Errorf("%+v", result.Ledger)
+		}
+		ben.check(ben.finished(id), file)
+	}
+	cleo.check(cleo.finished(first), a)
+}
