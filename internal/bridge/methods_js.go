@@ -138,6 +138,8 @@ type enterArgs struct {
 	RelayOnly     bool
 	MaxRecipients int
 	Admission     room.Admission
+
+	ReconnectAttempts int
 	// Of an identity that was kept:
 	Seed    *[32]byte
 	Members []wire.Hash // of an own room, as saved answered; so are the next two
@@ -172,9 +174,12 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 		RelayOnly:     args.RelayOnly,
 		MaxRecipients: args.MaxRecipients,
 		Admission:     args.Admission,
-		Engine:        i.engine,
-		Storage:       i.storage,
-		NewConn:       peer.NewConn,
+
+		ReconnectAttempts: args.ReconnectAttempts,
+
+		Engine:  i.engine,
+		Storage: i.storage,
+		NewConn: peer.NewConn,
 		Events: func(e room.Event) {
 			if f, ok := e.(room.TransferFinished); ok && f.Result.Delivery != "" {
 				i.mu.Lock()

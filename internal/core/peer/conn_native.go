@@ -25,12 +25,17 @@ type platform struct {
 	notice     chan struct{}    // one token: there is something to tell
 }
 
+// maxRetransmission is how long SCTP may wait before it tries again what was lost. pion's minute is far too long for a path that
+// has just come back; browsers have this value too.
+const maxRetransmission = 3 * time.Second
+
 // NewConn makes a connection. It gathers nothing before Offer or Answer.
 func NewConn(cfg ConnConfig) (Conn, error) { return NewConnWith(cfg, webrtc.SettingEngine{}) }
 
 // NewConnWith makes a connection over what the settings say, such as the virtual network of a test.
 func NewConnWith(cfg ConnConfig, settings webrtc.SettingEngine) (Conn, error) {
 	settings.DetachDataChannels()
+	settings.SetSCTPRTOMax(maxRetransmission)
 	api := webrtc.NewAPI(webrtc.WithSettingEngine(settings),
 		webrtc.WithMediaEngine(&webrtc.MediaEngine{}), webrtc.WithInterceptorRegistry(&interceptor.Registry{}))
 	pc, err := api.NewPeerConnection(configuration(cfg.ICE, cfg.RelayOnly))
@@ -114,6 +119,15 @@ func connState(s webrtc.PeerConnectionState) ConnState {
 		return ConnClosed
 	}
 	return ConnNew
+}
+
+// setOffer sets the offer as the local description. pion takes none in place of one that has no answer, nor takes that one back; what
+// counts of it is in the ICE agent already.
+func (c *conn) setOffer(offer webrtc.SessionDescription) error {
+	if c.pc.SignalingState() == webrtc.SignalingStateHaveLocalOffer {
+		return nil
+	}
+	return c.pc.SetLocalDescription(offer)
 }
 
 func (c *conn) addCandidate(candidate wire.Candidate) error {

@@ -58,13 +58,14 @@ type member struct {
 	statsAt time.Time
 	asking  bool   // for statistics
 	arrived uint64 // bytes that the transport had received by then
+	path    path
 }
 
 func newMember(r *Room, id wire.ID, hash wire.Hash) *member {
 	m := &member{id: id, hash: hash, conns: map[uint32]*connection{}, sent: map[wire.PayloadType]wire.ID{}, since: r.cfg.Now(),
 		verified: r.verified[hash], checks: newChecks(),
 		negotiation: peer.NewNegotiation(peer.NegotiationConfig{Room: r.keys, Self: r.identity, Peer: id, PeerKeyHash: hash,
-			Epoch: r.roster.Epoch, Conduct: r.conduct[hash]})}
+			Epoch: r.roster.Epoch, Conduct: r.conduct[hash], ReconnectAttempts: r.cfg.ReconnectAttempts})}
 	delete(r.verified, hash)
 	delete(r.conduct, hash)
 	return m
@@ -72,10 +73,11 @@ func newMember(r *Room, id wire.ID, hash wire.Hash) *member {
 
 func (m *member) open() bool { return m.link != nil }
 
-// start brings a link about, if there is none.
+// start brings a link about, if there is none, and tries the one that there is: the network may have come back.
 func (m *member) start(r *Room) {
 	m.started = true
 	m.do(r, m.negotiation.Start(r.cfg.Now()))
+	m.probe(r)
 }
 
 // payload takes what one of the member's envelopes held.
@@ -196,7 +198,7 @@ func (m *member) tick(r *Room, now time.Time) {
 	}
 	lapse := min(max(now.Sub(m.ticked), 0), maxLapse)
 	m.ticked = now
-	waiting := m.pinged.After(m.heard)
+	waiting := m.waiting()
 	if waiting {
 		m.quiet += lapse
 	} else {
@@ -205,11 +207,11 @@ func (m *member) tick(r *Room, now time.Time) {
 	switch {
 	case m.quiet > silence:
 		m.link.Abort(fault.Newf(fault.PeerGone, "room: silence"))
-	case !waiting && now.Sub(m.pinged) >= pingEvery:
-		m.pinged, m.ping = now, m.ping+1
-		m.link.SendControl(wire.Ping{Token: m.ping})
+	case !waiting && m.pingDue(now):
+		m.sendPing(now)
 	}
-	if now.Sub(m.statsAt) >= pingEvery && !m.asking {
+	m.watchPath(r, lapse)
+	if m.lookDue(now) && !m.asking {
 		m.statsAt, m.asking = now, true
 		link := m.link
 		r.running.Go(func() {
@@ -221,10 +223,7 @@ func (m *member) tick(r *Room, now time.Time) {
 				if m.link != link {
 					return
 				}
-				if stats.BytesReceived >= m.arrived+flowing {
-					m.heard = r.cfg.Now()
-				}
-				m.arrived = stats.BytesReceived
+				m.looked(r, stats.BytesReceived)
 				if err == nil && stats.LocalType != "" {
 					m.route = "direct"
 					if stats.LocalType == "relay" || stats.RemoteType == "relay" {
@@ -268,6 +267,8 @@ func (m *member) snapshot(r *Room) Peer {
 
 func (m *member) quality() PeerQuality {
 	switch {
+	case m.negotiation.Doubted():
+		return QualityDisconnected
 	case m.rtt < 100*time.Millisecond:
 		return QualityExcellent
 	case m.rtt < 200*time.Millisecond:
@@ -293,6 +294,18 @@ func (m *member) do(r *Room, effects []peer.Effect) {
 		case peer.ApplyAnswer:
 			if c := m.conns[e.Attempt]; c != nil {
 				c.work(func() { c.negotiate(func(ctx context.Context) error { return c.conn.SetAnswer(ctx, e.SDP) }) })
+			}
+		case peer.RestartConn:
+			if c := m.conns[e.Attempt]; c != nil {
+				c.work(func() { c.restart(e) })
+			}
+		case peer.ApplyRestart:
+			if c := m.conns[e.Attempt]; c != nil {
+				c.work(func() { c.try(func(ctx context.Context) error { return c.conn.SetAnswer(ctx, e.SDP) }) })
+			}
+		case peer.Violated:
+			if c := m.conns[e.Attempt]; c != nil {
+				m.violated(r, c)
 			}
 		case peer.AddCandidates:
 			if c := m.conns[e.Attempt]; c != nil {
@@ -370,11 +383,7 @@ func (m *member) openConn(r *Room, e peer.OpenConn) {
 			Candidate: func(candidate wire.Candidate) {
 				c.post(func() { m.do(r, c.negotiation.LocalCandidate(r.cfg.Now(), c.number, candidate)) })
 			},
-			State: func(s peer.ConnState) {
-				if s == peer.ConnFailed {
-					c.failed(fault.ConnectionFailed)
-				}
-			}})
+			State: func(s peer.ConnState) { c.post(func() { c.stateChanged(s) }) }})
 		if err != nil {
 			c.failed(fault.ConnectionFailed)
 			return
@@ -480,6 +489,7 @@ func (c *connection) Opened() {
 		c.openedAt = now
 		m.words, m.rtt, m.route, m.left = link.SafetyWords(), 0, "", false
 		m.heard, m.pinged, m.statsAt, m.ticked, m.quiet, m.arrived = now, now.Add(-pingEvery), time.Time{}, now, 0, 0
+		m.path = path{}
 		link.SendControl(wire.Profile{Name: r.cfg.Name})
 		if r.owner != nil {
 			r.owner.tell(m, r.roster) // a hub may have kept it back while there was no link
@@ -495,7 +505,7 @@ func (c *connection) Control(message wire.ControlMessage) {
 		if m.link == nil || m.link != c.link {
 			return // it is being closed
 		}
-		m.heard = now
+		m.hear(c.room)
 		switch message := message.(type) {
 		case wire.Profile:
 			m.name = legible(message.Name)
@@ -510,6 +520,7 @@ func (c *connection) Control(message wire.ControlMessage) {
 				c.room.rosterReceived(message.Body, true)
 			}
 		default:
+			m.path.used = now
 			c.room.controlMessage(m, message)
 		}
 	}
@@ -529,7 +540,8 @@ func (c *connection) Bulk(b *bulk.Buffer) {
 		return
 	}
 	take := func() {
-		c.member.heard = c.room.cfg.Now()
+		c.member.hear(c.room)
+		c.member.path.used = c.member.heard
 		c.room.bulkMessage(c.member, sender, id, message, b)
 	}
 	if end, ok := message.(wire.End); ok {
