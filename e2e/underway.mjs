@@ -74,11 +74,6 @@ async function connect(t, { rate, relayOnly, hidden, serverArgs }) {
   for (const host of network.hosts) {
     const { browser } = await host.startBrowser(t, { throttled: hidden });
     const [page] = await browser.pages();
-    await page.evaluateOnNewDocument(() => {
-      const Native = RTCPeerConnection;
-      globalThis.pcs = [];
-      globalThis.RTCPeerConnection = class extends Native { constructor(...a) { super(...a); globalThis.pcs.push(this); } };
-    });
     await page.goto(`${network.url}/healthz`);
     await page.evaluate(prepare);
     pages.push(page);

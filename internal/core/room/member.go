@@ -77,7 +77,7 @@ func (m *member) open() bool { return m.link != nil }
 func (m *member) start(r *Room) {
 	m.started = true
 	m.do(r, m.negotiation.Start(r.cfg.Now()))
-	m.probe(r)
+	m.renew(r)
 }
 
 // payload takes what one of the member's envelopes held.

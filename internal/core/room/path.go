@@ -19,7 +19,7 @@ const (
 	doubtAfter = 2 * time.Second
 	probeAfter = time.Second
 	// nudgeEvery is how often the connection to the server is tried while a link is in doubt that only the server can help to mend.
-	nudgeEvery = 2 * time.Second
+	nudgeEvery = 1500 * time.Millisecond
 	// lookEvery is how often the transport's counters are looked at while a Ping is out.
 	lookEvery = time.Second
 )
@@ -47,18 +47,24 @@ func (m *member) sendPing(now time.Time) {
 	m.link.SendControl(wire.Ping{Token: m.ping})
 }
 
-// probe asks an open link for a sign of life, because something suggests that the network has changed or come back, on
-// however little authority.
-func (m *member) probe(r *Room) {
-	switch {
-	case m.link == nil:
-	case m.negotiation.Doubted():
+// renew has a link in doubt restarted at once, because something suggests that the network has changed or come back, on however
+// little authority; one that is not in doubt is probed.
+func (m *member) renew(r *Room) {
+	if m.link != nil && m.negotiation.Doubted() {
 		m.do(r, m.negotiation.Doubt(r.cfg.Now(), m.negotiation.OpenAttempt(), true))
-	default:
-		m.path.probed = true
-		if now := r.cfg.Now(); !m.waiting() && now.Sub(m.pinged) >= lookEvery {
-			m.sendPing(now)
-		}
+	} else {
+		m.probe(r)
+	}
+}
+
+// probe asks an open link for a sign of life.
+func (m *member) probe(r *Room) {
+	if m.link == nil {
+		return
+	}
+	m.path.probed = true
+	if now := r.cfg.Now(); !m.waiting() && now.Sub(m.pinged) >= lookEvery {
+		m.sendPing(now)
 	}
 }
 

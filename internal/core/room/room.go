@@ -209,7 +209,7 @@ func (r *Room) Nudge() {
 		}
 		r.client.Nudge()
 		for _, id := range r.order {
-			r.members[id].probe(r)
+			r.members[id].renew(r)
 		}
 	})
 }
@@ -487,6 +487,11 @@ func (r *Room) signal(e signaling.Event) {
 	case signaling.ICEServers:
 		r.setICE(e.ICE)
 	case signaling.Disconnected:
+		if r.connected { // perhaps not only the server has gone
+			for _, id := range r.order {
+				r.members[id].probe(r)
+			}
+		}
 		r.connected = false
 		r.failures++
 		code, told := closingCodes[e.Code]

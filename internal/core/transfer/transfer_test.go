@@ -474,3 +474,16 @@ func TestSmallWindow(t *testing.T) {
 	}
 	s.expectDone(p)
 }
+
+// TestRepeated: what comes although it is on the disk is counted, and nothing else is.
+func TestRepeated(t *testing.T) {
+	h := newHostileSender(t)
+	h.send(h.hashes(0, 0, 3), h.chunks(chunk.Ref{}), h.chunks(chunk.Ref{Index: 1}))
+	if n := h.in.Progress().Repeated; n != 0 {
+		t.Errorf("%d bytes after none was repeated", n)
+	}
+	h.send(h.chunks(chunk.Ref{}), h.chunks(chunk.Ref{Index: 2}), h.chunks(chunk.Ref{}))
+	if n := h.in.Progress().Repeated; n != 2*chunkSize {
+		t.Errorf("%d bytes repeated, want %d", n, 2*chunkSize)
+	}
+}
