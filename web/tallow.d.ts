@@ -241,6 +241,7 @@ export class Peer {
   readonly name: string;
   readonly owner: boolean;
   readonly state: PeerState;
+  /** "disconnected" also while an open connection is silent and being mended. */
   readonly quality: Quality;
   /** Round-trip time in ms; 0: unknown. */
   readonly rtt: number;

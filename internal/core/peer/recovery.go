@@ -18,7 +18,7 @@ const (
 	// one that the peer brings about doubles it, up to maxLinkGap: a restart gathers candidates and asks relays for room.
 	restartGap = time.Second
 	// besideAfter is how long a link is in doubt before a fresh connection is tried beside it.
-	besideAfter = 5 * time.Second
+	besideAfter = 3 * time.Second
 )
 
 // recovery is what is being done about an open link whose path may be lost: PROTOCOL.md section 7, Restarts.

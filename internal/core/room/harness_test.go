@@ -89,7 +89,9 @@ func newWorld(t *testing.T, maxMembers, loss int) *world {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		from, to := c.SourceAddr().String(), c.DestinationAddr().String()
-		w.used[from] = w.used[from]
+		if _, known := w.used[from]; !known {
+			w.used[from] = false
+		}
 		return !w.dead[host(c.SourceAddr())] && !w.dead[host(c.DestinationAddr())] && !w.used[from] && !w.used[to]
 	})
 	if err := router.Start(); err != nil {

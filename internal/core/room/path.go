@@ -12,7 +12,7 @@ import (
 const (
 	// A link over which files go is asked for a sign of life when nothing has come for livelyPing, for lively after the last
 	// message about a transfer: there a lost path hurts most.
-	livelyPing = 1500 * time.Millisecond
+	livelyPing = time.Second
 	lively     = 10 * time.Second
 	// A link is in doubt when nothing at all has come for doubtAfter since a Ping, or for probeAfter since one for which there was a
 	// reason. To doubt a link that works costs little.
@@ -70,9 +70,6 @@ func (m *member) probe(r *Room) {
 
 // watchPath lets time pass.
 func (m *member) watchPath(r *Room, lapse time.Duration) {
-	if m.negotiation.Doubted() && !r.connected {
-		r.nudge()
-	}
 	if !m.waiting() {
 		m.path.still = 0
 		return
@@ -81,6 +78,9 @@ func (m *member) watchPath(r *Room, lapse time.Duration) {
 	limit := doubtAfter
 	if m.path.probed {
 		limit = probeAfter
+	}
+	if m.path.still >= probeAfter {
+		r.nudge() // it may be our own network, which takes the server away too
 	}
 	if m.path.still >= limit && !m.negotiation.Doubted() {
 		m.doubt(r)
