@@ -209,9 +209,10 @@ test("decline, cancel, signal, arguments, events, close", { timeout: 240_000 }, 
         thrown(() => me.room.send("x", { to: [] })),
         await me.code(me.tallow.joinRoom("no link")),
         await me.code(me.tallow.createRoom({ maxRecipients: 0 })),
+        await me.code(me.tallow.createRoom({ reconnectAttempts: 21 })),
       ];
     });
-    assert.deepEqual(codes, ["invalid-argument", "invalid-argument", "unknown-peer", "no-recipients", "bad-link", "invalid-argument"]);
+    assert.deepEqual(codes, ["invalid-argument", "invalid-argument", "unknown-peer", "no-recipients", "bad-link", "invalid-argument", "invalid-argument"]);
   });
 
   await t.test("only some of the files", async () => {

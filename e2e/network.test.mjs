@@ -1,5 +1,5 @@
-// Networks that fail under a running transfer, each member on a host of its own. What was delivered is compared, and what the sender's
-// host put on the wire for it is counted: what was on the recipient's disk before the failure, most of the file, does not go twice.
+// Networks that fail under a running transfer, each member on a host of its own. What was delivered is compared, and the recipient counts what
+// comes that was on its disk before the failure, most of the file: nothing.
 
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
@@ -11,33 +11,35 @@ const size = 12 * MB;
 const first = 8 * MB; // is on disk before the network fails
 
 /**
- * The wire took the file once, a tenth for headers, and the windows of SCTP that a failure has it send again.
- * @param {import("node:test").TestContext} t @param {number} wire
+ * Nothing came that was on the disk. The wire has no such bound: SCTP may send again what it takes for lost, and a path's queue makes it
+ * guess wrong.
+ * @param {import("node:test").TestContext} t @param {{ repeated: () => Promise<number>, wire: () => Promise<number> }} transfer
  */
-function once(t, wire) {
-  t.diagnostic(`${(wire / MB).toFixed(1)} MB on the wire for ${size / MB} MB`);
-  assert.ok(wire > size, "it is counted");
-  assert.ok(wire < 1.1 * size + 4 * MB, `${wire} bytes on the wire`);
+async function once(t, { repeated, wire }) {
+  t.diagnostic(`${((await wire()) / MB).toFixed(1)} MB on the wire for ${size / MB} MB`);
+  assert.equal(await repeated(), 0, "bytes that were on the disk");
 }
 
 // Most of their time is spent waiting, so they run side by side.
 describe("a transfer survives", { concurrency: true }, () => {
   test("an interface goes down and comes up again", { timeout: 300_000 }, async (t) => {
-    const { network, flows, finished, wire } = await underway(t, { size, first });
+    const transfer = await underway(t, { size, first });
+    const { network, flows, finished } = transfer;
     await network.hosts[1].link(false);
     await delay(6000);
     await network.hosts[1].link(true);
     t.diagnostic(`bytes flow again after ${(await flows()).toFixed(1)} s`);
     await finished();
-    once(t, await wire());
+    await once(t, transfer);
   });
 
-  test("an address changes", { timeout: 300_000 }, async (t) => {
-    const { network, flows, finished, wire } = await underway(t, { size, first });
+  test("an address changes, while both tabs are hidden", { timeout: 300_000 }, async (t) => {
+    const transfer = await underway(t, { size, first, hidden: true });
+    const { network, flows, finished } = transfer;
     await network.hosts[1].readdress(99);
     t.diagnostic(`bytes flow again after ${(await flows()).toFixed(1)} s`);
     await finished();
-    once(t, await wire());
+    await once(t, transfer);
   });
 
   test("the server is away for a minute: the transfer goes on, and members find each other again", { timeout: 360_000 }, async (t) => {
@@ -60,12 +62,13 @@ describe("a transfer survives", { concurrency: true }, () => {
 
   test("the relay is killed and comes back: members that may use nothing else go on", { timeout: 360_000 }, async (t) => {
     const serverArgs = ["-turn-secret", "a secret that outlives the server"];
-    const { network, sender, flows, finished, wire } = await underway(t, { size, first, relayOnly: true, serverArgs });
+    const transfer = await underway(t, { size, first, relayOnly: true, serverArgs });
+    const { network, sender, flows, finished } = transfer;
     await until("a route", () => sender.evaluate(() => me.room.peers[0].route !== ""));
     assert.equal(await sender.evaluate(() => me.room.peers[0].route), "relay");
     await network.restartServer(t, 2000, serverArgs);
     t.diagnostic(`bytes flow again after ${(await flows()).toFixed(1)} s`);
     await finished();
-    once(t, await wire());
+    await once(t, transfer);
   });
 });

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import { until } from "./harness.mjs";
 import { MB, underway } from "./underway.mjs";
 
 const runs = 12; // of each kind
@@ -23,16 +24,23 @@ for (const [kind, fail] of Object.entries(kinds)) {
   test(kind, { timeout: 1_800_000 }, async (t) => {
     const relayed = kind.includes("relay");
     const serverArgs = relayed ? ["-turn-secret", "a secret that outlives the server"] : [];
-    const transfer = await underway(t, { size: 100 * MB, rate: 4, relayOnly: relayed, serverArgs });
+    const transfer = await underway(t, { size: 150 * MB, rate: 4, relayOnly: relayed, serverArgs });
     for (let i = 0; i < runs; i++) {
       await fail({ ...transfer, serverArgs, t }, i);
       const seconds = await transfer.flows();
       times.push(seconds);
       t.diagnostic(`${seconds.toFixed(1)} s`);
-      await delay(3000);
+      // The next failure meets a path that works, and members that the server knows.
+      await until("both are back", async () => {
+        const states = await Promise.all([transfer.sender, transfer.recipient].map((page) => page.evaluate(() => me.room.state)));
+        return states.every((state) => state === "open");
+      }, 120_000);
+      const before = await transfer.stored();
+      await until("more of it", async () => (await transfer.stored()) > before + MB, 120_000);
     }
     await transfer.network.hosts[0].cap({});
-    await transfer.finished();
+    await transfer.finished(300_000);
+    assert.equal(await transfer.repeated(), 0, "what was on the disk was not sent again");
   });
 }
 

@@ -13,17 +13,18 @@ let started = Promise.resolve();
 /**
  * A sender and a recipient on hosts of their own, with a transfer under way at the rate of the sender's link.
  * @param {import("node:test").TestContext} t
- * @param {{ size: number, first?: number, rate?: number, relayOnly?: boolean, serverArgs?: string[] }} options first: how much of it is on the
- *   recipient's disk when this returns; rate: Mbit/s
+ * @param {{ size: number, first?: number, rate?: number, relayOnly?: boolean, hidden?: boolean, serverArgs?: string[] }} options first: how much
+ *   of it is on the recipient's disk when this returns; rate: Mbit/s; hidden: both tabs are in the background, and slowed down
  */
-export async function underway(t, { size, first = MB, rate = 8, relayOnly = false, serverArgs = [] }) {
-  const connecting = started.then(() => connect(t, { rate, relayOnly, serverArgs }));
+export async function underway(t, { size, first = MB, rate = 8, relayOnly = false, hidden = false, serverArgs = [] }) {
+  const connecting = started.then(() => connect(t, { rate, relayOnly, hidden, serverArgs }));
   started = connecting.then(() => {}, () => {});
   const { network, sender, recipient } = await connecting;
   // What takes long is left to the pages, and asked for.
   await recipient.evaluate(() => {
     me.received = me.offer().then(async (offer) => {
-      const { files } = await offer.accept().finished;
+      me.incoming = offer.accept();
+      const { files } = await me.incoming.finished;
       return me.sha256(await files[0].file());
     });
     me.received.then((hash) => (me.hash = hash));
@@ -51,6 +52,8 @@ export async function underway(t, { size, first = MB, rate = 8, relayOnly = fals
     },
     /** What the sender's host has put on the wire since the transfer began, in bytes. */
     wire: async () => (await network.hosts[0].sent()) - sentBefore,
+    /** Bytes that came although they were on the recipient's disk already. */
+    repeated: () => recipient.evaluate(() => me.incoming.stats().recipients[0].repeated),
     /** @param {number} [timeout] in ms */
     async finished(timeout = 120_000) {
       const result = await until("the sender's end", () => sender.evaluate(() => me.result && { failed: me.result.failedRecipients }), timeout);
@@ -63,17 +66,21 @@ export async function underway(t, { size, first = MB, rate = 8, relayOnly = fals
 /**
  * Two hosts whose pages are connected; the sender's link has that rate.
  * @param {import("node:test").TestContext} t
- * @param {{ rate: number, relayOnly: boolean, serverArgs: string[] }} options
+ * @param {{ rate: number, relayOnly: boolean, hidden: boolean, serverArgs: string[] }} options
  */
-async function connect(t, { rate, relayOnly, serverArgs }) {
+async function connect(t, { rate, relayOnly, hidden, serverArgs }) {
   const network = await Network.start(t, 2, { serverArgs });
   const pages = [];
   for (const host of network.hosts) {
-    const { browser } = await host.startBrowser(t);
+    const { browser } = await host.startBrowser(t, { throttled: hidden });
     const [page] = await browser.pages();
     await page.goto(`${network.url}/healthz`);
     await page.evaluate(prepare);
     pages.push(page);
+    if (hidden) {
+      await (await browser.newPage()).bringToFront();
+      await page.waitForFunction(() => document.visibilityState === "hidden", { polling: 100 });
+    }
   }
   const [sender, recipient] = pages;
   await network.hosts[0].cap({ up: rate });

@@ -137,6 +137,11 @@ export interface RoomOptions {
    */
   connections?: "auto" | "manual";
   /**
+   * How often in a row a connection that is in doubt is restarted (ICE) before it is given up, and after how many attempts without one the member
+   * is shown as failed: 1 to 20. Attempts go on after that, slowly. Default 4.
+   */
+  reconnectAttempts?: number;
+  /**
    * Whether to keep who we are in this room until we leave it, so that a reload continues it. What no page has used for more than 7 days is deleted
    * the next time that load() runs. Default true.
    */
@@ -311,6 +316,7 @@ export class Peer {
   readonly name: string;
   readonly owner: boolean;
   readonly state: PeerState;
+  /** "disconnected" also while an open connection is silent and being mended. */
   readonly quality: Quality;
   /** Round-trip time in ms, smoothed, without the queues of our own transfers; 0: unknown. */
   readonly rtt: number;
@@ -466,6 +472,8 @@ export interface Delivery {
   /** Seconds; -1: unknown. */
   readonly eta: number;
   readonly quality: Quality;
+  /** Incoming: bytes that came again although they were on the disk already, which no lost connection should bring about. */
+  readonly repeated: number;
   /** Why it failed. */
   readonly code: ErrorCode | undefined;
   /** The recipient's own words when it declined, or "". Show it as text only. */

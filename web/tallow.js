@@ -71,17 +71,20 @@ export async function load(options = {}) {
 }
 
 /**
- * Calls back when the network may have come back: the browser says so, or the page has slept. Waits between attempts can be long.
+ * Calls back when the network may have changed or come back: the browser says so, or the page has slept. Waits between attempts can be long.
  * @param {() => void} back
  */
 function watchNetwork(back) {
   const visible = () => document.visibilityState === "visible" && back();
   addEventListener("online", back);
   addEventListener("pageshow", back);
+  const connection = /** @type {any} */ (navigator).connection; // not in every browser
+  connection?.addEventListener("change", back);
   document.addEventListener("visibilitychange", visible);
   return () => {
     removeEventListener("online", back);
     removeEventListener("pageshow", back);
+    connection?.removeEventListener("change", back);
     document.removeEventListener("visibilitychange", visible);
   };
 }
@@ -155,6 +158,8 @@ async function enter(tallow, link, options) {
   const { maxRecipients: most, admission: how } = options;
   check(most === undefined || (Number.isInteger(most) && most >= 1 && most <= 63), "maxRecipients is 1 to 63");
   check(how === undefined || how === "auto" || how === "approval", 'admission is "auto" or "approval"');
+  const { reconnectAttempts = 4 } = options;
+  check(Number.isInteger(reconnectAttempts) && reconnectAttempts >= 1 && reconnectAttempts <= 20, "reconnectAttempts is 1 to 20");
   check(onpending === undefined || typeof onpending === "function", "onpending is a function");
   const quality = thresholds(options.qualityThresholds);
   checkSignal(signal);
@@ -188,7 +193,8 @@ async function enter(tallow, link, options) {
     const entered = await Promise.race([
       aborted,
       tallow.core.call(link === undefined ? "createRoom" : "joinRoom", {
-        room: number, link, name, serverURL, iceServers, relayOnly, maxRecipients, admission, manual: connections === "manual", quality, seed, members, removed, locked,
+        room: number, link, name, serverURL, iceServers, relayOnly, reconnectAttempts, maxRecipients, admission, manual: connections === "manual", quality,
+        seed, members, removed, locked,
       }),
     ]);
     const { fragment, self } = entered;

@@ -148,6 +148,8 @@ type enterArgs struct {
 	Admission     room.Admission
 	Manual        bool
 	Quality       struct{ Excellent, Good, Fair float64 } // ms; all 0: the default
+
+	ReconnectAttempts int
 	// Of an identity that was kept:
 	Seed    *[32]byte
 	Members []wire.Hash // of an own room, as saved answered; so are the next two
@@ -185,6 +187,8 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 		Manual:        args.Manual,
 		Quality: peer.QualityThresholds{Excellent: milliseconds(args.Quality.Excellent), Good: milliseconds(args.Quality.Good),
 			Fair: milliseconds(args.Quality.Fair)},
+		ReconnectAttempts: args.ReconnectAttempts,
+
 		Engine:  i.engine,
 		Storage: i.storage,
 		NewConn: peer.NewConn,

@@ -54,7 +54,8 @@ const (
 // and conn_js.go what differs. After Close all methods return ErrClosed. Where ctx ends before an operation does, the
 // operation still runs to its end, unobserved.
 type Conn interface {
-	// Offer makes an offer and sets it as the local description. restart asks for new ICE credentials.
+	// Offer makes an offer and sets it as the local description. restart asks for new ICE credentials; such an offer may take the
+	// place of one that has no answer yet.
 	Offer(ctx context.Context, restart bool) (sdp string, err error)
 	// Answer applies a remote offer, makes the answer, and sets it as the local description.
 	Answer(ctx context.Context, offer string) (sdp string, err error)

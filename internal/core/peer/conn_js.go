@@ -115,6 +115,11 @@ func (c *conn) stateEvent(js.Value, []js.Value) any {
 	return nil
 }
 
+// setOffer sets the offer as the local description, in place of one that has no answer too.
+func (c *conn) setOffer(offer webrtc.SessionDescription) error {
+	return c.pc.SetLocalDescription(offer)
+}
+
 // addCandidate calls the browser: pion has no room for an absent sdpMLineIndex, which an end of candidates needs.
 func (c *conn) addCandidate(candidate wire.Candidate) error {
 	index := int32(candidate.SDPMLineIndex)

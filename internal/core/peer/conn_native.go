@@ -28,6 +28,10 @@ type platform struct {
 	notice     chan struct{}    // one token: there is something to tell
 }
 
+// maxRetransmission is how long SCTP may wait before it tries again what was lost. pion's minute is far too long for a path that
+// has just come back; browsers have this value too.
+const maxRetransmission = 3 * time.Second
+
 // NewConn makes a connection. It gathers nothing before Offer or Answer.
 func NewConn(cfg ConnConfig) (Conn, error) { return NewConnWith(cfg, webrtc.SettingEngine{}) }
 
@@ -40,6 +44,7 @@ func NewConnWith(cfg ConnConfig, settings webrtc.SettingEngine) (Conn, error) {
 	// A flight of the DTLS handshake is sent again after this time, then twice that, and so on. From pion's second on, five lost in a row
 	// outlast an attempt, which a few per cent of loss suffice for: a flight has several packets, and so has the answer.
 	settings.SetDTLSRetransmissionInterval(200 * time.Millisecond)
+	settings.SetSCTPRTOMax(maxRetransmission)
 	api := webrtc.NewAPI(webrtc.WithSettingEngine(settings),
 		webrtc.WithMediaEngine(&webrtc.MediaEngine{}), webrtc.WithInterceptorRegistry(&interceptor.Registry{}))
 	pc, err := api.NewPeerConnection(configuration(cfg.ICE, cfg.RelayOnly))
@@ -121,6 +126,15 @@ func connState(s webrtc.PeerConnectionState) ConnState {
 		return ConnClosed
 	}
 	return ConnNew
+}
+
+// setOffer sets the offer as the local description. pion takes none in place of one that has no answer, nor takes that one back; what
+// counts of it is in the ICE agent already.
+func (c *conn) setOffer(offer webrtc.SessionDescription) error {
+	if c.pc.SignalingState() == webrtc.SignalingStateHaveLocalOffer {
+		return nil
+	}
+	return c.pc.SetLocalDescription(offer)
 }
 
 func (c *conn) addCandidate(candidate wire.Candidate) error {

@@ -107,7 +107,7 @@ func (c *conn) Offer(ctx context.Context, restart bool) (string, error) {
 		if offer, err = c.pc.CreateOffer(&webrtc.OfferOptions{ICERestart: restart}); err != nil {
 			return err
 		}
-		return c.pc.SetLocalDescription(offer)
+		return c.setOffer(offer)
 	})
 	if err != nil {
 		return "", err

@@ -518,6 +518,9 @@ func TestConnRestart(t *testing.T) {
 		}
 	}
 	for i := range uint64(2) {
+		if _, err := a.Offer(testContext(t), true); err != nil { // which nobody answers
+			t.Fatal(err)
+		}
 		negotiate(t, a, b, true)
 		write(t, a.Channel(wire.Bulk), 300_000, i)
 		read(t, b.Channel(wire.Bulk), 300_000, i)

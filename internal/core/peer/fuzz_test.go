@@ -203,6 +203,27 @@ func (w *fuzzWorld) step(op byte, s *fuzzSide, next func() byte) {
 		default:
 			s.effects = s.Ended(w.now, s.last-uint32(how/3%2))
 		}
+	case 13: // the open link is in doubt, or is not
+		number := s.last - uint32(next()%2)
+		switch how := next(); how % 3 {
+		case 0:
+			s.effects = s.Alive(w.now, number)
+		default:
+			s.effects = s.Doubt(w.now, number, how%3 == 1)
+		}
+	case 14: // what a browser reports of a restart
+		digit := byte(0xA1)
+		if !s.initiator {
+			digit = 0xB2
+		}
+		s.effects = s.RestartMade(w.now, s.last-uint32(next()%2), uint32(next()%4), sdp(digit+next()%2))
+	case 15: // a restart, from one who has the keys
+		p := SendPayload{Type: wire.PayloadRestart + wire.PayloadType(next()%3)}
+		body := wire.Restart{Generation: uint32(next() % 4), SDP: sdp('A' - 10 + next()%16)}.Append(nil)
+		if p.Type == wire.PayloadRestartRequest {
+			body = body[:4]
+		}
+		receive(p, body, next()&1 == 0)
 	default: // bytes that are nothing
 		receive(SendPayload{Type: wire.PayloadType(op)}, bytes.Repeat([]byte{next()}, int(next())), op&1 != 0)
 	}
@@ -230,6 +251,10 @@ func (w *fuzzWorld) run(s *fuzzSide, effects []Effect) {
 				w.t.Fatalf("a link over connection %d", e.Attempt)
 			}
 			s.conns[e.Attempt] = true
+		case RestartConn:
+			if s.open == nil || s.open.number != e.Attempt {
+				w.t.Fatalf("a restart of connection %d, which has no open link", e.Attempt)
+			}
 		case CloseConn:
 			if _, ok := s.conns[e.Attempt]; !ok {
 				w.t.Fatalf("connection %d closed, which is not open", e.Attempt)

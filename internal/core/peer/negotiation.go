@@ -18,8 +18,8 @@ const (
 	knockDelay = 2 * time.Second
 	// Whoever holds the link and has the server on its side can forge Knock and Hello. So attempts start no closer upon each
 	// other than helloGap, than provenGap where the peer has proven itself in the present one, and than linkGap while a
-	// link is open, which an attempt replaces only when it has come to an open link itself. Each one that begins while the
-	// link is open doubles linkGap, up to maxLinkGap: a member that has really lost the link is soon seen to be silent.
+	// link is open and not in doubt, which an attempt replaces only when it has come to an open link itself. Each one that begins
+	// while the link is open doubles linkGap, up to maxLinkGap: a member that has really lost the link is soon seen to be silent.
 	helloGap   = time.Second
 	provenGap  = 5 * time.Second
 	linkGap    = 10 * time.Second
@@ -33,7 +33,7 @@ const (
 	// peer's an attempt takes.
 	maxEarly  = 64
 	maxRemote = 256
-	// patience is after how many failed attempts the member is shown as failed. Attempts go on, slowly.
+	// patience is after how many offences in a row the member is shown as failed.
 	patience = 4
 	// A member that breaks the protocol over a link, or cannot confirm one, is left alone for minPenalty, and twice as long
 	// each time, up to maxPenalty. A link that has been open for probation has it forgotten.
@@ -69,6 +69,9 @@ type NegotiationConfig struct {
 	Rand        io.Reader // nil: crypto/rand
 	Conduct     Conduct   // towards the machines before this one
 	Manual      bool      // the caller carries the payloads: nothing ever begins by itself
+	// ReconnectAttempts is how many ICE restarts an open link gets before it is given up, and after how many attempts without a link
+	// the member is shown as failed: these go on, slowly. 0 is DefaultReconnectAttempts.
+	ReconnectAttempts int
 }
 
 // Conduct is what a member is left alone for. It outlasts a machine: otherwise whoever leaves and comes back had a clean slate.
@@ -115,7 +118,8 @@ type attempt struct {
 	introduced bool // M1 (initiator) or M2 (responder) is out: candidates may go
 	linked     bool // the handshake is the link's: the peer has proven itself
 	early      []wire.Candidate
-	remote     int // candidates of the peer's
+	remote     int // candidates of the peer's, for the present description
+	recovery   recovery
 }
 
 func (a *attempt) nonce() wire.Hash {
@@ -333,6 +337,7 @@ func (n *Negotiation) Tick(now time.Time) []Effect {
 	if n.attempt != nil && now.Sub(n.attempt.begun) >= n.timeout() {
 		n.failed(fault.ConnectionFailed)
 	}
+	n.mend()
 	if n.idle {
 		if n.invited && now.Sub(n.invitedAt) >= n.timeout() {
 			n.uninvite()
@@ -340,7 +345,7 @@ func (n *Negotiation) Tick(now time.Time) []Effect {
 		}
 		return n.effects
 	}
-	if !n.retryAt.IsZero() && !now.Before(n.retryAt) && n.attempt == nil && n.open == nil && !n.barred() {
+	if !n.retryAt.IsZero() && !now.Before(n.retryAt) && n.attempt == nil && !n.settled() && !n.barred() {
 		n.retryAt = time.Time{}
 		if n.invited {
 			n.failures++
@@ -372,7 +377,7 @@ func (n *Negotiation) Receive(now time.Time, t wire.PayloadType, body []byte, pa
 			if now.Sub(n.helloAt) < n.knockGap() {
 				return nil, !n.cfg.Manual // a Knock that somebody carries has cost more than one of the hub's
 			}
-			if n.open != nil {
+			if n.settled() {
 				n.disturbed++
 			}
 			n.sayHello()
@@ -401,6 +406,10 @@ func (n *Negotiation) Receive(now time.Time, t wire.PayloadType, body []byte, pa
 			}
 		case n.hello != nil:
 			acknowledge = false // its offer is on the way
+		}
+	case wire.PayloadRestart, wire.PayloadRestarted, wire.PayloadRestartRequest:
+		if pair {
+			acknowledge = n.restartReceived(t, body)
 		}
 	}
 	return n.effects, acknowledge
@@ -484,17 +493,27 @@ func (n *Negotiation) Failed(now time.Time, number uint32, code fault.Code) []Ef
 			n.penalise(code)
 		}
 	case n.open != nil && n.open.number == number:
-		n.closeOpen(code)
-		n.step(LinkLost, code)
-		if n.idle && n.attempt == nil {
-			n.step(LinkLeaves, code) // nobody makes another one
-		} else if n.attempt == nil {
-			n.retryIn(backoff(1))
-		}
+		n.lost(code)
 		n.penalise(code)
 	}
 	return n.effects
 }
+
+// lost gives up the open link and has another attempt begin soon, if none is under way.
+func (n *Negotiation) lost(code fault.Code) {
+	n.closeOpen(code)
+	n.step(LinkLost, code)
+	switch {
+	case n.attempt != nil || n.invited:
+	case n.idle:
+		n.step(LinkLeaves, code) // nobody makes another one
+	default:
+		n.retryIn(backoff(1))
+	}
+}
+
+// settled reports whether a link is open and not in doubt.
+func (n *Negotiation) settled() bool { return n.open != nil && !n.Doubted() }
 
 // closeOpen ends the open link, however that has come. One that was open for long has the offences before it forgotten.
 func (n *Negotiation) closeOpen(code fault.Code) {
@@ -593,7 +612,7 @@ func (n *Negotiation) invites() {
 // attempt, so what there is here is lost, if the Knock is genuine.
 func (n *Negotiation) knockGap() time.Duration {
 	switch {
-	case n.open != nil:
+	case n.settled():
 		return n.linkGap()
 	case n.attempt != nil || n.hello != nil:
 		return knockEvery
@@ -618,7 +637,7 @@ func (n *Negotiation) sayHello() {
 	}
 	n.hello, n.helloAt = hello, n.now
 	n.do(SendPayload{Type: wire.PayloadHello, Body: hello.Hello()})
-	if n.open == nil && n.attempt == nil {
+	if !n.settled() && n.attempt == nil {
 		n.invites()
 		n.retryIn(max(backoff(n.failures+1), answerTimeout))
 	}
@@ -631,7 +650,7 @@ func (n *Negotiation) worry(code fault.Code) {
 	case n.open != nil:
 	case n.idle && !n.cfg.Manual:
 		n.step(LinkLeaves, code)
-	case n.idle || n.failures >= patience:
+	case n.idle || n.failures >= n.attempts():
 		n.step(LinkGivesUp, code)
 	}
 }
@@ -653,12 +672,12 @@ func (n *Negotiation) helloReceived(body []byte) (acknowledge bool) {
 	}
 	gap := helloGap
 	switch {
-	case n.open != nil:
+	case n.settled():
 		gap = n.linkGap()
 	case n.attempt != nil && n.attempt.linked:
 		gap = provenGap
 	}
-	if n.last > 0 && n.now.Sub(n.begunAt) < gap || n.barred() {
+	if n.last > 0 && n.now.Sub(n.begunAt) < gap || n.restarting() || n.barred() {
 		return false // a genuine one comes again
 	}
 	handshake, err := seal.NewInitiator(n.handshakeConfig())
@@ -666,7 +685,7 @@ func (n *Negotiation) helloReceived(body []byte) (acknowledge bool) {
 		n.step(LinkGivesUp, fault.Internal)
 		return true
 	}
-	if n.open != nil {
+	if n.settled() {
 		n.disturbed++
 	}
 	n.supersede()
@@ -758,7 +777,7 @@ func (n *Negotiation) failed(code fault.Code) {
 func (n *Negotiation) attemptFailed(code fault.Code) {
 	n.failures++
 	n.invited = false
-	if n.open == nil && n.attempt == nil {
+	if !n.settled() && n.attempt == nil {
 		n.retryIn(backoff(n.failures))
 		n.worry(code)
 	}

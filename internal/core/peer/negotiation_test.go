@@ -89,6 +89,9 @@ type simLink struct {
 	handshake Handshake
 	remote    *simLink
 	opened    bool
+
+	generation uint32 // of the newest restart
+	path       bool   // it has one
 }
 
 func newSimulation(t *testing.T) *simulation {
@@ -183,6 +186,8 @@ func (s *simulation) do(side *side, effects []Effect) {
 			}
 			delete(side.links, e.Attempt)
 			s.cut(l, 50*time.Millisecond)
+		case RestartConn, ApplyRestart, Violated:
+			s.restarts(side, e)
 		case StateChanged:
 			state, code := side.State()
 			s.log("%d is %d %s", side.index, state, code)
@@ -205,6 +210,7 @@ func (s *simulation) connect(l *simLink) {
 		return
 	}
 	i.opened, i.remote, r.opened, r.remote = true, r, true, i
+	i.path, r.path = true, true
 	m3, err := i.handshake.(*seal.Initiator).Confirm()
 	if err != nil {
 		s.t.Fatal(err)

@@ -19,6 +19,9 @@ const (
 	AdmitApproval Admission = "approval" // the owner is asked
 )
 
+// MaxReconnectAttempts is the most that Config.ReconnectAttempts may be.
+const MaxReconnectAttempts = 20
+
 // DefaultMaxRecipients is how many others a room takes unless told otherwise.
 const DefaultMaxRecipients = 10
 
@@ -34,6 +37,9 @@ type Config struct {
 	Admission     Admission              // "" is AdmitAll
 	Quality       peer.QualityThresholds // zero: peer.DefaultQualityThresholds
 	Manual        bool                   // links come from Connect and Signal only
+	// ReconnectAttempts is how many ICE restarts a link in doubt gets, and after how many attempts without a link a member is shown as
+	// failed: 1 to MaxReconnectAttempts; 0 is peer.DefaultReconnectAttempts.
+	ReconnectAttempts int
 
 	Engine  bulk.Engine
 	Storage transfer.Storage
@@ -148,8 +154,10 @@ type Delivery struct {
 	Speed   float64       `json:"speed"` // bytes per second, smoothed
 	ETA     float64       `json:"eta"`   // seconds; -1: unknown
 	Quality PeerQuality   `json:"quality"`
-	Code    fault.Code    `json:"code,omitempty"`
-	Reason  string        `json:"reason,omitempty"` // the recipient's own words when it declined
+	// Repeated is how many bytes have come (incoming) that were on disk already.
+	Repeated int64      `json:"repeated"`
+	Code     fault.Code `json:"code,omitempty"`
+	Reason   string     `json:"reason,omitempty"` // the recipient's own words when it declined
 }
 
 // Transfer is a snapshot of a transfer.

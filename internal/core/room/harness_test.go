@@ -69,6 +69,7 @@ type world struct {
 	taps map[wire.ID]*tap
 	out  map[wire.ID]bool // cannot reach the hub
 	dead map[string]bool  // addresses that nothing goes to or comes from
+	used map[string]bool  // addresses and ports that something has come from; true: as dead
 	// fromHub and toHub change what passes between a member and the hub; they return the messages that go on. They are
 	// called with mu held.
 	fromHub, toHub func(member wire.ID, message []byte) [][]byte
@@ -97,11 +98,15 @@ func newWorld(t *testing.T, maxMembers, loss int) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, limit: maxMembers, router: router, loss: loss, sites: map[string]site{},
-		taps: map[wire.ID]*tap{}, out: map[wire.ID]bool{}, dead: map[string]bool{}}
+		taps: map[wire.ID]*tap{}, out: map[wire.ID]bool{}, dead: map[string]bool{}, used: map[string]bool{}}
 	router.AddChunkFilter(func(c vnet.Chunk) bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		return !w.dead[host(c.SourceAddr())] && !w.dead[host(c.DestinationAddr())]
+		from, to := c.SourceAddr().String(), c.DestinationAddr().String()
+		if _, known := w.used[from]; !known {
+			w.used[from] = false
+		}
+		return !w.dead[host(c.SourceAddr())] && !w.dead[host(c.DestinationAddr())] && !w.used[from] && !w.used[to]
 	})
 	if err := router.Start(); err != nil {
 		t.Fatal(err)
@@ -258,6 +263,17 @@ func (w *world) kill(p *person) {
 	w.dead[p.address], w.out[id] = true, true
 	if t := w.taps[id]; t != nil {
 		t.cut()
+	}
+}
+
+// move takes a person to another place in the network: what they have used so far is dead for good.
+func (w *world) move(p *person) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for a := range w.used {
+		if h, _, _ := net.SplitHostPort(a); h == p.address {
+			w.used[a] = true
+		}
 	}
 }
 

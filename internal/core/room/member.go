@@ -61,13 +61,14 @@ type member struct {
 	quiet   time.Duration // since the Ping that is out, as far as we were there to hear
 	ticked  time.Time
 	figures // see stats.go
+	path    path
 }
 
 func newMember(r *Room, id wire.ID, hash wire.Hash) *member {
 	m := &member{id: id, hash: hash, conns: map[uint32]*connection{}, sent: map[wire.PayloadType]wire.ID{}, since: r.cfg.Now(),
 		verified: r.verified[hash], checks: newChecks(), quality: peer.NewQualityMeter(r.cfg.Quality),
 		negotiation: peer.NewNegotiation(peer.NegotiationConfig{Room: r.keys, Self: r.identity, Peer: id, PeerKeyHash: hash,
-			Epoch: r.roster.Epoch, Conduct: r.conduct[hash], Manual: r.cfg.Manual})}
+			Epoch: r.roster.Epoch, Conduct: r.conduct[hash], Manual: r.cfg.Manual, ReconnectAttempts: r.cfg.ReconnectAttempts})}
 	delete(r.verified, hash)
 	delete(r.conduct, hash)
 	return m
@@ -75,10 +76,11 @@ func newMember(r *Room, id wire.ID, hash wire.Hash) *member {
 
 func (m *member) open() bool { return m.link != nil }
 
-// start brings a link about, if there is none.
+// start brings a link about, if there is none, and tries the one that there is: the network may have come back.
 func (m *member) start(r *Room) {
 	m.started = true
 	m.do(r, m.negotiation.Start(r.cfg.Now()))
+	m.renew(r)
 }
 
 // payload takes what one of the member's envelopes held.
@@ -203,7 +205,7 @@ func (m *member) tick(r *Room, now time.Time) {
 	}
 	lapse := min(max(now.Sub(m.ticked), 0), maxLapse)
 	m.ticked = now
-	waiting := m.pinged.After(m.heard)
+	waiting := m.waiting()
 	if waiting {
 		m.quiet += lapse
 	} else {
@@ -212,19 +214,14 @@ func (m *member) tick(r *Room, now time.Time) {
 	switch {
 	case m.quiet > silence:
 		m.link.Abort(fault.Newf(fault.PeerGone, "room: silence"))
-	case !waiting && now.Sub(m.pinged) >= pingEvery:
+	case !waiting && m.pingDue(now):
 		m.sendPing(now)
 	}
-	if now.Sub(m.statsAt) >= pingEvery && !m.looking {
+	m.watchPath(r, lapse)
+	if m.lookDue(now) && !m.looking {
 		m.statsAt = now
-		m.look(r, func() { m.lifeIn(r.cfg.Now()) })
+		m.look(r, func() { m.looked(r, m.received) })
 	}
-}
-
-func (m *member) sendPing(now time.Time) {
-	m.pinged, m.ping = now, m.ping+1
-	m.volumeAtPing = m.volume()
-	m.link.SendControl(wire.Ping{Token: m.ping})
 }
 
 func (m *member) pong(now time.Time, token uint64) {
@@ -238,15 +235,6 @@ func (m *member) pong(now time.Time, token uint64) {
 		m.quality.Loaded(now)
 	}
 	m.quality.Pong(m.pinged, now)
-}
-
-// lifeIn takes what the transport has received for a sign of life.
-func (m *member) lifeIn(now time.Time) {
-	if m.received >= m.arrived+flowing {
-		m.heard = now
-		m.quality.Heard()
-	}
-	m.arrived = m.received
 }
 
 var peerStates = map[peer.LinkState]PeerState{
@@ -286,6 +274,22 @@ func (m *member) do(r *Room, effects []peer.Effect) {
 		case peer.ApplyAnswer:
 			if c := m.conns[e.Attempt]; c != nil {
 				c.work(func() { c.negotiate(func(ctx context.Context) error { return c.conn.SetAnswer(ctx, e.SDP) }) })
+			}
+		case peer.RestartConn:
+			if c := m.conns[e.Attempt]; c != nil {
+				if e.Offer != "" {
+					m.traffic.Restarted()
+				}
+				c.work(func() { c.restart(e) })
+			}
+		case peer.ApplyRestart:
+			if c := m.conns[e.Attempt]; c != nil {
+				m.traffic.Restarted()
+				c.work(func() { c.try(func(ctx context.Context) error { return c.conn.SetAnswer(ctx, e.SDP) }) })
+			}
+		case peer.Violated:
+			if c := m.conns[e.Attempt]; c != nil {
+				m.violated(r, c)
 			}
 		case peer.AddCandidates:
 			if c := m.conns[e.Attempt]; c != nil {
@@ -385,18 +389,7 @@ func (m *member) openConn(r *Room, e peer.OpenConn) {
 				})
 			},
 			Stray: func(candidateType string) { c.post(func() { r.strayed(m, candidateType) }) },
-			State: func(s peer.ConnState) {
-				switch s {
-				case peer.ConnFailed:
-					c.failed(fault.ConnectionFailed)
-				case peer.ConnConnected, peer.ConnDisconnected: // an event, which comes to a hidden page at once, too
-					c.post(func() {
-						if c.link != nil && c.link == m.link {
-							m.quality.Connected(s == peer.ConnConnected)
-						}
-					})
-				}
-			}})
+			State: func(s peer.ConnState) { c.post(func() { c.stateChanged(s) }) }})
 		if err != nil {
 			c.failed(fault.ConnectionFailed)
 			return
@@ -499,7 +492,7 @@ func (c *connection) Opened() {
 		now := r.cfg.Now()
 		c.openedAt = now
 		m.words = link.SafetyWords()
-		m.heard, m.ticked, m.quiet = now, now, 0
+		m.heard, m.ticked, m.quiet, m.path = now, now, 0, path{}
 		m.quality.Opened(now)
 		m.figures.opened(now)
 		m.sendPing(now) // before the link carries anything else
@@ -518,8 +511,7 @@ func (c *connection) Control(message wire.ControlMessage) {
 		if m.link == nil || m.link != c.link {
 			return // it is being closed
 		}
-		m.heard = now
-		m.quality.Heard()
+		m.hear(c.room)
 		switch message := message.(type) {
 		case wire.Profile:
 			m.name = legible(message.Name)
@@ -534,6 +526,7 @@ func (c *connection) Control(message wire.ControlMessage) {
 				c.room.rosterReceived(message.Body, true)
 			}
 		default:
+			m.path.used = now
 			c.room.controlMessage(m, message)
 		}
 	}
@@ -553,8 +546,8 @@ func (c *connection) Bulk(b *bulk.Buffer) {
 		return
 	}
 	take := func() {
-		c.member.heard = c.room.cfg.Now()
-		c.member.quality.Heard()
+		c.member.hear(c.room)
+		c.member.path.used = c.member.heard
 		c.room.bulkMessage(c.member, sender, id, message, b)
 	}
 	if end, ok := message.(wire.End); ok {

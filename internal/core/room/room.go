@@ -68,6 +68,7 @@ type Room struct {
 	connected bool
 	redialAt  time.Time // when to try a server again that has refused; zero: not at all
 	published time.Time // when progress was last reported
+	nudged    time.Time // when the client last was, for a link in doubt
 	failures  int       // attempts to reach the server since the last success
 	ice       wire.ICEServers
 	iceAt     time.Time
@@ -148,8 +149,9 @@ func newRoom(ctx context.Context, cfg Config) (*Room, error) {
 		cfg.Now = time.Now
 	}
 	if len(cfg.Name) > wire.MaxName || strings.ToValidUTF8(cfg.Name, "") != cfg.Name || cfg.MaxRecipients < 1 || cfg.MaxRecipients >= wire.MaxRoster ||
-		cfg.Admission != AdmitAll && cfg.Admission != AdmitApproval || !cfg.Quality.Valid() {
-		return nil, fault.Newf(fault.InvalidArgument, "room: name, number of recipients, admission or quality out of range")
+		cfg.Admission != AdmitAll && cfg.Admission != AdmitApproval || !cfg.Quality.Valid() ||
+		cfg.ReconnectAttempts < 0 || cfg.ReconnectAttempts > MaxReconnectAttempts {
+		return nil, fault.Newf(fault.InvalidArgument, "room: name, number of recipients, admission, quality or attempts out of range")
 	}
 	r := &Room{cfg: cfg, pool: &bulk.Pool{}, stop: make(chan struct{}), looped: make(chan struct{}), stopped: make(chan struct{}),
 		state: StateConnecting, waiting: make(chan error, 1),
@@ -206,11 +208,16 @@ func (r *Room) dial() {
 		Events: r.signaled})
 }
 
-// Nudge says that the network may be back: the connection to the server is tried at once.
+// Nudge says that the network may have changed or come back: the connection to the server is tried at once, and each link asked for a
+// sign of life.
 func (r *Room) Nudge() {
 	r.box.post(func() {
-		if r.state != StateClosed && r.client != nil {
-			r.client.Nudge()
+		if r.state == StateClosed || r.client == nil {
+			return
+		}
+		r.client.Nudge()
+		for _, id := range r.order {
+			r.members[id].renew(r)
 		}
 	})
 }
@@ -497,6 +504,11 @@ func (r *Room) signal(e signaling.Event) {
 	case signaling.ICEServers:
 		r.setICE(e.ICE)
 	case signaling.Disconnected:
+		if r.connected { // perhaps not only the server has gone
+			for _, id := range r.order {
+				r.members[id].probe(r)
+			}
+		}
 		r.connected = false
 		r.failures++
 		code, told := closingCodes[e.Code]

@@ -57,7 +57,7 @@ func (r *Room) publishPeer(m *member) {
 // delivery is a snapshot of a delivery. lastName is what the member was called when its link was lost.
 func (r *Room) delivery(p transfer.Progress, lastName string) Delivery {
 	d := Delivery{Peer: p.Peer.String(), Name: lastName, State: deliveryStates[p.State], Total: int64(p.Total), Bytes: int64(p.Stored),
-		Percent: 100, Speed: p.Speed, ETA: -1, Quality: QualityDisconnected, Code: p.Code, Reason: p.Reason}
+		Percent: 100, Speed: p.Speed, ETA: -1, Quality: QualityDisconnected, Repeated: int64(p.Repeated), Code: p.Code, Reason: p.Reason}
 	if m := r.members[p.Peer]; m != nil {
 		if m.name != "" {
 			d.Name = m.name

@@ -137,7 +137,7 @@ func TestClientNoticesSilence(t *testing.T) {
 		entered bool
 		nudge   bool
 		want    time.Duration
-	}{"entered": {true, false, 30 * time.Second}, "not entered": {false, false, 10 * time.Second}, "nudged": {true, true, 4 * time.Second}} {
+	}{"entered": {true, false, 30 * time.Second}, "not entered": {false, false, 10 * time.Second}, "nudged": {true, true, 2 * time.Second}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				memoryHub(t, func(n int, p *place) {

@@ -12,7 +12,7 @@ const (
 	pingEvery    = 20 * time.Second
 	answerWithin = 10 * time.Second
 	// answerNudged is answerWithin when there is reason to think that the network has changed.
-	answerNudged = 4 * time.Second
+	answerNudged = 2 * time.Second
 	// lateGrace is how long messages have to be read that arrived while a frozen page could not.
 	lateGrace = time.Second
 	// closeWithin bounds writing what is queued and the closing handshake together.

@@ -68,10 +68,10 @@ func TestHeartbeat(t *testing.T) {
 		"late, gone":  {{0.1, 1, false, "", 20}, {20, 1, false, "ping", 30}, {90, 1, false, "", 91}, {90.5, 1, false, "", 91}, {91, 1, false, "gone", 0}},
 		// A timer that fires late, but whose ping was answered, is no reason to doubt.
 		"throttled": {{0.1, 1, false, "", 20}, {60, 1, false, "ping", 70}, {60.1, 2, false, "", 80}, {120, 2, false, "ping", 130}},
-		"nudged":    {{0.1, 1, false, "", 20}, {3, 1, true, "ping", 7}, {4, 2, false, "", 23}},
+		"nudged":    {{0.1, 1, false, "", 20}, {3, 1, true, "ping", 5}, {4, 2, false, "", 23}},
 		"nudged, gone": {
-			{0.1, 1, false, "", 20}, {3, 1, true, "ping", 7}, {5, 1, true, "", 7}, {7, 1, false, "gone", 0}},
-		"nudged while waiting": {{0.1, 1, false, "", 20}, {20, 1, false, "ping", 30}, {21, 1, true, "", 25}, {25, 1, false, "gone", 0}},
+			{0.1, 1, false, "", 20}, {3, 1, true, "ping", 5}, {4, 1, true, "", 5}, {5, 1, false, "gone", 0}},
+		"nudged while waiting": {{0.1, 1, false, "", 20}, {20, 1, false, "ping", 30}, {21, 1, true, "", 23}, {23, 1, false, "gone", 0}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var h heartbeat

@@ -47,6 +47,7 @@ type Incoming struct {
 	omitted  int       // wanted files that End leaves out and for which FileFailed has not come yet
 	done     *wire.End // what has been committed and receipted
 	saving   bool      // a Commit is under way
+	repeated uint64    // bytes that came and were on disk already
 	meter    meter
 
 	now     time.Time
@@ -101,7 +102,7 @@ func (in *Incoming) Wanted() wire.Bitmap { return in.wanted }
 
 // Progress is how far the delivery is.
 func (in *Incoming) Progress() Progress {
-	p := Progress{in.key.Sender, in.state, in.code, "", in.total, in.stored, in.meter.speed}
+	p := Progress{in.key.Sender, in.state, in.code, "", in.total, in.stored, in.meter.speed, in.repeated}
 	if in.state == Transferring && (in.held || in.paused) {
 		p.State = Paused
 	}
@@ -346,12 +347,13 @@ func (in *Incoming) sendAccept() {
 	for i := range in.files {
 		f := uint32(i)
 		chunks := in.manifest.Chunks(f)
-		switch stored := &in.files[i].stored; {
+		// What is on its way to the disk need not come again: if it does not get there, the delivery ends.
+		switch stored, taken := &in.files[i].stored, &in.files[i].taken; {
 		case !in.wanted.Has(f):
 		case stored.Count() == chunks && len(in.files[i].hashes) == int(chunks):
 			complete.Set(f)
-		case stored.Count() > 0:
-			in.control(wire.Have{Sender: in.key.Sender, Transfer: in.key.Transfer, File: f, Runs: stored.Runs(wire.MaxHaveRuns)})
+		case taken.Count() > 0:
+			in.control(wire.Have{Sender: in.key.Sender, Transfer: in.key.Transfer, File: f, Runs: taken.Runs(wire.MaxHaveRuns)})
 		}
 	}
 	in.state, in.asked = Transferring, true
@@ -444,7 +446,9 @@ func (in *Incoming) chunks(m wire.Chunks, e ReceivedBulk) {
 		if int(c.Index) < len(f.hashes) && in.wanted.Has(c.File) && f.failed == 0 && f.taken.Add(c.Index) {
 			store.Chunks = append(store.Chunks, StoreChunk{Chunk: ref, Offset: in.manifest.Offset(ref),
 				Size: int64(in.manifest.Files[c.File].Size), Data: data, Hash: f.hashes[c.Index]})
-		} // else it was not announced, is not wanted, or is here already
+		} else if f.stored.Has(c.Index) {
+			in.repeated += uint64(c.RawLength)
+		} // else it was not announced, is not wanted, or is on its way to the disk
 	}
 	if len(store.Chunks) == 0 {
 		in.grant()

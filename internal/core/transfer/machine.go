@@ -252,6 +252,8 @@ type Progress struct {
 	Total  uint64     // bytes of the files wanted
 	Stored uint64     // of these, on the recipient's disk
 	Speed  float64    // bytes per second, smoothed
+	// Repeated is how many bytes have come (incoming) that were verified on disk by then: a sender that keeps to the protocol repeats none.
+	Repeated uint64
 }
 
 // failureCodes pairs the codes on the wire with the public ones.

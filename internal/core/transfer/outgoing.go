@@ -146,7 +146,7 @@ func (o *Outgoing) Manifest() *chunk.Manifest { return o.manifest }
 func (o *Outgoing) Progress() []Progress {
 	list := make([]Progress, len(o.peers))
 	for i, r := range o.peers {
-		list[i] = Progress{r.id, r.state, r.code, r.reason, r.total, r.stored, r.meter.speed}
+		list[i] = Progress{r.id, r.state, r.code, r.reason, r.total, r.stored, r.meter.speed, 0}
 		if r.wanted == nil {
 			list[i].Total = o.manifest.Total
 		}

@@ -2,6 +2,7 @@ package transfer_test
 
 import (
 	"errors"
+	"maps"
 	"testing"
 	"time"
 
@@ -44,7 +45,7 @@ func TestDelivery(t *testing.T) {
 	}
 }
 
-// TestInterrupted cuts links at random points; what was verified on disk is never sent again.
+// TestInterrupted cuts links at random points; what was on the recipient's disk, or on its way there, is never sent again.
 func TestInterrupted(t *testing.T) {
 	again := 0
 	for seed := range uint64(150) {
@@ -58,10 +59,7 @@ func TestInterrupted(t *testing.T) {
 			if s.finished {
 				break
 			}
-			stored := map[chunk.Ref]bool{}
-			for ref := range p.writes {
-				stored[ref] = true
-			}
+			arrived := maps.Clone(p.received) // on disk, or on its way there
 			s.cut(p, false)
 			clear(p.received)
 			s.now = s.now.Add(time.Second)
@@ -71,22 +69,22 @@ func TestInterrupted(t *testing.T) {
 					p.tasks = p.tasks[1:]
 					task()
 				}
-				for ref := range p.writes {
-					stored[ref] = true
-				}
 			}
 			s.connect(p)
 			steps = 400
 			s.run(func() bool { steps--; return steps < 0 })
-			for ref := range stored {
+			for ref := range arrived {
 				if p.received[ref] > 0 {
-					t.Fatalf("seed %d: chunk %v was on disk and came again", seed, ref)
+					t.Fatalf("seed %d: chunk %v had arrived and came again", seed, ref)
 				}
 			}
 		}
 		s.run(nil)
 		s.expectDone(p)
 		s.expectDone(other)
+		if n := p.in.Progress().Repeated; n > 0 {
+			t.Errorf("%d bytes counted as repeated", n)
+		}
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
@@ -480,4 +478,17 @@ func TestSmallWindow(t *testing.T) {
 		}
 	}
 	s.expectDone(p)
+}
+
+// TestRepeated: what comes although it is on the disk is counted, and nothing else is.
+func TestRepeated(t *testing.T) {
+	h := newHostileSender(t)
+	h.send(h.hashes(0, 0, 3), h.chunks(chunk.Ref{}), h.chunks(chunk.Ref{Index: 1}))
+	if n := h.in.Progress().Repeated; n != 0 {
+		t.Errorf("%d bytes after none was repeated", n)
+	}
+	h.send(h.chunks(chunk.Ref{}), h.chunks(chunk.Ref{Index: 2}), h.chunks(chunk.Ref{}))
+	if n := h.in.Progress().Repeated; n != 2*chunkSize {
+		t.Errorf("%d bytes repeated, want %d", n, 2*chunkSize)
+	}
 }

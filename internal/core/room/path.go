@@ -1,0 +1,175 @@
+package room
+
+import (
+	"context"
+	"time"
+
+	"tallow/internal/core/fault"
+	"tallow/internal/core/peer"
+	"tallow/internal/core/wire"
+)
+
+const (
+	// A link over which files go is asked for a sign of life when nothing has come for livelyPing, for lively after the last
+	// message about a transfer: there a lost path hurts most.
+	livelyPing = time.Second
+	lively     = 10 * time.Second
+	// A link is in doubt when nothing at all has come for doubtAfter since a Ping, or for probeAfter since one for which there was a
+	// reason. To doubt a link that works costs little.
+	doubtAfter = 2 * time.Second
+	probeAfter = time.Second
+	// nudgeEvery is how often the connection to the server is tried while a link is in doubt that only the server can help to mend.
+	nudgeEvery = 1500 * time.Millisecond
+	// lookEvery is how often the transport's counters are looked at while a Ping is out.
+	lookEvery = time.Second
+)
+
+// path is what is known of whether a link's path works. The link itself is lost only by silence; what is here decides how
+// soon something is done to keep it. Bytes that only the transport has seen count here: on a slow path they come long before an answer.
+type path struct {
+	used   time.Time     // when the last message about a transfer came
+	still  time.Duration // for which nothing has come since the Ping that is out
+	probed bool          // something suggests that the network has changed since
+	lookAt time.Time     // when arrived was noted
+}
+
+// waiting reports whether a Ping is out and nothing has come since.
+func (m *member) waiting() bool { return m.pinged.After(m.heard) }
+
+func (m *member) pingDue(now time.Time) bool {
+	quick := now.Sub(m.path.used) < lively && now.Sub(m.heard) >= livelyPing && now.Sub(m.pinged) >= livelyPing
+	return quick || now.Sub(m.pinged) >= pingEvery
+}
+
+func (m *member) sendPing(now time.Time) {
+	m.pinged, m.ping = now, m.ping+1
+	m.path.still, m.volumeAtPing = 0, m.volume()
+	m.link.SendControl(wire.Ping{Token: m.ping})
+}
+
+// renew has a link in doubt restarted at once, because something suggests that the network has changed or come back, on however
+// little authority; one that is not in doubt is probed.
+func (m *member) renew(r *Room) {
+	if m.link != nil && m.negotiation.Doubted() {
+		m.do(r, m.negotiation.Doubt(r.cfg.Now(), m.negotiation.OpenAttempt(), true))
+	} else {
+		m.probe(r)
+	}
+}
+
+// probe asks an open link for a sign of life.
+func (m *member) probe(r *Room) {
+	if m.link == nil {
+		return
+	}
+	m.path.probed = true
+	if now := r.cfg.Now(); !m.waiting() && now.Sub(m.pinged) >= lookEvery {
+		m.sendPing(now)
+	}
+}
+
+// watchPath lets time pass.
+func (m *member) watchPath(r *Room, lapse time.Duration) {
+	if !m.waiting() {
+		m.path.still = 0
+		return
+	}
+	m.path.still += lapse
+	limit := doubtAfter
+	if m.path.probed {
+		limit = probeAfter
+	}
+	if m.path.still >= probeAfter {
+		r.nudge() // it may be our own network, which takes the server away too
+	}
+	if m.path.still >= limit && !m.negotiation.Doubted() {
+		m.doubt(r)
+	}
+}
+
+func (m *member) doubt(r *Room) {
+	m.path.probed = false
+	r.nudge()
+	m.do(r, m.negotiation.Doubt(r.cfg.Now(), m.negotiation.OpenAttempt(), false))
+}
+
+// nudge has the connection to the server show that it works, or tried again.
+func (r *Room) nudge() {
+	if now := r.cfg.Now(); now.Sub(r.nudged) >= nudgeEvery {
+		r.nudged = now
+		r.client.Nudge()
+	}
+}
+
+// hear notes that something has come over the link.
+func (m *member) hear(r *Room) {
+	m.heard = r.cfg.Now()
+	m.quality.Heard()
+	m.path.probed = false
+	if m.negotiation.Doubted() {
+		m.do(r, m.negotiation.Alive(m.heard, m.negotiation.OpenAttempt()))
+	}
+}
+
+// lookDue reports whether it is time to look at the transport's counters.
+func (m *member) lookDue(now time.Time) bool {
+	every := pingEvery
+	if m.waiting() {
+		every = lookEvery
+	}
+	return now.Sub(m.statsAt) >= every
+}
+
+// looked takes the transport's count of received bytes. It begins anew with each path.
+func (m *member) looked(r *Room, received uint64) {
+	now := r.cfg.Now()
+	if received != m.arrived {
+		m.path.still = 0
+	}
+	switch {
+	case received >= m.arrived+flowing:
+		m.hear(r)
+	case received >= m.arrived && now.Sub(m.path.lookAt) < pingEvery:
+		return // what comes slowly adds up
+	}
+	m.arrived, m.path.lookAt = received, now
+}
+
+// stateChanged takes a change of the connection's state.
+func (c *connection) stateChanged(s peer.ConnState) {
+	m, r := c.member, c.room
+	open := m.link != nil && m.link == c.link
+	switch s {
+	case peer.ConnDisconnected, peer.ConnFailed:
+		if open {
+			m.quality.Connected(false)
+			m.doubt(r)
+		} else if s == peer.ConnFailed {
+			m.do(r, c.negotiation.Failed(r.cfg.Now(), c.number, fault.ConnectionFailed))
+		}
+	case peer.ConnConnected:
+		if open { // what waits in the transport comes about now
+			m.quality.Connected(true)
+			m.quiet, m.path.still = 0, 0
+		}
+	}
+}
+
+// restart restarts ICE on the connection. A restart that fails leaves it as it is.
+func (c *connection) restart(e peer.RestartConn) {
+	c.try(func(ctx context.Context) (err error) {
+		var sdp string
+		if e.Offer == "" {
+			sdp, err = c.conn.Offer(ctx, true)
+		} else {
+			sdp, err = c.conn.Answer(ctx, e.Offer)
+		}
+		if err != nil {
+			return err
+		}
+		c.post(func() {
+			c.member.do(c.room, c.negotiation.RestartMade(c.room.cfg.Now(), c.number, e.Generation, sdp))
+		})
+		return nil
+	})
+}

@@ -1,0 +1,246 @@
+//go:build !js
+
+package room_test
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+
+	"tallow/internal/core/fault"
+	"tallow/internal/core/peer"
+	"tallow/internal/core/room"
+	"tallow/internal/core/seal"
+)
+
+// restarting is a member whose ICE restarts are counted, and perhaps changed on their way out.
+type restarting struct {
+	*person
+	clock  *clock
+	change func(sdp string) string // nil: as they are
+	freeze bool                    // from a restart on, no time passes: whatever mends the link is that restart
+
+	mu              sync.Mutex
+	made, connected int // restarts, and connections
+}
+
+func (m *restarting) config(cfg *room.Config) {
+	cfg.Now = m.clock.Now
+	next := cfg.NewConn
+	cfg.NewConn = func(c peer.ConnConfig) (peer.Conn, error) {
+		m.mu.Lock()
+		m.connected++
+		m.mu.Unlock()
+		conn, err := next(c)
+		return &restartingConn{Conn: conn, m: m}, err
+	}
+}
+
+func (m *restarting) counts() (made, connected int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.made, m.connected
+}
+
+type restartingConn struct {
+	peer.Conn
+	m        *restarting
+	answered bool
+}
+
+func (c *restartingConn) Offer(ctx context.Context, restart bool) (string, error) {
+	sdp, err := c.Conn.Offer(ctx, restart)
+	return c.out(sdp, restart), err
+}
+
+func (c *restartingConn) Answer(ctx context.Context, offer string) (string, error) {
+	sdp, err := c.Conn.Answer(ctx, offer)
+	restart := c.answered
+	c.answered = true
+	return c.out(sdp, restart), err
+}
+
+func (c *restartingConn) out(sdp string, restart bool) string {
+	if !restart {
+		return sdp
+	}
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	c.m.made++
+	if c.m.freeze {
+		c.m.clock.run(0)
+	}
+	if c.m.change != nil {
+		sdp = c.m.change(sdp)
+	}
+	return sdp
+}
+
+// restartingPair is a room of two with a clock of its own.
+func restartingPair(w *world, change func(*room.Config)) (ann, bob *restarting) {
+	w.t.Helper()
+	clock := newClock()
+	ann, bob = &restarting{clock: clock}, &restarting{clock: clock}
+	with := func(m *restarting) func(*room.Config) {
+		return func(cfg *room.Config) {
+			m.config(cfg)
+			if change != nil {
+				change(cfg)
+			}
+		}
+	}
+	ann.person = w.create("Ann", with(ann))
+	p, err := w.tryJoinWith("Bob", ann.room.Link(), with(bob))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	bob.person = p
+	meetAll(ann.person, bob.person)
+	return ann, bob
+}
+
+// TestRestartMends: a member moves to another place in the network in the middle of a transfer. ICE is restarted, the link and its keys
+// stay, and nothing of the file goes twice.
+func TestRestartMends(t *testing.T) {
+	for name, moves := range map[string]func(ann, bob *restarting) []*person{
+		"the sender":    func(ann, _ *restarting) []*person { return []*person{ann.person} },
+		"the recipient": func(_, bob *restarting) []*person { return []*person{bob.person} },
+		"both":          func(ann, bob *restarting) []*person { return []*person{ann.person, bob.person} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 11, 0)
+			ann, bob := restartingPair(w, nil)
+			file := content(4*mib, 1)
+			id, g := ann.halfway(file, bob.person)
+			marks := []int{ann.mark(), bob.mark()}
+			words := ann.room.Peers()[0].SafetyWords
+			for _, m := range []*restarting{ann, bob} {
+				m.mu.Lock()
+				m.freeze = true
+				m.mu.Unlock()
+			}
+			for _, p := range moves(ann, bob) {
+				w.move(p)
+			}
+			g.open()
+			bob.check(bob.finished(id), file)
+			ann.clock.run(1)
+			if e := entry(t, ann.finished(id), bob.person); e.State != room.DeliveryDone {
+				t.Errorf("ledger: %+v", e)
+			}
+			ann.kept(marks[0], bob.person)
+			bob.kept(marks[1], ann.person)
+			for _, m := range []*restarting{ann, bob} {
+				if made, connected := m.counts(); made == 0 || connected != 1 {
+					t.Errorf("%s: %d restarts, %d connections", m.name, made, connected)
+				}
+			}
+			if n := bob.bulk.Load(); n > int64(len(file))+128<<10 {
+				t.Errorf("%d bytes of records for a file of %d", n, len(file))
+			}
+			if now := ann.room.Peers()[0].SafetyWords; strings.Join(now, " ") != strings.Join(words, " ") {
+				t.Error("other keys")
+			}
+		})
+	}
+}
+
+// TestRestartWaitsForTheServer: the path and the server are lost together. Once the server is back the transfer goes on.
+func TestRestartWaitsForTheServer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	ann, bob := restartingPair(w, nil)
+	file := content(4*mib, 1)
+	id, g := ann.halfway(file, bob.person)
+	w.stopHub()
+	w.move(bob.person)
+	g.open()
+	wait(ann.person, "the loss to be seen", func(e room.PeerChanged) bool {
+		return e.Peer.State == room.PeerOpen && e.Peer.Quality == room.QualityDisconnected
+	})
+	w.startHub()
+	for _, m := range []*restarting{ann, bob} {
+		m.room.Nudge() // as the browser does
+	}
+	bob.check(bob.finished(id), file)
+	if e := entry(t, ann.finished(id), bob.person); e.State != room.DeliveryDone {
+		t.Errorf("ledger: %+v", e)
+	}
+	for _, e := range bob.since(0) {
+		if p, ok := e.(room.TransferProgress); ok && p.Transfer.Deliveries[0].Repeated > 0 {
+			t.Fatal("chunks came that were on disk")
+		}
+	}
+}
+
+// TestRestartRogue: a member whose restart names another certificate is cut off; nothing of the restart is applied.
+func TestRestartRogue(t *testing.T) {
+	for _, offering := range []bool{true, false} {
+		t.Run(map[bool]string{true: "in the offer", false: "in the answer"}[offering], func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 11, 0)
+			ann, bob := restartingPair(w, nil)
+			rogue, victim := ann, bob
+			if a, b := ann.id(), bob.id(); (string(a[:]) < string(b[:])) != offering {
+				rogue, victim = bob, ann
+			}
+			rogue.mu.Lock()
+			rogue.change = func(sdp string) string {
+				before, after, found := strings.Cut(sdp, "a=fingerprint:sha-256 ")
+				if !found {
+					t.Error("no fingerprint")
+				}
+				digit := "0"
+				if after[0] == '0' {
+					digit = "1"
+				}
+				return before + "a=fingerprint:sha-256 " + digit + after[1:]
+			}
+			rogue.mu.Unlock()
+			mark := victim.mark()
+			w.move(rogue.person)
+			waitAfter(victim.person, mark, "the rogue to be cut off", func(e room.Problem) bool {
+				return e.Code == fault.ProtocolViolation && e.Peer == rogue.room.Self().ID
+			})
+			if made, _ := victim.counts(); offering && made > 0 {
+				t.Error("the restart was answered")
+			}
+		})
+	}
+}
+
+// TestRestartInVain: a path that is lost for good. The link ends after as many restarts as are wanted, and so does the search for another
+// one: the member is shown as failed, the delivery fails.
+func TestRestartInVain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	ann, bob := restartingPair(w, func(cfg *room.Config) { cfg.ReconnectAttempts = 1 })
+	file := content(2*mib, 1)
+	id, _ := ann.halfway(file, bob.person)
+	mark := ann.mark()
+	w.mu.Lock()
+	w.dead[bob.address] = true
+	w.mu.Unlock()
+	changed := func(what string, match func(room.Peer) bool) {
+		waitAfter(ann.person, mark, what, func(e room.PeerChanged) bool { return match(e.Peer) })
+	}
+	changed("the doubt", func(p room.Peer) bool { return p.State == room.PeerOpen && p.Quality == room.QualityDisconnected })
+	changed("the end of the link", func(p room.Peer) bool { return p.State == room.PeerConnecting })
+	ann.clock.run(20)
+	changed("the end of the search", func(p room.Peer) bool { return p.State == room.PeerFailed && p.Code == fault.ConnectionFailed })
+	if e := entry(t, ann.finished(id), bob.person); e.State != room.DeliveryFailed || e.Code != fault.PeerGone {
+		t.Errorf("ledger: %+v", e)
+	}
+}
+
+// TestReconnectAttempts: what is out of bounds is refused.
+func TestReconnectAttempts(t *testing.T) {
+	for _, n := range []int{-1, room.MaxReconnectAttempts + 1} {
+		_, err := room.Join(t.Context(), seal.Link{}, room.Config{ReconnectAttempts: n})
+		if fault.Of(err) != fault.InvalidArgument {
+			t.Errorf("%d: %v", n, err)
+		}
+	}
+}
