@@ -192,7 +192,7 @@ func (p *person) attempts() int {
 }
 
 // patient has a direct path preferred to a relay for as long as a busy machine may need to find it.
-func patient(s *webrtc.SettingEngine) { s.SetRelayAcceptanceMinWait(8 * time.Second) }
+func patient(s *webrtc.SettingEngine) { s.SetRelayAcceptanceMinWait(16 * time.Second) }
 
 // TestNATs: members behind every kind of NAT, and two behind the same, on paths that lose and delay, in one room: each finds the way to each
 // other one that there is, and gets its file. The long form has a room for each impairment, where it meets itself and none behind every pair

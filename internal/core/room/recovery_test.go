@@ -226,7 +226,6 @@ func TestRestartInVain(t *testing.T) {
 	changed := func(what string, match func(room.Peer) bool) {
 		waitAfter(ann.person, mark, what, func(e room.PeerChanged) bool { return match(e.Peer) })
 	}
-	changed("the doubt", func(p room.Peer) bool { return p.State == room.PeerOpen && p.Quality == room.QualityDisconnected })
 	changed("the end of the link", func(p room.Peer) bool { return p.State == room.PeerConnecting })
 	ann.clock.run(20)
 	changed("the end of the search", func(p room.Peer) bool { return p.State == room.PeerFailed && p.Code == fault.ConnectionFailed })
