@@ -19,7 +19,7 @@ const create = (page, options = {}) =>
 const join = (page, link, options = {}) =>
   page.evaluate(
     async (to, given) => {
-      me.watch(await me.tallow.joinRoom(to, given));
+      await me.join(to, given);
     },
     link,
     options,
@@ -381,7 +381,7 @@ test("each save waits its turn, however many they are and whatever the clock say
   const { browser } = await startBrowser(t);
   const [sender, recipient] = [await startMember(browser, server.url), await startMember(browser, server.url)];
   const link = await sender.evaluate(async () => (me.watch(await me.tallow.createRoom()), me.room.link));
-  await recipient.evaluate(async (to) => me.watch(await me.tallow.joinRoom(to)), link);
+  await recipient.evaluate(async (to) => me.join(to), link);
   await sender.evaluate(() => me.meets(1));
   const received = recipient.evaluate(async () => {
     const { files } = await (await me.offer()).accept().finished;

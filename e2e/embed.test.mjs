@@ -61,7 +61,7 @@ test("a reload comes back as the same member, the owner as the owner", { timeout
   });
   const enter = (page, name) =>
     page.evaluate(async (to, as) => {
-      me.watch(await me.tallow.joinRoom(to, { name: as }));
+      await me.join(to, { name: as });
       return { ...me.room.self, link: me.room.link };
     }, link, name);
   const { id: guestID } = await enter(guest, "guest");
@@ -154,7 +154,7 @@ test("who we are is kept while it is used, and 7 days longer", { timeout: 60_000
   // Entering again counts from the start, and so does each hour in the room.
   await other.close();
   other = await visit(5);
-  await other.evaluate(async (to) => me.watch(await me.tallow.joinRoom(to)), link);
+  await other.evaluate(async (to) => me.join(to), link);
   await until("its use is noted", async () => Math.abs(/** @type {number} */ (await used(other))) < 0.1);
   await other.evaluate(() => void (globalThis.ahead = 10));
   await until("its use is noted again", async () => Math.abs(/** @type {number} */ (await used(other))) < 0.1);

@@ -31,6 +31,19 @@ export async function prepare() {
       for (const type of ["peerjoin", "peerleave", "peerchange", "offer", "offerwithdrawn", "statechange", "error", "joinrequest"])
         room.addEventListener(type, (e) => me.events.push({ type, id: e.detail.id, name: e.detail.name, state: e.detail.state, code: e.detail.code }));
     },
+    /**
+     * Enters a room whose owner is there, if only slowly, and watches it.
+     * @param {string} link @param {import("../web/tallow.js").RoomOptions} [options]
+     */
+    async join(link, options) {
+      for (const end = Date.now() + 60_000; ; ) {
+        try {
+          return me.watch(await me.tallow.joinRoom(link, options));
+        } catch (error) {
+          if (error.code !== "owner-away" || Date.now() > end) throw error;
+        }
+      }
+    },
     /** A blob whose bytes follow from the seed. @param {number} size @param {number} seed */
     blob(size, seed) {
       const words = new Uint32Array(Math.ceil(size / 4));

@@ -65,7 +65,7 @@ export async function meet(network, browsers, { before = [record, record], optio
     me.watch(await me.tallow.createRoom(given));
     return me.room.link;
   }, { name: "sender", ...options[0] });
-  await recipient.evaluate(async (to, given) => me.watch(await me.tallow.joinRoom(to, given)), link, { name: "recipient", ...options[1] });
+  await recipient.evaluate(async (to, given) => me.join(to, given), link, { name: "recipient", ...options[1] });
   await Promise.all([sender, recipient].map((page) => page.evaluate(() => me.meets(1, 120_000))));
   for (const page of [sender, recipient])
     await until("a route", () => page.evaluate(() => me.room.peers[0]?.route !== ""), 60_000);

@@ -38,7 +38,7 @@ describe("credentials expire under way", { concurrency: true }, () => {
       }
       // Who comes now connects with credentials that are good now, on all sides.
       const third = await startMember(browsers[1], network.url);
-      await third.evaluate(async (link) => me.watch(await me.tallow.joinRoom(link, { name: "third" })), await sender.evaluate(() => me.room.link));
+      await third.evaluate(async (link) => me.join(link, { name: "third" }), await sender.evaluate(() => me.room.link));
       await third.evaluate(() => me.meets(2, 120_000));
       await until("a route", () => third.evaluate(() => me.room.peers.every(({ route }) => route === "relay")), 60_000);
     });

@@ -35,7 +35,7 @@ export async function reloads(t, times) {
       await guest.reload();
       await guest.evaluate(prepare);
     }
-    await guest.evaluate(async (to) => me.watch(await me.tallow.joinRoom(to, { name: "guest" })), link);
+    await guest.evaluate(async (to) => me.join(to, { name: "guest" }), link);
     await Promise.all([owner, guest].map((page) => page.evaluate(() => me.until(() => me.room.peers.some((p) => p.state === "open")))));
     const seeds = [i, 1000 + i];
     const send = (/** @type {number} */ seed) => me.room.send(new File([me.blob(600_000, seed)], "a.bin")).finished.then((r) => r.successfulRecipients.length);

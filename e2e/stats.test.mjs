@@ -37,7 +37,7 @@ test("figures and quality in the API", { timeout: 240_000 }, async (t) => {
     const codes = [];
     for (const qualityThresholds of [{ excellent: 1, good: 1, fair: 2 }, { excellent: 3, good: 2, fair: 1 }, { excellent: 1, good: 2 }, { excellent: 0, good: 1, fair: 2 }, { excellent: 1, good: 2, fair: Infinity }])
       codes.push(await me.code(me.tallow.joinRoom(to, { qualityThresholds })));
-    me.watch(await me.tallow.joinRoom(to, { name: "Bob", qualityThresholds: { excellent: 0.001, good: 0.002, fair: 0.003 } }));
+    await me.join(to, { name: "Bob", qualityThresholds: { excellent: 0.001, good: 0.002, fair: 0.003 } });
     return codes;
   }, link);
   assert.deepEqual(refused, Array(5).fill("invalid-argument"));

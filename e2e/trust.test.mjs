@@ -34,7 +34,7 @@ test("a hidden tab rekeys, while it sends", { timeout: 120_000 }, async (t) => {
     await page.evaluate(prepare);
   }
   const link = await sender.evaluate(async () => (me.watch(await me.tallow.createRoom()), me.room.link));
-  await recipient.evaluate(async (to) => me.watch(await me.tallow.joinRoom(to)), link);
+  await recipient.evaluate(async (to) => me.join(to), link);
   await sender.evaluate(() => me.meets(1));
   const front = await context.newPage();
   await front.bringToFront();

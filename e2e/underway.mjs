@@ -88,7 +88,7 @@ async function connect(t, { rate, relayOnly, hidden, serverArgs }) {
     me.watch(await me.tallow.createRoom(given));
     return me.room.link;
   }, { name: "sender", relayOnly });
-  await recipient.evaluate(async (to, given) => me.watch(await me.tallow.joinRoom(to, given)), link, { name: "recipient", relayOnly });
+  await recipient.evaluate(async (to, given) => me.join(to, given), link, { name: "recipient", relayOnly });
   await Promise.all(pages.map((page) => page.evaluate(() => me.meets(1, 120_000))));
   return { network, sender, recipient };
 }
