@@ -173,6 +173,7 @@ function showRoom(entered) {
   showLock(entered.locked);
   showOwnName();
   entered.addEventListener("statechange", ({ detail }) => room === entered && showState(detail));
+  for (const type of /** @type {const} */ (["peerchange", "peerleave"])) entered.addEventListener(type, () => room === entered && showRelayOnly());
   showRelayOnly();
   entered.addEventListener("error", ({ detail }) => {
     const name = entered.peers.find((peer) => peer.id === detail.peer)?.name;
@@ -332,14 +333,23 @@ function connectControls() {
   connectSettings();
 }
 
+/** Whether it is the server that hides everybody's address. */
+const demanded = () => Boolean(room?.relayOnly) && !hidden;
+
 /** Says whether the person's address is hidden, and at whose wish. */
 function showRelayOnly() {
-  const demanded = Boolean(room?.relayOnly) && !hidden;
-  banner("relay", room?.relayOnly ? `Relay only${demanded ? ", as this server demands" : ""}: the others do not learn your network address.` : "");
+  const wish = demanded() ? ", as this server demands" : "";
+  // A server may begin to demand it while there are connections.
+  const some = room?.peers.some(({ route }) => route === "direct");
+  banner("relay", !room?.relayOnly ? "" : some ? `Relay only for new connections${wish}.` : `Relay only${wish}: the others do not learn your network address.`);
+}
+
+/** Shows the wish in the settings. */
+function showRelayChoice() {
   const box = byId("relay-only", HTMLInputElement);
-  box.checked = demanded || person.get(RELAY_ONLY) === "yes";
-  box.disabled = demanded;
-  say(byId("relay-hint", HTMLElement), demanded ? "This server demands it of everybody." : "The others do not learn your network address. Slower.");
+  box.checked = demanded() || person.get(RELAY_ONLY) === "yes";
+  box.disabled = demanded();
+  say(byId("relay-hint", HTMLElement), demanded() ? "This server demands it of everybody." : "The others do not learn your network address. Slower.");
 }
 
 /** @type {Record<import("./tallow.js").ExposureKind, (detail: string) => string>} */
@@ -392,7 +402,7 @@ function connectSettings() {
     showRemembered();
     showExposure();
     name.value = ownName();
-    showRelayOnly();
+    showRelayChoice();
     approval.checked = person.get(APPROVAL) === "yes";
     dialog.returnValue = "";
     dialog.showModal();
@@ -404,8 +414,10 @@ function connectSettings() {
     if (!relayOnly.disabled) person.set(RELAY_ONLY, relayOnly.checked ? "yes" : undefined); // else it is the server's
     person.set(APPROVAL, approval.checked ? "yes" : undefined);
     showOwnName();
+    const changed = before !== [ownName(), person.get(RELAY_ONLY)].join();
     if (dialog.returnValue === "new") await openNewRoom();
-    else if (room && before !== [ownName(), person.get(RELAY_ONLY)].join()) location.reload(); // others learn a name as one enters
+    else if (room && changed) location.reload(); // others learn a name as one enters
+    else if (changed) enter(); // an attempt under way has what was set before
   });
 }
 

@@ -19,7 +19,7 @@ import files from "./host-files.js";
 
 /**
  * @param {{ wasmURL: string, workerURL: string }} urls
- * @param {(event: any) => void} onevent called in a task of its own, in order
+ * @param {(event: any) => void} onevent called in order, in a task that is nobody's call
  * @param {() => void} onexit called when the program has crashed
  * @returns {Promise<Core>}
  */

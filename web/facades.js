@@ -3,6 +3,9 @@
 
 import { TallowError, check } from "./errors.js";
 
+/** What a room tells of the states of its members. */
+const CHANGES = ["peerchange", "peerleave"];
+
 /** @typedef {import("./tallow.js").Room} Room */
 /** @typedef {import("./tallow.js").Peer} Peer */
 
@@ -29,15 +32,17 @@ function peerOf(room, peer) {
 }
 
 /**
- * Calls, and waits until look, asked after the call and after each event of the room, gives something. What look throws ends the wait.
+ * Calls, and waits until look, asked after the call and after each event of the room, gives something. What look throws ends the wait, and so
+ * does the signal.
  * @template T
  * @param {Room} room
  * @param {string[]} types
  * @param {(event?: any) => T | undefined} look
  * @param {() => Promise<unknown>} [call]
+ * @param {AbortSignal} [signal]
  * @returns {Promise<T>}
  */
-function waitFor(room, types, look, call) {
+function waitFor(room, types, look, call, signal) {
   return new Promise((resolve, reject) => {
     /** @param {any} [event] */
     const listen = (event) => {
@@ -52,9 +57,13 @@ function waitFor(room, types, look, call) {
     /** @param {() => void} settle */
     const end = (settle) => {
       for (const type of [...types, "statechange"]) room.removeEventListener(type, listen);
+      signal?.removeEventListener("abort", abort);
       settle();
     };
+    const abort = () => end(() => reject(new TallowError("cancelled")));
+    if (signal?.aborted) return abort();
     for (const type of [...types, "statechange"]) room.addEventListener(type, listen);
+    signal?.addEventListener("abort", abort);
     if (!call) return listen();
     call().then(
       () => listen(),
@@ -68,8 +77,7 @@ const opened = Symbol("opened");
 export class DataChannelManager {
   #room;
   #options;
-  /** @type {(event: any) => void} */
-  #listen;
+  #destroyed = new AbortController();
   /** The last state told of each peer. @type {Map<string, string>} */
   #states = new Map();
 
@@ -77,15 +85,21 @@ export class DataChannelManager {
   constructor(options) {
     this.#options = optionsOf(options, ["onIceCandidate", "onConnectionStateChange"]);
     this.#room = options.room;
-    this.#listen = ({ type, detail }) => {
-      if (type === "signal") {
-        if (detail.candidate) this.#options.onIceCandidate?.(detail.peer, detail.value);
-      } else if (this.#states.get(detail.id) !== detail.state) {
-        this.#states.set(detail.id, detail.state);
-        this.#options.onConnectionStateChange?.(detail.id, detail.state);
-      }
-    };
-    for (const type of ["signal", "peerchange", "peerleave"]) this.#room.addEventListener(type, this.#listen);
+    const { onIceCandidate, onConnectionStateChange } = options;
+    const { signal } = this.#destroyed;
+    if (onIceCandidate) {
+      this.#room.addEventListener("signal", ({ detail }) => detail.candidate && onIceCandidate(detail.peer, detail.value), { signal });
+    }
+    if (!onConnectionStateChange) return;
+    for (const { id, state } of this.#room.peers) this.#states.set(id, state);
+    for (const type of CHANGES) {
+      this.#room.addEventListener(type, ({ detail: { id, state } }) => {
+        const before = this.#states.get(id);
+        if (type === "peerleave") this.#states.delete(id);
+        else this.#states.set(id, state);
+        if (state !== before) onConnectionStateChange(id, state);
+      }, { signal });
+    }
   }
 
   /** @param {string | Peer} peer */
@@ -107,10 +121,8 @@ export class DataChannelManager {
   /** @param {string | Peer} peer */
   async disconnectPeer(peer) {
     const { id } = peerOf(this.#room, peer);
-    // Nothing of an open link is left. What was under way is over with the call.
-    const gone = () => !["open", "closing"].includes(this.#room.peers.find((p) => p.id === id)?.state ?? "closed") || undefined;
-    if (peerOf(this.#room, id).state !== "open") return this.#room.disconnect(id);
-    await waitFor(this.#room, ["peerchange", "peerleave"], gone, () => this.#room.disconnect(id));
+    const gone = () => (this.#room.peers.find((p) => p.id === id)?.state ?? "closed") === "closed" || undefined;
+    await waitFor(this.#room, CHANGES, gone, () => this.#room.disconnect(id));
   }
   getConnectedPeers() {
     return this.#room.peers.filter(({ state }) => state === "open");
@@ -120,9 +132,9 @@ export class DataChannelManager {
     return peerOf(this.#room, peer).stats();
   }
   async destroy() {
-    for (const type of ["signal", "peerchange", "peerleave"]) this.#room.removeEventListener(type, this.#listen);
+    this.#destroyed.abort();
     if (this.#room.state === "closed") return;
-    await Promise.all(this.getConnectedPeers().map((peer) => this.disconnectPeer(peer)));
+    await Promise.all(this.#room.peers.filter(({ state }) => state !== "closed").map((peer) => this.disconnectPeer(peer)));
   }
 
   #trickle() {
@@ -136,20 +148,24 @@ export class DataChannelManager {
    * @returns {Promise<string | undefined>}
    */
   async #next(peer, call) {
-    const { id } = peerOf(this.#room, peer);
+    const { id, state: before } = peerOf(this.#room, peer);
+    // What is told before the attempt has begun is about the one before.
+    let begun = before === "connecting";
     const found = await waitFor(
       this.#room,
-      ["signal", "peerchange", "peerleave"],
+      ["signal", ...CHANGES],
       (event) => {
         if (event?.type === "signal") return event.detail.peer === id && !event.detail.candidate ? event.detail.value : undefined;
         if (this.#room.peers.find((p) => p.id === id)?.state === "open") return opened;
         if (event?.detail.id !== id) return undefined; // the call's own change may not have been told yet
         const { state, code } = event.detail;
-        if (state === "closed" || state === "closing") throw new TallowError("peer-gone", undefined, id);
-        if (state === "failed") throw new TallowError(code ?? "connection-failed", undefined, id);
+        if (event.type === "peerleave" || (begun && (state === "closed" || state === "closing"))) throw new TallowError("peer-gone", undefined, id);
+        if (begun && state === "failed") throw new TallowError(code ?? "connection-failed", undefined, id);
+        begun ||= state === "connecting";
         return undefined;
       },
       () => call(this.#trickle()),
+      this.#destroyed.signal,
     );
     return found === opened ? undefined : found;
   }
@@ -196,7 +212,7 @@ export class GroupTransferManager {
 
   /** @param {string} id */
   async #keys(id) {
-    await waitFor(this.#room, ["peerchange", "peerleave"], () => {
+    await waitFor(this.#room, CHANGES, () => {
       const peer = peerOf(this.#room, id);
       if (peer.state === "failed") throw new TallowError(peer.code ?? "connection-failed", undefined, id);
       if (peer.state === "closed" || peer.state === "closing") throw new TallowError("peer-gone", undefined, id);
@@ -220,7 +236,7 @@ export class GroupTransferManager {
       }
     });
     const results = await transfer.finished;
-    if (!this.#destroyed) onComplete?.(results);
+    if (!this.#destroyed) queueMicrotask(() => onComplete?.(results)); // what it throws is not the transfer's
     return results;
   }
 

@@ -74,7 +74,7 @@ export class Figures {
     const again = s.chunksResent > 0 ? `, ${whole.format(s.chunksResent)} of them again` : "";
     this.#say("Files to them", `${size(s.payloadSent)} in ${chunks(s.chunksSent)}${again}`);
     this.#say("Files from them", `${size(s.payloadReceived)} in ${chunks(s.chunksVerified)}, verified`);
-    this.#say("Route", s.route ? `${ROUTES[s.route]}, ${s.protocol.toUpperCase()}` : "none");
+    this.#say("Route", s.route ? [ROUTES[s.route], s.protocol.toUpperCase()].filter(Boolean).join(", ") : "none");
     this.#say("Connected", `${s.uptime > 0 ? `for ${duration(s.uptime)}` : "no"}${s.reconnects > 0 ? `, lost and found ${count(s.reconnects, "time")}` : ""}`);
   }
 

@@ -535,9 +535,9 @@ export class OutgoingTransfer extends Transfer<OutgoingResult> {
    * fails again at once.
    */
   retry(peer: string | Peer): Promise<void>;
-  /** Limits each recipient from now on, in bytes per second; 0: no limit. */
+  /** Limits each recipient from now on, in bytes per second; 0: no limit. After the end it does nothing. */
   setBandwidthLimit(perRecipient: number): Promise<void>;
-  /** Limits all recipients together from now on, in bytes per second; 0: no limit. */
+  /** Limits all recipients together from now on, in bytes per second; 0: no limit. After the end it does nothing. */
   setTotalBandwidthLimit(total: number): Promise<void>;
 }
 

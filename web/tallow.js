@@ -79,12 +79,18 @@ function watchNetwork(back) {
   addEventListener("online", back);
   addEventListener("pageshow", back);
   const connection = /** @type {any} */ (navigator).connection; // not in every browser
-  connection?.addEventListener("change", back);
+  let type = connection?.type;
+  const changed = () => {
+    if (connection.type === type) return; // only what it guesses of rate and delay, which our own load changes
+    type = connection.type;
+    back();
+  };
+  connection?.addEventListener("change", changed);
   document.addEventListener("visibilitychange", visible);
   return () => {
     removeEventListener("online", back);
     removeEventListener("pageshow", back);
-    connection?.removeEventListener("change", back);
+    connection?.removeEventListener("change", changed);
     document.removeEventListener("visibilitychange", visible);
   };
 }
@@ -707,7 +713,7 @@ class TransferState {
     this.files = frozen(files);
     const total = files.reduce((sum, file) => sum + file.size, 0);
     this.deliveries = frozen(
-      others.map(({ id, name, quality }) => ({ peer: id, name, state: "offered", total, bytes: 0, percent: 0, speed: 0, eta: -1, quality, code: undefined, reason: "" })),
+      others.map(({ id, name, quality }) => ({ peer: id, name, state: "offered", total, bytes: 0, percent: 0, speed: 0, eta: -1, repeated: 0, quality, code: undefined, reason: "" })),
     );
     this.result = result;
     /** The name of what was received, in storage. @type {string | undefined} */

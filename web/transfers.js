@@ -265,8 +265,8 @@ class OutgoingCard extends Card {
     });
     super(transfer, `Sending ${what(transfer.files, total(transfer.files))}`, complain, actions, "Cancel all");
     this.#limit.addEventListener("change", () => {
-      // What is no number leaves the field empty and is no limit.
-      const bytes = Math.max(0, this.#limit.valueAsNumber || 0) * 1e6;
+      if (!this.#limit.reportValidity()) return; // the limit stays as it was
+      const bytes = (this.#limit.valueAsNumber || 0) * 1e6; // nothing is no limit
       if (bytes === 0) this.#limit.value = "";
       transfer.setTotalBandwidthLimit(bytes).catch(complain);
     });

@@ -32,11 +32,15 @@ func (s *Server) Credentials(holder string, now time.Time) (username, password s
 	return Credentials(s.cfg.Secret, holder, now.Add(s.cfg.TTL))
 }
 
+// afterlife is how long expired credentials serve an allocation that lives.
+const afterlife = 24 * time.Hour
+
 // authenticate is called for each request that must be signed: Allocate and Refresh, CreatePermission, ChannelBind. What
 // it returns as user is what the library says of who allocates, and whom an allocation belongs to.
 //
-// Credentials expire for what they could begin. What an allocation lives on is granted for as long as it lives, as coturn does too: browsers go on
-// with the credentials that it was made with, whatever they are given later, and a transfer may take longer than these are good for.
+// Credentials that have expired make no allocation. Everything of one that lives is granted for another day, new peers included, as coturn does
+// too, without end: browsers go on with the credentials that it was made with, whatever they are given later, and a transfer may
+// take longer than these are good for.
 func (s *Server) authenticate(r *turn.RequestAttributes) (user string, key []byte, ok bool) {
 	expiry, holder, found := strings.Cut(r.Username, ":")
 	unix, err := strconv.ParseInt(expiry, 10, 64)
@@ -44,7 +48,7 @@ func (s *Server) authenticate(r *turn.RequestAttributes) (user string, key []byt
 		return "", nil, false
 	}
 	o := owner{source(r.SrcAddr), holder}
-	if unix <= time.Now().Unix() && (r.Method == stun.MethodAllocate || !s.holds(o, flowOf(r.SrcAddr))) {
+	if past := time.Since(time.Unix(unix, 0)); past >= 0 && (past > afterlife || r.Method == stun.MethodAllocate || !s.holds(o, flowOf(r.SrcAddr))) {
 		return "", nil, false
 	}
 	username, password := Credentials(s.cfg.Secret, holder, time.Unix(unix, 0))

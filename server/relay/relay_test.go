@@ -276,8 +276,9 @@ func expiredCredentials(t *testing.T, network string) {
 		}
 	}
 	stranger, strangerPass := Credentials(secret, "stranger", expiry)
+	old, oldPass := Credentials(secret, "holder", expiry.Add(-afterlife-time.Minute))
 	for name, who := range map[string][2]string{
-		"another secret's": {user, forged}, "another holder's": {stranger, strangerPass},
+		"another secret's": {user, forged}, "another holder's": {stranger, strangerPass}, "more than a day old": {old, oldPass},
 	} {
 		c.user, c.pass = who[0], who[1]
 		if code, _ := c.request(stun.MethodRefresh); code != int(stun.CodeUnauthorized) {

@@ -102,7 +102,9 @@ func (r *Room) exposure() []Exposure {
 	}
 	for _, id := range r.order {
 		if m := r.members[id]; m.link != nil && m.route == routeDirect {
-			list = append(list, Exposure{What: ExposedRoute, To: ToMembers, Detail: id.String(), Leak: relayOnly})
+			// A connection that is older than the server's demand is as it was agreed.
+			c := m.conns[m.negotiation.OpenAttempt()]
+			list = append(list, Exposure{What: ExposedRoute, To: ToMembers, Detail: id.String(), Leak: c != nil && c.relayOnly})
 		}
 	}
 	return list
