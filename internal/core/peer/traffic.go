@@ -75,18 +75,17 @@ func (t *Traffic) Closed(now time.Time) {
 	t.open, t.rates, t.checks = false, nil, nil
 }
 
-// Restarted says that the connection has found a path anew, without being a new one.
+// Restarted says that the connection looks for a path anew, without being a new one.
 func (t *Traffic) Restarted() {
 	t.restarts++
 	t.checks = nil
 }
 
-// Read takes the counters of the present connection. It reports how many bytes they have grown by, both ways.
-func (t *Traffic) Read(now time.Time, s ConnStats) (grown uint64) {
+// Read takes the counters of the present connection.
+func (t *Traffic) Read(now time.Time, s ConnStats) {
 	if !t.open {
-		return 0
+		return
 	}
-	before := t.bytesSent.total() + t.bytesReceived.total()
 	t.bytesSent.read(s.BytesSent)
 	t.bytesReceived.read(s.BytesReceived)
 	t.packetsSent.read(s.PacketsSent)
@@ -96,7 +95,6 @@ func (t *Traffic) Read(now time.Time, s ConnStats) (grown uint64) {
 		t.checks = nil // another candidate pair
 	}
 	t.checks = noted(t.checks, reading{now, s.ChecksSent, s.ChecksAnswered}, lossWindow)
-	return t.bytesSent.total() + t.bytesReceived.total() - before
 }
 
 // noted adds a reading and drops those that are not needed to look back over the window. One that follows too closely replaces the

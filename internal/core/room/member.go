@@ -55,8 +55,10 @@ type member struct {
 	carried     carried                      // manual rooms
 
 	quality *peer.QualityMeter
-	pinged  time.Time
-	ping    uint64 // the token of the Ping that is out
+	pings   [maxPings]ping // the last ones, by token
+	ping    uint64         // the token of the newest
+	pinged  time.Time      // when it was sent
+	pingOut bool           // and nothing has come since
 	heard   time.Time
 	quiet   time.Duration // since the Ping that is out, as far as we were there to hear
 	ticked  time.Time
@@ -177,8 +179,9 @@ func (m *member) violated(r *Room, c *connection) {
 	m.do(r, c.negotiation.Failed(r.cfg.Now(), c.number, fault.ProtocolViolation))
 }
 
-func (m *member) setICE(ice wire.ICEServers) {
+func (m *member) setICE(r *Room, ice wire.ICEServers) {
 	for _, c := range m.conns {
+		c.relayOnly = c.relayOnly && r.relayOnly() // a demand that is lifted binds nobody
 		c.work(func() {
 			if c.conn != nil {
 				c.conn.SetICEServers(ice)
@@ -189,7 +192,11 @@ func (m *member) setICE(ice wire.ICEServers) {
 
 // unlink notes that there is no link any more.
 func (m *member) unlink(r *Room) {
-	m.link, m.since = nil, r.cfg.Now()
+	if m.link == nil {
+		return
+	}
+	m.link, m.since, m.lastRTT = nil, r.cfg.Now(), 0
+	m.pings, m.pingOut = [maxPings]ping{}, false
 	m.quality.Closed()
 	m.traffic.Closed(m.since)
 }
@@ -205,8 +212,7 @@ func (m *member) tick(r *Room, now time.Time) {
 	}
 	lapse := min(max(now.Sub(m.ticked), 0), maxLapse)
 	m.ticked = now
-	waiting := m.waiting()
-	if waiting {
+	if m.pingOut {
 		m.quiet += lapse
 	} else {
 		m.quiet = 0
@@ -214,7 +220,7 @@ func (m *member) tick(r *Room, now time.Time) {
 	switch {
 	case m.quiet > silence:
 		m.link.Abort(fault.Newf(fault.PeerGone, "room: silence"))
-	case !waiting && m.pingDue(now):
+	case !m.pingOut && m.pingDue(now):
 		m.sendPing(now)
 	}
 	m.watchPath(r, lapse)
@@ -225,16 +231,17 @@ func (m *member) tick(r *Room, now time.Time) {
 }
 
 func (m *member) pong(now time.Time, token uint64) {
-	if token != m.ping {
+	ping := &m.pings[token%maxPings]
+	if ping.token != token {
 		return
 	}
-	m.ping++ // each counts once
-	m.lastRTT = max(now.Sub(m.pinged), 1)
+	ping.token = 0 // each counts once
+	m.lastRTT = max(now.Sub(ping.sent), 1)
 	m.link.Measured(m.lastRTT)
-	if m.volume() >= m.volumeAtPing+load || m.link.Conn().Channel(wire.Bulk).Buffered() >= load {
+	if m.volume() >= ping.volume+load || m.link.Conn().Channel(wire.Bulk).Buffered() >= load {
 		m.quality.Loaded(now)
 	}
-	m.quality.Pong(m.pinged, now)
+	m.quality.Pong(ping.sent, now)
 }
 
 var peerStates = map[peer.LinkState]PeerState{
@@ -345,7 +352,7 @@ type connection struct {
 	member      *member
 	negotiation *peer.Negotiation
 	number      uint32
-	relayOnly   bool // since it began
+	relayOnly   bool // since it began, and still
 
 	ctx      context.Context // of its operations
 	cancel   context.CancelFunc
@@ -388,7 +395,13 @@ func (m *member) openConn(r *Room, e peer.OpenConn) {
 					m.do(r, c.negotiation.LocalCandidate(r.cfg.Now(), c.number, candidate))
 				})
 			},
-			Stray: func(candidateType string) { c.post(func() { r.strayed(m, candidateType) }) },
+			Stray: func(candidateType string) {
+				c.post(func() {
+					if c.relayOnly { // else it was right when it was gathered
+						r.strayed(m, candidateType)
+					}
+				})
+			},
 			State: func(s peer.ConnState) { c.post(func() { c.stateChanged(s) }) }})
 		if err != nil {
 			c.failed(fault.ConnectionFailed)

@@ -33,8 +33,15 @@ type path struct {
 	lookAt time.Time     // when arrived was noted
 }
 
-// waiting reports whether a Ping is out and nothing has come since.
-func (m *member) waiting() bool { return m.pinged.After(m.heard) }
+// maxPings is how many Pings may wait for their answers: on a slow path one takes longer than the next one waits.
+const maxPings = 8
+
+// ping is a Ping that is out.
+type ping struct {
+	token  uint64 // 0: none, or answered
+	sent   time.Time
+	volume uint64 // what the link had carried by then
+}
 
 func (m *member) pingDue(now time.Time) bool {
 	quick := now.Sub(m.path.used) < lively && now.Sub(m.heard) >= livelyPing && now.Sub(m.pinged) >= livelyPing
@@ -42,8 +49,9 @@ func (m *member) pingDue(now time.Time) bool {
 }
 
 func (m *member) sendPing(now time.Time) {
-	m.pinged, m.ping = now, m.ping+1
-	m.path.still, m.volumeAtPing = 0, m.volume()
+	m.pinged, m.ping, m.pingOut = now, m.ping+1, true
+	m.pings[m.ping%maxPings] = ping{m.ping, now, m.volume()}
+	m.path.still = 0
 	m.link.SendControl(wire.Ping{Token: m.ping})
 }
 
@@ -63,14 +71,14 @@ func (m *member) probe(r *Room) {
 		return
 	}
 	m.path.probed = true
-	if now := r.cfg.Now(); !m.waiting() && now.Sub(m.pinged) >= lookEvery {
+	if now := r.cfg.Now(); !m.pingOut && now.Sub(m.pinged) >= lookEvery {
 		m.sendPing(now)
 	}
 }
 
 // watchPath lets time pass.
 func (m *member) watchPath(r *Room, lapse time.Duration) {
-	if !m.waiting() {
+	if !m.pingOut {
 		m.path.still = 0
 		return
 	}
@@ -103,7 +111,7 @@ func (r *Room) nudge() {
 
 // hear notes that something has come over the link.
 func (m *member) hear(r *Room) {
-	m.heard = r.cfg.Now()
+	m.heard, m.pingOut = r.cfg.Now(), false
 	m.quality.Heard()
 	m.path.probed = false
 	if m.negotiation.Doubted() {
@@ -114,7 +122,7 @@ func (m *member) hear(r *Room) {
 // lookDue reports whether it is time to look at the transport's counters.
 func (m *member) lookDue(now time.Time) bool {
 	every := pingEvery
-	if m.waiting() {
+	if m.pingOut {
 		every = lookEvery
 	}
 	return now.Sub(m.statsAt) >= every

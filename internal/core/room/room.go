@@ -549,7 +549,7 @@ func (r *Room) setICE(ice wire.ICEServers) {
 		r.ice.Servers, r.ice.TTL = r.cfg.ICE, 0
 	}
 	for _, id := range r.order {
-		r.members[id].setICE(r.ice)
+		r.members[id].setICE(r, r.ice)
 	}
 	if r.relays != r.relayOnly() && r.waiting == nil {
 		r.setState(r.state, r.code) // the server's demand has changed

@@ -59,7 +59,6 @@ type figures struct {
 	looks           []func()
 	received        uint64 // bytes that the transport had received at the last look
 	arrived         uint64 // and at the one before that looked for a sign of life
-	volumeAtPing    uint64
 
 	payloadSent, payloadReceived             uint64
 	chunksSent, chunksResent, chunksVerified uint64
@@ -189,7 +188,7 @@ func (m *member) stats(r *Room) PeerStats {
 	p, t := m.snapshot(r), m.traffic.Stats(r.cfg.Now())
 	return PeerStats{
 		Peer: p.ID, State: p.State, Quality: p.Quality, RTT: p.RTT, CurrentRTT: milliseconds(m.lastRTT), Loss: t.Loss,
-		Route: p.Route, Protocol: m.protocol, Uptime: t.Uptime.Seconds(), Reconnects: t.Reconnects,
+		Route: p.Route, Protocol: p.Protocol, Uptime: t.Uptime.Seconds(), Reconnects: t.Reconnects,
 		BytesSent: t.BytesSent, BytesReceived: t.BytesReceived, PacketsSent: t.PacketsSent, PacketsReceived: t.PacketsReceived,
 		SendRate: t.SendRate, ReceiveRate: t.ReceiveRate, MeanSendRate: t.MeanSendRate, MeanReceiveRate: t.MeanReceiveRate,
 		PayloadSent: m.payloadSent, PayloadReceived: m.payloadReceived,

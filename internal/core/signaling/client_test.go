@@ -203,13 +203,13 @@ func TestClientRedialsWhenNudged(t *testing.T) {
 		m := memoryHub(t, func(n int, p *place) { p.enter(); p.serve(nil) })
 		m.lossy.Store(true)
 		c, events := listen(t, memoryURL)
-		time.Sleep(500 * time.Millisecond)
+		time.Sleep(redialAfter / 2)
 		c.Nudge() // too early to be worth it
 		synctest.Wait()
 		if n := m.dials.Load(); n != 1 {
 			t.Errorf("%d dials", n)
 		}
-		time.Sleep(time.Second)
+		time.Sleep(redialAfter)
 		m.lossy.Store(false)
 		c.Nudge()
 		synctest.Wait()

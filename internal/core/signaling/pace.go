@@ -25,7 +25,7 @@ const (
 	// mostRetryAfter bounds what the hub may ask for.
 	mostRetryAfter = 10 * time.Minute
 	// redialAfter is how old an attempt must be for a nudge to start it over.
-	redialAfter = time.Second
+	redialAfter = 4 * time.Second
 )
 
 // backoff is the time between attempts to connect: random between firstBackoff and three times the last one, up to
