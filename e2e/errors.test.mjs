@@ -9,9 +9,13 @@ import { Person } from "./person.mjs";
 
 const MiB = 1 << 20;
 
-/** Somebody who opens a room, and the others in it. @param {import("node:test").TestContext} t @param {string} url @param {...string} names */
+/**
+ * Somebody who opens a room, and the others in it.
+ * @param {import("node:test").TestContext} t @param {string} url @param {...(string | { name: string, alone: boolean })} names alone: in a
+ *   browser that may be killed, and has a disk that may be full
+ */
 async function together(t, url, ...names) {
-  const people = await Promise.all(names.map((name) => Person.arrive(t, { name })));
+  const people = await Promise.all(names.map((given) => Person.arrive(t, typeof given === "string" ? { name: given } : given)));
   const [owner, ...others] = people;
   await owner.open(`${url}/`);
   const link = await owner.link();
@@ -20,7 +24,15 @@ async function together(t, url, ...names) {
   return people;
 }
 
-test("links that do not work", { timeout: 180_000 }, async (t) => {
+/** Tries to enter again, and returns what comes of that attempt. @param {Person} person */
+async function anew(person) {
+  const code = () => person.page.$eval("#problem", (section) => /** @type {HTMLElement} */ (section).dataset.code);
+  await person.page.$eval("#problem", (section) => delete (/** @type {HTMLElement} */ (section).dataset.code)); // it is of the attempt before
+  await person.press("Try again");
+  return until("an answer", code);
+}
+
+test("links that do not work", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const owner = await Person.arrive(t, { name: "Ada" });
   const guest = await Person.arrive(t, { name: "Ben" });
@@ -56,7 +68,7 @@ test("links that do not work", { timeout: 180_000 }, async (t) => {
   });
 });
 
-test("who may come in", { timeout: 180_000 }, async (t) => {
+test("who may come in", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t, { args: ["-max-members", "2"] });
   const [ada, ben] = await together(t, server.url, "Ada", "Ben");
   const cleo = await Person.arrive(t, { name: "Cleo" });
@@ -77,9 +89,7 @@ test("who may come in", { timeout: 180_000 }, async (t) => {
     await cleo.sees(/This room is locked/);
     await ada.page.reload();
     await ada.sees(/Nobody new comes in/);
-    await cleo.press("Try again");
-    await until("an answer", async () => !/Trying again/.test(await cleo.text()));
-    assert.match(await cleo.text(), /This room is locked/, "a reload does not unlock it");
+    assert.equal(await anew(cleo), "room-locked", "a reload does not unlock it");
     await ada.press("Lock the room");
     await ada.sees(/Locked, it lets nobody new in/);
     await cleo.press("Try again");
@@ -106,7 +116,7 @@ test("who may come in", { timeout: 180_000 }, async (t) => {
   });
 });
 
-test("the server goes away and comes back", { timeout: 180_000 }, async (t) => {
+test("the server goes away and comes back", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const folder = tempDir(t);
   const [ada, ben] = await together(t, server.url, "Ada", "Ben");
@@ -129,7 +139,7 @@ test("the server goes away and comes back", { timeout: 180_000 }, async (t) => {
   await until("a room by itself", async () => /#v1\./.test(await ben.link()), 60_000);
 });
 
-test("files that change or vanish", { timeout: 180_000 }, async (t) => {
+test("files that change or vanish", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const folder = tempDir(t);
   const [ada, ben] = await together(t, server.url, "Ada", "Ben");
@@ -153,9 +163,10 @@ test("files that change or vanish", { timeout: 180_000 }, async (t) => {
   });
 
   await t.test("changed while being sent", async () => {
-    const changing = await writeFile(folder, "changing.bin", 300 * MiB);
+    const changing = await writeFile(folder, "changing.bin", 64 * MiB);
     await ada.choose(changing.file);
     await ada.press("Send");
+    await ada.limit("4"); // what is read ahead, a quarter of it, takes some seconds
     await ben.press("Accept");
     await ada.seesDelivery("Ben", /^Transferring · [1-9]/);
     fs.appendFileSync(changing.file, "x");
@@ -178,18 +189,20 @@ test("files that change or vanish", { timeout: 180_000 }, async (t) => {
 test("one recipient dies, another's disk is full: the third gets everything", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const folder = tempDir(t);
-  const [ada, ben, cleo, dan] = await together(t, server.url, "Ada", "Ben", "Cleo", "Dan");
-  const big = await writeFile(folder, "big.bin", 100 * MiB);
+  const [ada, ben, cleo, dan] = await together(t, server.url, "Ada", { name: "Ben", alone: true }, { name: "Cleo", alone: true }, "Dan");
+  const big = await writeFile(folder, "big.bin", 24 * MiB);
 
   const cdp = await cleo.page.createCDPSession();
   await cdp.send("Storage.overrideQuotaForOrigin", { origin: server.url, quotaSize: 5 * MiB });
   await ada.choose(big.file);
   await ada.press("Send");
+  await ada.limit("2"); // Ben is to die in the middle
   for (const person of [ben, cleo, dan]) await person.press("Accept");
   await ada.seesDelivery("Cleo", /Failed: .*not enough free space/);
   await cleo.sees(/not enough free space/);
   await ada.seesDelivery("Ben", /^Transferring · ([5-9]|[1-8]\d) %/);
   ben.page.browser().process()?.kill("SIGKILL");
+  await ada.limit("");
   await ada.seesDelivery("Dan", /^Done/, 120_000);
   await expectFiles(dan.downloads, [big]);
 
@@ -202,11 +215,11 @@ test("one recipient dies, another's disk is full: the third gets everything", { 
   await ada.sees(/2 of 3 recipients received everything/);
 });
 
-test("cancel in the middle, on either side", { timeout: 180_000 }, async (t) => {
+test("cancel in the middle, on either side", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const folder = tempDir(t);
-  const [ada, ben, cleo] = await together(t, server.url, "Ada", "Ben", "Cleo");
-  const big = await writeFile(folder, "big.bin", 200 * MiB);
+  const [ada, ben, cleo] = await together(t, server.url, "Ada", "Ben", { name: "Cleo", alone: true });
+  const big = await writeFile(folder, "big.bin", 24 * MiB);
   // The browser asks Cleo whether the page may keep data, and she does not answer.
   await cleo.page.evaluate(() => {
     Object.assign(window, { asked: 0 });
@@ -218,6 +231,7 @@ test("cancel in the middle, on either side", { timeout: 180_000 }, async (t) => 
   const asked = () => cleo.page.evaluate(() => /** @type {any} */ (window).asked);
   await ada.choose(big.file);
   await ada.press("Send");
+  await ada.limit("1");
   await ben.press("Accept");
   await cleo.control("button", "Accept");
   assert.equal(await asked(), 0, "nothing is received yet");
@@ -238,14 +252,14 @@ test("cancel in the middle, on either side", { timeout: 180_000 }, async (t) => 
     await ada.seesDelivery("Cleo", /^Transferring · [1-9]/);
     assert.equal(await asked(), 1, "asked once");
     cleo.page.browser().process()?.kill("SIGKILL");
-    await ada.seesDelivery("Cleo", /^Connection lost; goes on by itself if it is back within 30 s · \d+ % of 210 MB$/, 25_000);
+    await ada.seesDelivery("Cleo", /^Connection lost; goes on by itself if it is back within 30 s · \d+ % of 25\.2 MB$/);
     await ada.press("Cancel for Cleo");
-    await ada.seesDelivery("Cleo", /^Cancelled$/, 2000);
+    await ada.seesDelivery("Cleo", /^Cancelled$/); // at the end it would have failed
     await ada.sees(/0 of 2 recipients received everything/);
   });
 });
 
-test("browsers that lack something", { timeout: 180_000 }, async (t) => {
+test("browsers that lack something", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const folder = tempDir(t);
 
@@ -305,7 +319,7 @@ test("browsers that lack something", { timeout: 180_000 }, async (t) => {
   });
 });
 
-test("the page gives scripts no foothold and asks nobody else", { timeout: 60_000 }, async (t) => {
+test("the page gives scripts no foothold and asks nobody else", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const person = await Person.arrive(t);
   /** @type {string[]} */

@@ -86,7 +86,7 @@ export async function survive(t, attacks) {
     if (reach) await evil.tell(attack, link);
     await guest.evaluate(join, attack, serverURL, link);
     if (reach) {
-      await until(`${attack} is at work`, async () => (await evil.report(attack)).meddled >= 2, 30_000);
+      await until(`${attack} is at work`, async () => (await evil.report(attack)).meddled >= 2, 120_000);
       for (const page of [owner, guest]) {
         const seen = await page.evaluate(look, attack);
         assert.deepEqual(seen, { sent: seen.sent, open: 0, words: 0, problems: [] }, `${attack} goes unnoticed`);

@@ -162,7 +162,7 @@ const firefoxOptions = (downloads, args) => ({
  * @param {number} [timeout] in ms
  * @returns {Promise<T>}
  */
-export async function until(what, look, timeout = 20_000) {
+export async function until(what, look, timeout = 60_000) {
   const end = Date.now() + timeout;
   for (;;) {
     const value = await look();

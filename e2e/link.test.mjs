@@ -5,7 +5,7 @@ import test from "node:test";
 import { startServer, until } from "./harness.mjs";
 import { Person } from "./person.mjs";
 
-test("a link opened while the page enters another room", { timeout: 60_000 }, async (t) => {
+test("a link opened while the page enters another room", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const [ada, cleo, ben] = await Promise.all(["Ada", "Cleo", "Ben"].map((name) => Person.arrive(t, { name })));
   await ada.page.evaluateOnNewDocument(() => location.protocol.startsWith("http") && localStorage.setItem("tallow.approval", "yes"));
@@ -30,7 +30,7 @@ test("a link opened while the page enters another room", { timeout: 60_000 }, as
   await cleo.sees(/Ben/);
 });
 
-test("a tab whose storage is refused enters the room of its link, and of the next", { timeout: 60_000 }, async (t) => {
+test("a tab whose storage is refused enters the room of its link, and of the next", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const refused = () =>
     Object.defineProperty(window, "sessionStorage", {

@@ -10,6 +10,7 @@
 export async function startMember(browser, url, { before } = {}) {
   const context = await browser.createBrowserContext();
   const page = await context.newPage();
+  page.setDefaultTimeout(120_000);
   if (before) await page.evaluateOnNewDocument(before);
   await page.goto(`${url}/healthz`);
   await page.evaluate(prepare);
@@ -61,7 +62,7 @@ export async function prepare() {
       return [...new Uint8Array(digest)].map((b) => b.toString(16).padStart(2, "0")).join("");
     },
     /** @param {() => any} look @param {number} [timeout] */
-    async until(look, timeout = 30_000) {
+    async until(look, timeout = 60_000) {
       const end = Date.now() + timeout;
       for (;;) {
         const value = await look();
@@ -70,8 +71,21 @@ export async function prepare() {
         await new Promise((resolve) => setTimeout(resolve, 20));
       }
     },
-    /** The offer that is open, or comes. */
-    offer: () => me.until(() => me.room.offers[0]),
+    /** The offer that is open, or comes. No poll: a hidden page's would be late. @param {number} [timeout] */
+    offer: (timeout = 60_000) =>
+      new Promise((resolve, reject) => {
+        const { room } = me;
+        const timer = setTimeout(() => reject(new Error(`no offer within ${timeout} ms`)), timeout);
+        const look = () => {
+          const [offer] = room.offers;
+          if (!offer) return;
+          clearTimeout(timer);
+          room.removeEventListener("offer", look);
+          resolve(offer);
+        };
+        room.addEventListener("offer", look);
+        look();
+      }),
     /** That many others are connected. @param {number} n @param {number} [timeout] */
     meets: (n, timeout) => me.until(() => me.room.peers.filter((p) => p.state === "open").length === n, timeout),
     /** The code that a promise is rejected with, or "resolved". @param {Promise<any>} promise */

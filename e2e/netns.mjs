@@ -67,7 +67,9 @@ class Host {
   async capture(t) {
     const child = spawn("ip", ["netns", "exec", this.namespace, captureBinary], { stdio: ["pipe", "pipe", "inherit"] });
     t.after(() => child.kill());
-    const [ready] = await once(child.stdout, "data");
+    const ended = once(child, "exit").then(([code]) => Promise.reject(new Error(`capture ended at once: ${code}`)));
+    ended.catch(() => {}); // later on it is to end
+    const [ready] = await Promise.race([once(child.stdout, "data"), ended]);
     if (String(ready) !== "ready\n") throw new Error(`capture said ${ready}`);
     return async () => {
       const output = text(child.stdout);

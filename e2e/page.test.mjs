@@ -19,7 +19,7 @@ test("one sends files and a text to three; two accept, one declines; one sends b
     await writeFile(folder, "big.bin", 100 << 20),
   ];
 
-  const [ada, ben, cleo, dan] = await Promise.all(["Ada", "Ben", "Cleo", "Dan"].map((name) => Person.arrive(t, { name })));
+  const [ada, ben, cleo, dan] = await Promise.all(["Ada", "Ben", "Cleo", "Dan"].map((name) => Person.arrive(t, { name, alone: name === "Ben" })));
   await ada.open(`${server.url}/`);
   const link = await ada.link();
   assert.match(link, /#v1\.[A-Za-z0-9_-]{64}$/);

@@ -1,6 +1,22 @@
 // A person in front of the page: finds controls by role and name, reads what is to be read, and chooses files in the file chooser.
 
-import { startBrowser, until } from "./harness.mjs";
+import { startBrowser, tempDir, until } from "./harness.mjs";
+import { sharedBrowser } from "./shared.mjs";
+
+/** @param {import("node:test").TestContext} t @param {"chromium" | "firefox"} kind @param {string[]} [args] */
+async function ownPage(t, kind, args) {
+  const { browser, downloads, profile } = await startBrowser(t, { kind, args });
+  const [page] = await browser.pages();
+  return { page, downloads, profile };
+}
+
+/** @param {import("node:test").TestContext} t @param {string[]} [args] */
+async function sharedPage(t, args) {
+  const downloads = tempDir(t);
+  const browser = await sharedBrowser(t, args);
+  const context = await browser.createBrowserContext({ downloadBehavior: { policy: "allow", downloadPath: downloads } });
+  return { page: await context.newPage(), downloads, profile: "" };
+}
 
 export class Person {
   /** @param {import("puppeteer-core").Page} page @param {string} downloads @param {string} [profile] the browser's folder */
@@ -10,20 +26,20 @@ export class Person {
     this.profile = profile;
     /** Errors that the page did not catch. @type {string[]} */
     this.errors = [];
+    page.setDefaultTimeout(120_000);
     page.on("pageerror", (error) => this.errors.push(String(error)));
     // A page that still transfers asks before it is left.
     page.on("dialog", (dialog) => dialog.accept());
   }
 
   /**
-   * Somebody with a browser of their own.
+   * Somebody with a profile of their own, in the Chromium that all share.
    * @param {import("node:test").TestContext} t
-   * @param {{ kind?: "chromium" | "firefox", args?: string[], executable?: string, name?: string, before?: () => void }} [options] before runs in
-   *   the page before its scripts; the rest is startBrowser's
+   * @param {{ alone?: boolean, kind?: "chromium" | "firefox", args?: string[], name?: string, before?: () => void }} [options] alone: with a
+   *   browser of their own, whose profile is on disk, as Firefoxes always have; before runs in the page before its scripts
    */
-  static async arrive(t, { kind, args, executable, name, before } = {}) {
-    const { browser, downloads, profile } = await startBrowser(t, { kind, args, executable });
-    const [page] = await browser.pages();
+  static async arrive(t, { alone = false, kind = "chromium", args, name, before } = {}) {
+    const { page, downloads, profile } = alone || kind === "firefox" ? await ownPage(t, kind, args) : await sharedPage(t, args);
     if (before) await page.evaluateOnNewDocument(before);
     if (name) {
       await page.evaluateOnNewDocument((given) => {
@@ -41,7 +57,7 @@ export class Person {
   /** The control with that role and name, visible. @param {string} role @param {string} name */
   async control(role, name) {
     const selector = `::-p-aria([name="${name}"][role="${role}"])`;
-    const handle = await this.page.waitForSelector(selector, { visible: true, timeout: 20_000 });
+    const handle = await this.page.waitForSelector(selector, { visible: true });
     if (!handle) throw new Error(`no ${role} "${name}"`);
     return handle;
   }
@@ -101,6 +117,16 @@ export class Person {
     const button = await this.control("button", "Choose files");
     const [chooser] = await Promise.all([this.page.waitForFileChooser(), button.click()]);
     await chooser.accept(files);
+  }
+
+  /** Limits the newest transfer. @param {string} limit in MB/s; "": no longer */
+  async limit(limit) {
+    const field = await this.page.waitForSelector("article.transfer .limit:not([hidden]) input", { visible: true });
+    if (!field) throw new Error("no limit");
+    await field.click({ count: 3 });
+    await this.page.keyboard.press("Backspace");
+    await this.page.keyboard.type(limit);
+    await this.page.keyboard.press("Tab");
   }
 
   /** The newest transfer: a list of the others with the state in words. @returns {Promise<Record<string, string>>} */

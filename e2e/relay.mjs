@@ -67,8 +67,7 @@ export async function meet(network, browsers, { before = [record, record], optio
   }, { name: "sender", ...options[0] });
   await recipient.evaluate(async (to, given) => me.join(to, given), link, { name: "recipient", ...options[1] });
   await Promise.all([sender, recipient].map((page) => page.evaluate(() => me.meets(1, 120_000))));
-  for (const page of [sender, recipient])
-    await until("a route", () => page.evaluate(() => me.room.peers[0]?.route !== ""), 60_000);
+  for (const page of [sender, recipient]) await until("a route", () => page.evaluate(() => me.room.peers[0]?.route));
   return { sender, recipient };
 }
 
@@ -79,7 +78,7 @@ export async function meet(network, browsers, { before = [record, record], optio
  */
 export async function deliver(sender, recipient, size, { patience = 120_000 } = {}) {
   await recipient.evaluate(() => {
-    me.received = me.until(() => me.room.offers[0], 60_000).then(async (offer) => {
+    me.received = me.offer().then(async (offer) => {
       const { files } = await offer.accept().finished;
       return me.sha256(await files[0].file());
     });

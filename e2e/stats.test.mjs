@@ -2,11 +2,13 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { CHUNK, startBrowser, startServer, tempDir, until, writeFile } from "./harness.mjs";
+import { CHUNK, startServer, tempDir, until, writeFile } from "./harness.mjs";
 import { startMember } from "./member.mjs";
 import { Person } from "./person.mjs";
+import { sharedBrowser } from "./shared.mjs";
 
-const size = 40 * CHUNK;
+const chunks = 8;
+const size = chunks * CHUNK;
 
 /** Runs in the page before its scripts: what connects can be found, and cut. */
 function findable() {
@@ -26,7 +28,7 @@ function findable() {
 
 test("figures and quality in the API", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
-  const { browser } = await startBrowser(t);
+  const browser = await sharedBrowser(t);
   const ann = await startMember(browser, server.url);
   const bob = await startMember(browser, server.url, { before: findable });
   const link = await ann.evaluate(async () => {
@@ -63,22 +65,24 @@ test("figures and quality in the API", { timeout: 240_000 }, async (t) => {
       assert.equal(s.state, "open");
       assert.equal(s.route, "direct");
       assert.equal(s.protocol, "udp");
-      assert.equal(s.reconnects, 0);
       assert.ok(s.uptime > 0 && s.rtt > 0 && s.currentRTT > 0, JSON.stringify(s));
       assert.ok(s.loss === -1 || (s.loss >= 0 && s.loss <= 1), JSON.stringify(s));
       for (const name of ["sendRate", "receiveRate"]) assert.ok(s[name] >= 0 && Number.isFinite(s[name]), JSON.stringify(s));
     };
     plausible(sent);
     plausible(received);
-    assert.deepEqual([sent.payloadSent, sent.chunksSent, sent.chunksResent, sent.payloadReceived, sent.chunksVerified], [size, 40, 0, 0, 0]);
-    assert.deepEqual([received.payloadSent, received.chunksSent, received.chunksResent, received.payloadReceived, received.chunksVerified], [0, 0, 0, size, 40]);
+    // A busy machine may have lost the connection, and found another.
+    assert.deepEqual([sent.chunksSent - sent.chunksResent, sent.payloadReceived, sent.chunksVerified], [chunks, 0, 0]);
+    assert.equal(sent.payloadSent, sent.chunksSent * CHUNK);
+    assert.deepEqual([received.payloadSent, received.chunksSent, received.chunksResent, received.payloadReceived, received.chunksVerified], [0, 0, 0, size, chunks]);
     for (const [bytes, packets] of [[sent.bytesSent, sent.packetsSent], [received.bytesReceived, received.packetsReceived]]) {
-      assert.ok(bytes > size && bytes < 2 * size, `${bytes} bytes for ${size}`);
-      assert.ok(packets > size / 1500 && packets < size / 250, `${packets} packets for ${size} bytes`);
+      // What SCTP takes for lost, it sends again.
+      assert.ok(bytes > size && bytes < 4 * sent.payloadSent, `${bytes} bytes for ${sent.payloadSent}`);
+      assert.ok(packets > bytes / 1500 && packets < bytes / 250, `${packets} packets for ${bytes} bytes`);
     }
     assert.ok(sent.meanSendRate > sent.meanReceiveRate && received.meanReceiveRate > received.meanSendRate);
     const all = await ann.evaluate(() => me.room.stats());
-    assert.deepEqual(all.map((s) => [s.peer, s.payloadSent]), [[sent.peer, size]]);
+    assert.deepEqual(all.map((s) => [s.peer, s.payloadSent]), [[sent.peer, sent.payloadSent]]);
   });
 
   await t.test("loss is known after some checks", async () => {
@@ -87,17 +91,20 @@ test("figures and quality in the API", { timeout: 240_000 }, async (t) => {
 
   await t.test("another connection goes on counting", async () => {
     const before = await stats(ann);
+    const cut = performance.now();
     await bob.evaluate(() => /** @type {any} */ (window).made.forEach((connection) => connection.close()));
     await until("another connection", async () => {
       const s = await stats(ann);
-      return s.reconnects > 0 && s.state === "open" && s.rtt > 0;
+      return s.reconnects > before.reconnects && s.state === "open" && s.rtt > 0;
     }, 120_000);
     await bob.evaluate(() => me.meets(1, 60_000));
     await send();
     const after = await stats(ann);
-    assert.equal(after.payloadSent, 2 * size);
+    const since = (performance.now() - cut) / 1000;
+    assert.equal(after.chunksSent - after.chunksResent, 2 * chunks);
+    assert.equal((await stats(bob)).payloadReceived, 2 * size);
     assert.ok(after.bytesSent > before.bytesSent + size, `${before.bytesSent}, then ${after.bytesSent}`);
-    assert.ok(after.uptime < before.uptime + 120, "of the present connection");
+    assert.ok(after.uptime > 0 && after.uptime <= since, `of the present connection: ${after.uptime} s, and the cut was ${since} s ago`);
   });
 
   await t.test("not after the room", async () => {
@@ -134,6 +141,11 @@ test("the details of a connection in the page, in Chromium and in Firefox", { ti
         points: plots.map((plot) => [...plot.querySelectorAll("path")].map((path) => (path.getAttribute("d") ?? "").split(/[ML]/).length - 1)),
       };
     });
+  /** How many different chunks a figure tells of. @param {string | null | undefined} text */
+  const told = (text) => {
+    const [, all, again = "0"] = /^[\d.]+ MB in (\d+) chunks(?:, (\d+) of them again)?$/.exec(text ?? "") ?? [];
+    return Number(all) - Number(again);
+  };
   const send = async () => {
     await ada.choose(file.file);
     await ada.press("Send");
@@ -147,18 +159,17 @@ test("the details of a connection in the page, in Chromium and in Firefox", { ti
   await fay.page.evaluate(() => /** @type {HTMLElement} */ (document.querySelector("details.figures > summary")).click());
   await send();
 
-  const mb = "10.5 MB in 40 chunks";
-  await until("Ada's figures", async () => (await read(ada)).values["Files to them"] === mb, 60_000);
-  await until("Fay's figures", async () => (await read(fay)).values["Files from them"] === `${mb}, verified`, 60_000);
-  await until("a few points", async () => (await read(ada)).points.flat().every((n) => n >= 3), 60_000);
+  await until("Ada's figures", async () => told((await read(ada)).values["Files to them"]) === chunks);
+  await until("Fay's figures", async () => (await read(fay)).values["Files from them"] === "2.1 MB in 8 chunks, verified");
+  await until("a few points", async () => (await read(ada)).points.flat().every((n) => n >= 3));
   const [hers, theirs] = [await read(ada), await read(fay)];
   t.diagnostic(JSON.stringify(hers));
   t.diagnostic(JSON.stringify(theirs));
-  assert.match(hers.values["Sent"] ?? "", /^1\d\.\d MB in [\d,]+ packets$/);
-  assert.match(theirs.values["Received"] ?? "", /^1\d\.\d MB$/, "Firefox counts no packets");
+  assert.match(hers.values["Sent"] ?? "", /^([2-9]|\d\d)(\.\d+)? MB in [\d,]+ packets$/);
+  assert.match(theirs.values["Received"] ?? "", /^([2-9]|\d\d)(\.\d+)? MB$/, "Firefox counts no packets");
   assert.equal(theirs.values["Loss"], "not known");
   for (const { values, plots } of [hers, theirs]) {
-    assert.match(values["Round trip"] ?? "", /^[\d.]+ ms, the last one [\d.]+ ms$/);
+    assert.match(values["Round trip"] ?? "", /^[\d.,]+ ms, the last one [\d.,]+ ms$/);
     assert.equal(values["Route"], "Direct, UDP");
     assert.match(values["Connected"] ?? "", /^for \d+ (s|min)/);
     assert.match(plots[0], /^Rate over the last 60 seconds: Sending [\d.]+ k?M?B\/s now, [\d.]+ k?M?B\/s at most; Receiving /);
@@ -174,11 +185,16 @@ test("the details of a connection in the page, in Chromium and in Firefox", { ti
       new MutationObserver(() => !figures.open && seen.changes++).observe(figures, { subtree: true, childList: true, characterData: true });
       Object.assign(window, { seen });
     });
-    await send(); // which takes a while, and would change much
+    const last = () => fay.page.evaluate(() => document.querySelector("details.figures[open] dl")?.textContent);
+    await send(); // which would change much
+    for (let i = 0; i < 4; i++) {
+      const before = await last();
+      await until("another reading at Fay's", async () => (await last()) !== before); // there is one a second
+    }
     // A reading that was under way at the click may still have come.
     assert.ok((await ada.page.evaluate(() => /** @type {any} */ (window).seen.changes)) <= 1);
     await details.click();
-    await until("they go on", async () => (await read(ada)).values["Files to them"] === "21 MB in 80 chunks", 60_000);
+    await until("they go on", async () => told((await read(ada)).values["Files to them"]) === 2 * chunks);
   });
 
   for (const person of [ada, fay]) {

@@ -12,22 +12,24 @@ import { expectFiles, startBrowser, startServer, tempDir, until, writeFile } fro
 import { prepare, startMember } from "./member.mjs";
 import { Person } from "./person.mjs";
 import { reloads } from "./reloads.mjs";
+import { sharedBrowser } from "./shared.mjs";
 
-test("a server that meddles: right bytes or a typed error", { timeout: 180_000 }, async (t) => {
+test("a server that meddles: right bytes or a typed error", { timeout: 240_000 }, async (t) => {
   await survive(t, [...BLIND, ...Object.keys(INSIDER)]);
 });
 
-test("nonces never repeat, whatever is reloaded", { timeout: 120_000 }, async (t) => {
+test("nonces never repeat, whatever is reloaded", { timeout: 240_000 }, async (t) => {
   await reloads(t, 5);
 });
 
-test("a hidden tab rekeys, while it sends", { timeout: 120_000 }, async (t) => {
+test("a hidden tab rekeys, while it sends", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const { browser } = await startBrowser(t, { throttled: true });
   // Two tabs of a window; a third covers both, so that whoever initiates the rekey is hidden.
   const context = await browser.createBrowserContext();
   const [sender, recipient] = [await context.newPage(), await context.newPage()];
   for (const page of [sender, recipient]) {
+    page.setDefaultTimeout(120_000);
     await page.evaluateOnNewDocument(skewClock);
     await page.evaluateOnNewDocument(watchRecords);
     await page.goto(`${server.url}/healthz`);
@@ -67,7 +69,7 @@ test("a hidden tab rekeys, while it sends", { timeout: 120_000 }, async (t) => {
   }
 });
 
-test("two people over a server that meddles", { timeout: 120_000 }, async (t) => {
+test("two people over a server that meddles", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const [ada, ben] = await Promise.all([Person.arrive(t, { name: "Ada" }), Person.arrive(t, { name: "Ben" })]);
 
@@ -118,11 +120,11 @@ test("two people over a server that meddles", { timeout: 120_000 }, async (t) =>
   for (const person of [ada, ben]) assert.deepEqual(person.errors, []);
 });
 
-test("names that a stranger chose", { timeout: 120_000 }, async (t) => {
+test("names that a stranger chose", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const name = "<img src=//evil.test onerror=pwned=1>\u202e";
   const ben = await Person.arrive(t, { name: "Ben" });
-  const { browser } = await startBrowser(t);
+  const browser = await sharedBrowser(t);
   const eve = await startMember(browser, server.url);
   const link = await eve.evaluate(async (named, pageURL) => (me.watch(await me.tallow.createRoom({ name: named, pageURL })), me.room.link), name, `${server.url}/`);
   /** @type {string[]} */
@@ -183,7 +185,7 @@ test("names that a stranger chose", { timeout: 120_000 }, async (t) => {
   assert.deepEqual(refused, refused.map(() => "invalid-argument"), "the API itself takes no such path");
 });
 
-test("a script that gets into the page does not run", { timeout: 60_000 }, async (t) => {
+test("a script that gets into the page does not run", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   let reached = 0;
   const stranger = createServer((request, response) => {
@@ -294,20 +296,20 @@ test("a script that gets into the page does not run", { timeout: 60_000 }, async
   assert.equal(reached, 0, "nothing was asked of another server");
 
   // From the outside: no frame, no handle on the window, no reading of its files.
-  const outside = await person.page.browser().newPage();
+  const outside = await person.page.browserContext().newPage();
   await outside.goto(`${elsewhere}/`);
   const [, frame] = outside.frames();
   assert.match(frame.url(), /^chrome-error:/, "the page is in nobody's frame");
   const seen = await outside.evaluate(async (url) => {
     const read = await fetch(`${url}/tallow.js`, { mode: "no-cors" }).then(() => "read", () => "refused");
     const opened = window.open(`${url}/`);
-    for (let i = 0; i < 200 && !opened?.closed; i++) await new Promise((resolve) => setTimeout(resolve, 50));
+    for (let i = 0; i < 1200 && !opened?.closed; i++) await new Promise((resolve) => setTimeout(resolve, 50));
     return { read, severed: opened?.closed };
   }, server.url);
   assert.deepEqual(seen, { read: "refused", severed: true });
 });
 
-test("the link's secret leaves the address, and is kept where it can be deleted", { timeout: 120_000 }, async (t) => {
+test("the link's secret leaves the address, and is kept where it can be deleted", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const evil = await startEvil(t, server.url); // only listens
   const [ada, ben] = await Promise.all([Person.arrive(t, { name: "Ada" }), Person.arrive(t, { name: "Ben" })]);
@@ -382,7 +384,7 @@ test("the link's secret leaves the address, and is kept where it can be deleted"
   });
   await t.test("rooms that were closed can be forgotten", async () => {
     await ada.open("about:blank");
-    const other = await ada.page.browser().newPage();
+    const other = await ada.page.browserContext().newPage();
     const again = new Person(other, ada.downloads);
     await again.open(`${evil.url}/`);
     await again.link();
@@ -427,7 +429,7 @@ test("the link's secret leaves the address, and is kept where it can be deleted"
   evil.hasNot(secrets(link));
 });
 
-test("the page names the program that it runs", { timeout: 60_000 }, async (t) => {
+test("the page names the program that it runs", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const program = await (await fetch(`${server.url}/tallow.wasm`)).arrayBuffer();
   const sha256 = (/** @type {Uint8Array} */ bytes) => createHash("sha256").update(bytes).digest("hex");
@@ -452,7 +454,7 @@ test("the page names the program that it runs", { timeout: 60_000 }, async (t) =
   assert.deepEqual(person.errors, []);
 });
 
-test("a server that is being upgraded is not complained about", { timeout: 60_000 }, async (t) => {
+test("a server that is being upgraded is not complained about", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const person = await Person.arrive(t);
   let asked = 0;
@@ -460,9 +462,10 @@ test("a server that is being upgraded is not complained about", { timeout: 60_00
   person.page.on("request", (request) =>
     new URL(request.url()).pathname === "/version" && ++asked === 1 ? request.respond({ contentType: "application/json", body: `{"wasmSHA256":"${"0".repeat(64)}"}` }) : request.continue(),
   );
+  const second = person.page.waitForResponse((response) => new URL(response.url()).pathname === "/version" && asked === 2);
   await person.open(`${server.url}/`);
   await person.sees(/code hash/);
-  const answer = await person.page.waitForResponse((response) => new URL(response.url()).pathname === "/version" && asked === 2);
+  const answer = await second;
   assert.equal(answer.status(), 200);
   await answer.json();
   assert.doesNotMatch(await person.text(), /its server names/);

@@ -1,7 +1,7 @@
 // A transfer under way over a network that a test can disturb.
 
 import assert from "node:assert/strict";
-import { until } from "./harness.mjs";
+import { CHUNK, hide, until } from "./harness.mjs";
 import { prepare } from "./member.mjs";
 import { Network } from "./netns.mjs";
 
@@ -43,11 +43,12 @@ export async function underway(t, { size, first = MB, rate = 8, relayOnly = fals
     sender,
     recipient,
     stored,
-    /** How long until bytes flow again, in s. */
+    /** How long until bytes flow again, in s. The recipient counts them; a chunk may have been between the wire and its disk. */
     async flows() {
       const start = performance.now();
-      const before = await stored();
-      await until("bytes flow again", async () => (await stored()) > before, 120_000);
+      const arrived = () => recipient.evaluate(() => me.incoming.stats().recipients[0].bytes);
+      const before = await arrived();
+      await until("bytes flow again", async () => (await arrived()) > before + CHUNK, 120_000);
       return (performance.now() - start) / 1000;
     },
     /** What the sender's host has put on the wire since the transfer began, in bytes. */
@@ -77,10 +78,7 @@ async function connect(t, { rate, relayOnly, hidden, serverArgs }) {
     await page.goto(`${network.url}/healthz`);
     await page.evaluate(prepare);
     pages.push(page);
-    if (hidden) {
-      await (await browser.newPage()).bringToFront();
-      await page.waitForFunction(() => document.visibilityState === "hidden", { polling: 100 });
-    }
+    if (hidden) await hide(page);
   }
   const [sender, recipient] = pages;
   await network.hosts[0].cap({ up: rate });

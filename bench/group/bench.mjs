@@ -24,6 +24,7 @@ import { parseArgs } from "node:util";
 import { hide } from "../../e2e/harness.mjs";
 import { prepare } from "../../e2e/member.mjs";
 import { Network } from "../../e2e/netns.mjs";
+import { median } from "../median.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -137,9 +138,7 @@ const jain = (list) => list.reduce((a, b) => a + b, 0) ** 2 / (list.length * lis
 async function runTallow(sender, to) {
   const received = to.map(({ page }) =>
     page.evaluate(async () => {
-      // No poll: a hidden page's would be late.
-      const offer = me.room.offers[0] ?? (await new Promise((resolve) => me.room.addEventListener("offer", (e) => resolve(e.detail), { once: true })));
-      const { files } = await offer.accept().finished;
+      const { files } = await (await me.offer()).accept().finished;
       return (await files[0].file()).size;
     }),
   );
@@ -238,8 +237,6 @@ function note(name, value, ...readings) {
   if (!figures.has(name)) figures.set(name, []);
   if (!readings.some(isVoid)) figures.get(name)?.push(value);
 }
-
-const median = (list) => [...list].sort((x, y) => x - y)[Math.floor(list.length / 2)];
 
 /** @param {string[]} names */
 const line = (names) =>

@@ -5,10 +5,9 @@
 // The raw readings also say when files could be chosen.
 
 import { startBrowser, startServer, until } from "../../e2e/harness.mjs";
+import { median } from "../median.mjs";
 
 const runs = Number(process.argv[2] ?? 7);
-/** @param {number[]} list */
-const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)];
 
 const readings = [];
 for (let i = 1; i <= runs; i++) {

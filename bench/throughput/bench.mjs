@@ -11,6 +11,7 @@ import path from "node:path";
 import { parseArgs } from "node:util";
 import { prepare } from "../../e2e/member.mjs";
 import { hide, startBrowser, startServer, tempDir, writeFile } from "../../e2e/harness.mjs";
+import { median } from "../median.mjs";
 
 const { values } = parseArgs({
   options: { mib: { type: "string", default: "128" }, pairs: { type: "string", default: "5" }, profile: { type: "string" } },
@@ -91,9 +92,7 @@ async function runBare(a, b) {
 async function runTallow(a, b) {
   return timed(async () => {
     const finished = b.evaluate(async () => {
-      // No poll: a hidden page's would be late.
-      const offer = me.room.offers[0] ?? (await new Promise((resolve) => me.room.addEventListener("offer", (e) => resolve(e.detail), { once: true })));
-      const { files } = await offer.accept().finished;
+      const { files } = await (await me.offer()).accept().finished;
       return (await files[0].file()).size;
     });
     await a.evaluate(async () => {
@@ -104,8 +103,6 @@ async function runTallow(a, b) {
     if ((await finished) !== size) throw new Error("the file is not whole");
   });
 }
-
-const median = (list) => [...list].sort((x, y) => x - y)[Math.floor(list.length / 2)];
 
 try {
   const server = await startServer(t);

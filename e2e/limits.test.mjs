@@ -1,0 +1,98 @@
+// Limits on what goes out, in the API and in the page. The upper bound is the promise, and holds however busy the machine is; the lower
+// one only tells a limit from a standstill.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { CHUNK, startServer, tempDir, until, writeFile } from "./harness.mjs";
+import { startMember } from "./member.mjs";
+import { Person } from "./person.mjs";
+import { sharedBrowser } from "./shared.mjs";
+
+const MB = 1e6;
+
+// Functions given to evaluate run in the page, where member.mjs has left "me".
+
+test("limits, changed under way", { timeout: 240_000 }, async (t) => {
+  const server = await startServer(t, { args: ["-turn=false"] });
+  const browser = await sharedBrowser(t);
+  const [owner, ...members] = [await startMember(browser, server.url), await startMember(browser, server.url), await startMember(browser, server.url)];
+  const link = await owner.evaluate(async () => (me.watch(await me.tallow.createRoom()), me.room.link));
+  for (const page of members) await page.evaluate((to) => me.join(to), link);
+  await owner.evaluate(() => me.meets(2));
+  for (const page of members) await page.evaluate(() => void me.offer().then((offer) => offer.accept().finished.catch(() => {})));
+
+  /** What has been handed to the connections by then, in bytes, and when, in the page's seconds. */
+  const read = () =>
+    owner.evaluate(async () => {
+      const earliest = performance.now() / 1000;
+      const stats = await me.room.stats();
+      return { earliest, bytes: stats.reduce((sum, peer) => sum + peer.payloadSent, 0), latest: performance.now() / 1000 };
+    });
+  /** Checks what leaves under a limit that has just been set. @param {string} what @param {number} limit on all together, in bytes per second */
+  const holds = async (what, limit) => {
+    const from = await read();
+    for (const end = performance.now() + 60_000; ; ) {
+      await delay(3000, undefined, { signal: t.signal });
+      const to = await read();
+      const bytes = to.bytes - from.bytes;
+      const share = bytes / (limit * (to.latest - from.earliest));
+      t.diagnostic(`${what}: ${share.toFixed(3)} of the limit`);
+      // Whole chunks go out, and for each of the two one may have waited that was let out before.
+      const most = 1.05 * limit * (to.latest - from.earliest) + 3 * CHUNK;
+      assert.ok(bytes < most, `${what}: ${bytes} bytes where ${most} may go`);
+      // A busy machine may have stood still for a while.
+      if (share > 0.4) return;
+      assert.ok(performance.now() < end, `${what}: ${share.toFixed(3)} of the limit`);
+    }
+  };
+  // From each to the next it is 2.7 times as much or as little, so that the one before would not do; and there always is one.
+  await owner.evaluate((limit) => void (me.transfer = me.room.send(me.blob(32 << 20, 1), { bandwidthLimit: limit })), 1.5 * MB);
+  await owner.evaluate(() => me.until(() => me.transfer.recipients.every((r) => r.bytes > 0)));
+  await holds("on the transfer", 1.5 * MB);
+  await owner.evaluate((each) => me.transfer.setBandwidthLimit(each).then(() => me.transfer.setTotalBandwidthLimit(0)), 2 * MB);
+  await holds("per recipient", 4 * MB);
+  await owner.evaluate((limit) => me.room.setTotalBandwidthLimit(limit).then(() => me.transfer.setBandwidthLimit(0)), 1.5 * MB);
+  await holds("on the room", 1.5 * MB);
+  assert.deepEqual(await owner.evaluate(() => me.transfer.recipients.map(({ state }) => state)), ["transferring", "transferring"], "it was under way all the time");
+  await owner.evaluate(() => me.transfer.cancel());
+
+  for (const wrong of [-1, NaN, Infinity, "1", null])
+    assert.deepEqual(
+      await owner.evaluate(
+        async (n) => {
+          const limit = n === "NaN" ? NaN : n === "Infinity" ? Infinity : n;
+          const thrown = await me.code((async () => me.room.send("x", { bandwidthLimit: limit }))());
+          return [thrown, await me.code(me.room.setTotalBandwidthLimit(limit)), await me.code(me.transfer.setTotalBandwidthLimit(limit))];
+        },
+        typeof wrong === "number" && !Number.isFinite(wrong) ? String(wrong) : wrong,
+      ),
+      ["invalid-argument", "invalid-argument", "invalid-argument"],
+      String(wrong),
+    );
+});
+
+test("a limit that a person types", { timeout: 240_000 }, async (t) => {
+  const server = await startServer(t, { args: ["-turn=false"] });
+  const file = await writeFile(tempDir(t), "file.bin", 16 * MB);
+  const [ada, ben] = await Promise.all(["Ada", "Ben"].map((name) => Person.arrive(t, { name })));
+  await ada.open(`${server.url}/`);
+  await ben.open(await ada.link());
+  await ada.meets(1);
+  await ada.choose(file.file);
+  await ada.press("Send");
+  await ada.limit("1");
+  const start = performance.now();
+  await ben.press("Accept");
+  const percent = await until("a fifth of it", async () => {
+    const [, n] = /^Transferring · (\d+) %/.exec((await ada.deliveries())["Ben"] ?? "") ?? [];
+    return Number(n) >= 20 && Number(n);
+  });
+  const seconds = (performance.now() - start) / 1000;
+  assert.ok((percent / 100) * file.size < 1.05 * MB * seconds + 2 * CHUNK, `${percent} % in ${seconds.toFixed(1)} s`);
+  const pace = () => ada.deliveries().then((all) => / · ([\d.]+ [kM]?B)\/s/.exec(all["Ben"])?.[1]);
+  const shown = await until("a speed", pace);
+  t.diagnostic(`${percent} % in ${seconds.toFixed(1)} s, ${shown}/s`);
+  await ada.limit("");
+  await ada.seesDelivery("Ben", /^Done/);
+});
