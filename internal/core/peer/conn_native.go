@@ -16,8 +16,13 @@ import (
 
 var _ Conn = (*conn)(nil)
 
-// checkEvery is how often pion checks each path that has not answered.
-const checkEvery = 200 * time.Millisecond
+const (
+	// checkEvery is how often pion checks each path that has not answered.
+	checkEvery = 200 * time.Millisecond
+	// disconnectedAfter and keepAliveEvery are pion's own.
+	disconnectedAfter = 5 * time.Second
+	keepAliveEvery    = 2 * time.Second
+)
 
 // platform is what a native connection has besides.
 type platform struct {
@@ -40,7 +45,10 @@ func NewConnWith(cfg ConnConfig, settings webrtc.SettingEngine) (Conn, error) {
 	settings.DetachDataChannels()
 	// Left to itself, pion gives a path up after eight checks in a second and a half without an answer, and for good. A path opens only
 	// when the other side sends too, which a lost envelope or a slow network delays by more than that.
-	settings.SetICEMaxBindingRequests(uint16(attemptTimeout / checkEvery))
+	settings.SetICEMaxBindingRequests(uint16(carriedTimeout / checkEvery))
+	// A connection that has failed has dropped its candidates: no answer helps it any more. How long one may take, and how long it may be
+	// without a path, is the negotiation's to say.
+	settings.SetICETimeouts(disconnectedAfter, carriedTimeout, keepAliveEvery)
 	// A flight of the DTLS handshake is sent again after this time, then twice that, and so on. From pion's second on, five lost in a row
 	// outlast an attempt, which a few per cent of loss suffice for: a flight has several packets, and so has the answer.
 	settings.SetDTLSRetransmissionInterval(200 * time.Millisecond)

@@ -199,9 +199,9 @@ func (w *fuzzWorld) step(op byte, s *fuzzSide, next func() byte) {
 		case 0:
 			s.effects = s.Connect(w.now)
 		case 1:
-			s.effects = s.Rest(w.now, fault.PeerGone)
+			s.effects = s.Rest(w.now, []fault.Code{fault.PeerGone, fault.Cancelled}[how/3%2])
 		default:
-			s.effects = s.Ended(w.now, s.last-uint32(how/3%2))
+			s.effects = s.Ended(w.now, s.last-uint32(how/3%2), how/6%2 > 0)
 		}
 	case 13: // the open link is in doubt, or is not
 		number := s.last - uint32(next()%2)

@@ -246,26 +246,32 @@ func (l *Link) SendBulk(item BulkItem) {
 
 // Close says Bye with the code, gives it and what is queued before it on the control channel a moment to arrive, and
 // closes the link. It waits until everything has ended, at most a little more than a second; Handler.Closed gets nil. It is
-// idempotent. The handler's methods must not call it.
-func (l *Link) Close(code wire.ByeCode) {
+// idempotent, and reports whether the peer has said Bye itself, or closed the connection once ours was on its way. The handler's methods must
+// not call it.
+func (l *Link) Close(code wire.ByeCode) (taken bool) {
 	l.mu.Lock()
 	l.leaving = true // however it ends from here on
 	l.mu.Unlock()
 	select {
 	case <-l.bye: // the peer waits for us
+		taken = true
 	case <-l.opened:
-		l.queueControl(controlItem{message: wire.Bye{Code: code}})
+		var sent atomic.Bool
+		l.queueControl(controlItem{message: wire.Bye{Code: code}, sent: func() { sent.Store(true) }})
 		timer := time.NewTimer(goodbye)
 		defer timer.Stop()
 		select {
 		case <-l.bye: // in answer to ours, or it leaves by itself
+			taken = true
 		case <-l.ctx.Done(): // the peer has closed the connection
+			taken = sent.Load()
 		case <-timer.C:
 		}
 	default:
 	}
 	l.fail(nil)
 	<-l.closed
+	return taken
 }
 
 // Abort closes the link at once, with err for Handler.Closed. It does not wait.

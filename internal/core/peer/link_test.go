@@ -370,7 +370,11 @@ func TestLinkBothWays(t *testing.T) {
 	}
 	var closing sync.WaitGroup
 	for range 3 {
-		closing.Go(func() { p.a.link.Close(wire.ByeRemoved) })
+		closing.Go(func() {
+			if !p.a.link.Close(wire.ByeRemoved) {
+				t.Error("the goodbye was taken, and is not said to be")
+			}
+		})
 	}
 	closing.Wait()
 	if err := p.a.ended(); err != nil {

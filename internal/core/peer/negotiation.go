@@ -90,6 +90,8 @@ type Negotiation struct {
 	code      fault.Code
 	over      bool            // Close has been called
 	idle      bool            // nothing begins by itself: a link was not wanted any more, or the caller carries the payloads
+	unsaid    bool            // the peer may not know that: it is told over the next link
+	wanted    bool            // Connect has been called while a link is saying goodbye
 	closing   uint32          // the attempt whose link is saying goodbye
 	last      uint32          // the number of the newest attempt
 	attempt   *attempt        // under way
@@ -264,8 +266,15 @@ func (n *Negotiation) Start(now time.Time) []Effect {
 // Connect begins an attempt at once, because somebody wants a link: also after Rest, and where the caller carries the payloads.
 func (n *Negotiation) Connect(now time.Time) []Effect {
 	n.begin(now)
-	if n.over || n.open != nil || n.state == LinkClosing {
-		return nil
+	n.connect()
+	return n.effects
+}
+
+func (n *Negotiation) connect() {
+	n.unsaid = false
+	n.wanted = n.state == LinkClosing && !n.over // it has to be over first
+	if n.wanted || n.over || n.settled() {
+		return
 	}
 	n.idle = n.cfg.Manual
 	n.step(LinkBegins, "")
@@ -278,18 +287,24 @@ func (n *Negotiation) Connect(now time.Time) []Effect {
 	default:
 		n.sayHello()
 	}
-	return n.effects
 }
 
 // Rest ends what there is, an open link with a goodbye. From then on nothing begins by itself: a link comes from Connect, or from
 // the other end. It is no ban: whoever holds the link and has the hub on its side can make either end believe that the other one wants a link.
+// Where it is this end that wants none any more (Cancelled), the peer has to hear of it, or it makes another one by itself: as long as it
+// may not have, a link that comes about is ended again, with another goodbye.
 func (n *Negotiation) Rest(now time.Time, code fault.Code) []Effect {
 	n.begin(now)
 	if !n.over {
-		n.leave(code)
-		n.idle, n.failures, n.retryAt = true, 0, time.Time{}
+		n.unsaid = code == fault.Cancelled && !n.cfg.Manual && (n.unsaid || n.state != LinkClosed)
+		n.rest(code)
 	}
 	return n.effects
+}
+
+func (n *Negotiation) rest(code fault.Code) {
+	n.leave(code)
+	n.idle, n.wanted, n.failures, n.retryAt = true, false, 0, time.Time{}
 }
 
 // Close ends everything for good.
@@ -319,11 +334,15 @@ func (n *Negotiation) uninvite() {
 	}
 }
 
-// Ended reports that nothing is left of the connection that CloseConn has ended.
-func (n *Negotiation) Ended(now time.Time, number uint32) []Effect {
+// Ended reports that nothing is left of the connection that CloseConn has ended, and whether the peer has taken the goodbye.
+func (n *Negotiation) Ended(now time.Time, number uint32, taken bool) []Effect {
 	n.begin(now)
 	if n.state == LinkClosing && number == n.closing {
 		n.step(LinkEnds, n.code)
+		n.unsaid = n.unsaid && !taken
+		if n.wanted {
+			n.connect()
+		}
 	}
 	return n.effects
 }
@@ -478,6 +497,9 @@ func (n *Negotiation) LinkOpened(now time.Time, number uint32) []Effect {
 		n.retryAt, n.openedAt = time.Time{}, now
 		n.idle = n.cfg.Manual
 		n.step(LinkOpens, "")
+		if n.unsaid {
+			n.rest(fault.Cancelled)
+		}
 	}
 	return n.effects
 }
@@ -547,16 +569,15 @@ func (n *Negotiation) penalise(code fault.Code) {
 	}
 	n.conduct.Barred = n.now.Add(doubled(minPenalty, n.conduct.Offences, maxPenalty))
 	n.conduct.Offences++
-	if n.hello != nil { // nobody is to answer it
-		n.hello.Destroy()
-		n.hello = nil
-	}
+	n.uninvite() // nobody is to answer
 	n.drop(code)
 	if n.open == nil {
-		n.invited = false
 		n.awaitPenalty()
 		if n.conduct.Offences >= patience {
 			n.step(LinkGivesUp, code)
+		}
+		if n.idle {
+			n.worry(code) // nothing is on its way any more
 		}
 	}
 }

@@ -150,6 +150,21 @@ func (s *simulation) cut(l *simLink, after time.Duration) {
 	}
 }
 
+// goodbye says that one end of a link wants none any more. Without a path that does not arrive.
+func (s *simulation) goodbye(l *simLink) {
+	r, taken, took := l.remote, l.path, time.Second
+	if taken {
+		took = 100 * time.Millisecond
+		s.at(50*time.Millisecond, func() {
+			if r.side.links[r.number] == r {
+				s.do(r.side, r.side.Rest(s.now, fault.PeerGone))
+				s.do(r.side, r.side.Ended(s.now, r.number, true))
+			}
+		})
+	}
+	s.at(took, func() { s.do(l.side, l.side.Ended(s.now, l.number, taken)) })
+}
+
 func (s *simulation) do(side *side, effects []Effect) {
 	if side.crashed {
 		return
@@ -185,7 +200,11 @@ func (s *simulation) do(side *side, effects []Effect) {
 				s.t.Fatalf("connection %d closed twice", e.Attempt)
 			}
 			delete(side.links, e.Attempt)
-			s.cut(l, 50*time.Millisecond)
+			if e.Code == fault.Cancelled && l.opened {
+				s.goodbye(l)
+			} else {
+				s.cut(l, 50*time.Millisecond)
+			}
 		case RestartConn, ApplyRestart, Violated:
 			s.restarts(side, e)
 		case StateChanged:
@@ -923,11 +942,11 @@ func TestNegotiationClose(t *testing.T) {
 		if state, code := side.State(); state != LinkClosing || code != fault.PeerGone {
 			s.fatal("state %d %s", state, code)
 		}
-		s.do(side, side.Ended(s.now, number+1))
+		s.do(side, side.Ended(s.now, number+1, true))
 		if state, _ := side.State(); state != LinkClosing {
 			s.fatal("state %d when another connection has ended", state)
 		}
-		s.do(side, side.Ended(s.now, number))
+		s.do(side, side.Ended(s.now, number, true))
 		if state, code := side.State(); state != LinkClosed || code != fault.PeerGone || len(side.links) > 0 {
 			s.fatal("state %d %s, %d connections", state, code, len(side.links))
 		}

@@ -17,6 +17,10 @@ const (
 	// restartGap is how far apart the restarts are that events or the peer ask for. While the link is not in doubt here, each
 	// one that the peer brings about doubles it, up to maxLinkGap: a restart gathers candidates and asks relays for room.
 	restartGap = time.Second
+	// A member that is silent and speaks up by turns puts its link in doubt again and again. The first restarts of two doubts are restartGap
+	// apart, and twice as long each time, up to maxDoubtGap; one of these doublings is forgotten after each forgetAfter.
+	maxDoubtGap = 30 * time.Second
+	forgetAfter = time.Minute
 	// besideAfter is how long a link is in doubt before a fresh connection is tried beside it.
 	besideAfter = 3 * time.Second
 )
@@ -30,7 +34,10 @@ type recovery struct {
 	unanswered bool      // initiator: the newest has no answer yet
 	at         time.Time // when it was made or taken
 	asked      time.Time // when this end last made one or asked for one
+	begun      int       // first restarts of a doubt, as far as they are not forgotten
+	forgotten  time.Time // when one of them last was
 	urged      int       // restarts that the peer has brought about while the link was not in doubt here
+	taken      int       // and while it was
 }
 
 // RestartConn restarts ICE on the connection of the open link: it makes an offer if Offer is empty, or an answer to it. The
@@ -67,25 +74,47 @@ func (n *Negotiation) Doubt(now time.Time, number uint32, renewed bool) []Effect
 		return nil
 	}
 	r := &n.open.recovery
-	soon := r.asked.Add(restartGap) // which mostly is past
+	soon := r.asked.Add(r.doubtGap(now)) // which mostly is past
 	switch {
 	case !r.doubted:
-		r.doubted, r.tries, r.urged, r.nextAt = true, 0, 0, soon
+		r.doubted, r.tries, r.nextAt = true, 0, soon
+		if !soon.After(now) { // else it is the peer that may have brought the doubt about
+			r.urged, r.taken = 0, 0
+		}
 		n.retryIn(besideAfter)
-	case renewed:
-		r.tries, r.nextAt = 0, soon
-		n.retryIn(restartTime)
+	case renewed: // by the hub's word too, so that it puts nothing off
+		r.tries = 0
+		if soon.Before(r.nextAt) {
+			r.nextAt = soon
+		}
+		if beside := now.Add(restartTime); n.retryAt.IsZero() || beside.Before(n.retryAt) {
+			n.retryIn(restartTime)
+		}
 	}
 	n.mend()
 	return n.effects
 }
 
-// Alive says that something has come over the attempt's link. It ends the doubt.
+// Patience is how long a link may be in doubt, whatever renews its restarts meanwhile.
+func (n *Negotiation) Patience() time.Duration {
+	d := maxDoubtGap
+	for tries := range n.attempts() {
+		d += backoff(tries) + restartTime
+	}
+	return d
+}
+
+// Alive says that something has come over the attempt's link. It ends the doubt, and what is under way beside: to take its place would throw
+// away what is in its channels. Only an attempt in which the peer has proven itself goes on, since the peer may have seen it open.
 func (n *Negotiation) Alive(now time.Time, number uint32) []Effect {
 	n.begin(now)
 	if n.OpenAttempt() == number && n.Doubted() {
 		n.open.recovery.doubted = false
-		n.retryAt, n.invited, n.failures = time.Time{}, false, 0
+		n.retryAt, n.failures = time.Time{}, 0
+		n.uninvite()
+		if n.attempt != nil && !n.attempt.linked {
+			n.drop(fault.Replaced)
+		}
 	}
 	return n.effects
 }
@@ -116,6 +145,12 @@ func (n *Negotiation) mend() {
 		n.lost(fault.ConnectionFailed)
 		return
 	}
+	if r.tries == 0 {
+		if r.begun == 0 {
+			r.forgotten = n.now
+		}
+		r.begun++
+	}
 	r.tries++
 	n.restart()
 	r.nextAt = n.now.Add(restartTime)
@@ -139,17 +174,30 @@ func (n *Negotiation) restart() {
 	}
 }
 
-// early reports whether a restart that the peer wants has to wait.
-func (r *recovery) early(now time.Time) bool {
-	gap := restartGap
-	if !r.doubted {
-		gap = doubled(restartGap, r.urged, maxLinkGap)
+// doubtGap is how long after the last restart the first one of a doubt, or of its renewal, comes. There is one that costs nothing.
+func (r *recovery) doubtGap(now time.Time) time.Duration {
+	for r.begun > 0 && now.Sub(r.forgotten) >= forgetAfter {
+		r.begun--
+		r.forgotten = r.forgotten.Add(forgetAfter)
 	}
-	return now.Sub(r.at) < gap
+	return doubled(restartGap, r.begun-1, maxDoubtGap)
+}
+
+// early reports whether a restart that the peer wants has to wait. In doubt it may want as many as this end, and those that cross, before
+// they count.
+func (n *Negotiation) early() bool {
+	r := &n.open.recovery
+	times := r.urged
+	if r.doubted {
+		times = r.taken - 2*n.attempts()
+	}
+	return n.now.Sub(r.at) < doubled(restartGap, times, maxLinkGap)
 }
 
 func (r *recovery) urge() {
-	if !r.doubted {
+	if r.doubted {
+		r.taken++
+	} else {
 		r.urged++
 	}
 }
@@ -164,7 +212,7 @@ func (n *Negotiation) restartReceived(t wire.PayloadType, body []byte) (acknowle
 		generation, err := wire.ParseRestartRequest(body)
 		switch {
 		case err != nil || !n.initiator || generation != r.generation+1: // else it has crossed ours
-		case r.early(n.now):
+		case n.early():
 			return false
 		default:
 			r.urge()
@@ -177,7 +225,7 @@ func (n *Negotiation) restartReceived(t wire.PayloadType, body []byte) (acknowle
 	switch {
 	case err != nil || offer == n.initiator:
 	case offer && m.Generation <= r.generation, !offer && (m.Generation != r.generation || !r.unanswered): // repeated, or superseded
-	case offer && r.early(n.now):
+	case offer && n.early():
 		return false
 	case !n.samePeer(m.SDP):
 		n.do(Violated{n.open.number})

@@ -154,8 +154,110 @@ func TestRestartRenewed(t *testing.T) {
 		}
 		s.path = true
 		s.do(side, side.Doubt(s.now, side.OpenAttempt(), true))
-		s.run(1500 * time.Millisecond)
+		s.run(2500 * time.Millisecond)
 		s.expectMended()
+	}
+}
+
+// TestRestartByTurns: a member that is silent and speaks up by turns, or that the hub says is back all the time, brings about ever fewer restarts;
+// and once it has kept quiet for long, a path that is lost is mended at once.
+func TestRestartByTurns(t *testing.T) {
+	for name, turn := range map[string]func(s *simulation, side *side){
+		"silent by turns": func(s *simulation, side *side) {
+			s.do(side, side.Doubt(s.now, side.OpenAttempt(), false))
+			s.run(time.Second)
+			s.do(side, side.Alive(s.now, side.OpenAttempt()))
+		},
+		"and wants restarts": func(s *simulation, side *side) {
+			s.do(side, side.Doubt(s.now, side.OpenAttempt(), false))
+			for range 20 {
+				if side.index == 0 {
+					effects, _ := side.Receive(s.now, wire.PayloadRestartRequest, wire.AppendRestartRequest(nil, side.open.recovery.generation+1), true)
+					s.do(side, effects)
+				}
+				s.run(time.Second)
+			}
+			s.do(side, side.Alive(s.now, side.OpenAttempt()))
+		},
+		"said to be back": func(s *simulation, side *side) {
+			s.do(side, side.Doubt(s.now, side.OpenAttempt(), false))
+			for range 5 {
+				s.run(200 * time.Millisecond)
+				s.do(side, side.Doubt(s.now, side.OpenAttempt(), true))
+			}
+			s.do(side, side.Alive(s.now, side.OpenAttempt()))
+		},
+	} {
+		for i := range 2 {
+			t.Run(fmt.Sprintf("%s/%d", name, i), func(t *testing.T) {
+				s := opened(t)
+				s.hub = func(int, SendPayload) []time.Duration { return nil }
+				s.script = nil
+				side, what := s.sides[i], [2]string{"0 restarts", "1 sends 12"}[i]
+				for end := s.now.Add(20 * time.Minute); s.now.Before(end); s.run(2 * time.Second) {
+					turn(s, side)
+				}
+				most := 50 // two a minute, and those of the beginning
+				if name == "and wants restarts" {
+					most = 350 // of which each doubt of twenty seconds has four that are its own, for fifty of them
+				}
+				if n := s.count(what); n < 5 || n > most {
+					s.fatal("%d restarts in twenty minutes", n)
+				}
+				s.run(10 * time.Minute)
+				before := s.count(what)
+				s.do(side, side.Doubt(s.now, side.OpenAttempt(), false))
+				if s.count(what) != before+1 {
+					s.fatal("not at once")
+				}
+			})
+		}
+	}
+	t.Run("beside", func(t *testing.T) { // which the hub does not put off
+		for i := range 2 {
+			s := opened(t)
+			s.path = false
+			s.lose(i)
+			for range 35 {
+				s.run(100 * time.Millisecond)
+				s.do(s.sides[i], s.sides[i].Doubt(s.now, s.sides[i].OpenAttempt(), true))
+			}
+			if s.count(fmt.Sprintf("%d sends %d", i, wire.PayloadKnock+wire.PayloadType(i))) == 0 {
+				s.fatal("no fresh handshake")
+			}
+		}
+	})
+}
+
+// TestRestartAlive: a link that comes to life again is not replaced by what was begun beside it.
+func TestRestartAlive(t *testing.T) {
+	for _, until := range []string{"0 sends 4", "1 sends 5", "0 opens connection", "0 sends 6", "1 opens connection"} {
+		t.Run(until, func(t *testing.T) {
+			s := opened(t)
+			calm := s.hub
+			s.hub = func(from int, p SendPayload) []time.Duration {
+				if p.Type >= wire.PayloadRestart && p.Type <= wire.PayloadRestartRequest {
+					return nil
+				}
+				return calm(from, p)
+			}
+			was := [2]uint32{s.sides[0].OpenAttempt(), s.sides[1].OpenAttempt()}
+			s.lose(0, 1)
+			for deadline := s.now.Add(time.Minute); s.count(until) == 0; s.run(20 * time.Millisecond) {
+				if s.now.After(deadline) {
+					s.fatal("it does not come to that")
+				}
+			}
+			for i, side := range s.sides {
+				side.links[was[i]].path = true
+				s.do(side, side.Alive(s.now, was[i]))
+			}
+			s.run(2 * time.Minute)
+			s.expectMended()
+			if now := [2]uint32{s.sides[0].OpenAttempt(), s.sides[1].OpenAttempt()}; now != was {
+				s.fatal("another link")
+			}
+		})
 	}
 }
 

@@ -49,7 +49,7 @@ func rested(t *testing.T, by int) *simulation {
 		if effects, acknowledge := side.Receive(s.now, wire.PayloadKnock, nil, false); len(effects) > 0 || acknowledge {
 			s.fatal("it hears while it says goodbye: %v", effects)
 		}
-		s.do(side, side.Ended(s.now, number))
+		s.do(side, side.Ended(s.now, number, true))
 	}
 	s.script = nil
 	return s
@@ -118,6 +118,146 @@ func TestNegotiationRest(t *testing.T) {
 	})
 }
 
+// TestNegotiationRestUnsaid: the other side does not hear that a link is not wanted any more, or that none is, and goes on trying. The link that comes
+// about tells it, and is over at once.
+func TestNegotiationRestUnsaid(t *testing.T) {
+	for by := range 2 {
+		for name, begun := range map[string]time.Duration{"open": 5 * time.Second, "connecting": time.Second} {
+			t.Run(fmt.Sprintf("by %d, %s", by, name), func(t *testing.T) {
+				s := newSimulation(t)
+				s.path = name == "open"
+				s.begin()
+				s.run(begun)
+				s.path = false
+				one, other := s.sides[by], s.sides[1-by]
+				if name == "open" {
+					s.expectOpen()
+					s.lose(1 - by)
+				}
+				s.do(one, one.Rest(s.now, fault.Cancelled))
+				s.run(40 * time.Second)
+				if state, _ := other.State(); state == LinkClosed || one.OpenAttempt() != 0 {
+					s.fatal("the other side has heard")
+				}
+				s.path, s.script = true, nil
+				s.run(time.Minute)
+				s.expectState(LinkClosed)
+				if n := s.count(fmt.Sprintf("%d is %d ", 1-by, LinkOpen)); n != 1 {
+					s.fatal("the other side was told %d times", n)
+				}
+				s.script = nil
+				for range 60 {
+					s.begin()
+					s.run(time.Second)
+				}
+				if len(s.script) > 0 {
+					s.fatal("something began by itself")
+				}
+				s.do(other, other.Connect(s.now)) // it counts again what the other side wants
+				s.run(5 * time.Second)
+				s.expectOpen()
+				s.run(time.Minute)
+				s.expectOpen()
+			})
+		}
+	}
+	t.Run("wanted again", func(t *testing.T) {
+		for by := range 2 {
+			s := opened(t)
+			s.path = false
+			s.lose(1 - by)
+			s.do(s.sides[by], s.sides[by].Rest(s.now, fault.Cancelled))
+			s.run(5 * time.Second)
+			s.path = true
+			s.do(s.sides[by], s.sides[by].Connect(s.now))
+			s.run(time.Minute)
+			s.expectOpen()
+		}
+	})
+}
+
+// TestNegotiationConnectWhileClosing: a link that is wanted while the last one says goodbye comes when that is over, unless it is not wanted after all.
+func TestNegotiationConnectWhileClosing(t *testing.T) {
+	for i := range 2 {
+		for _, after := range []bool{true, false} {
+			s := opened(t)
+			side := s.sides[i]
+			s.do(side, side.Rest(s.now, fault.Cancelled))
+			s.do(side, side.Connect(s.now))
+			if state, _ := side.State(); state != LinkClosing {
+				s.fatal("state %d", state)
+			}
+			if !after {
+				s.do(side, side.Rest(s.now, fault.Cancelled))
+			}
+			s.run(10 * time.Second)
+			if after {
+				s.expectOpen()
+			} else {
+				s.expectState(LinkClosed)
+			}
+		}
+	}
+}
+
+// byHand is a simulation in which nothing begins by itself.
+func byHand(t *testing.T, delay time.Duration) *simulation {
+	s := newSimulation(t)
+	for i, side := range s.sides {
+		c := s.members.config(i, 1)
+		c.Manual = true
+		side.Negotiation = NewNegotiation(c)
+	}
+	s.hub = func(_ int, p SendPayload) []time.Duration { return []time.Duration{delay} }
+	return s
+}
+
+// TestNegotiationManualDoubt: where nothing begins by itself, a link in doubt can be replaced by one that is wanted; and what was under way beside a
+// link that ends by a violation is shown to be over.
+func TestNegotiationManualDoubt(t *testing.T) {
+	for wants := range 2 {
+		for _, beside := range []string{"an invitation", "an attempt", "the link"} {
+			t.Run(fmt.Sprintf("%s, wanted by %d", beside, wants), func(t *testing.T) {
+				s := byHand(t, 50*time.Millisecond)
+				s.do(s.sides[0], s.sides[0].Connect(s.now))
+				s.run(5 * time.Second)
+				s.expectOpen()
+				s.path = beside == "the link"
+				s.hub = func(_ int, p SendPayload) []time.Duration {
+					if p.Type >= wire.PayloadRestart {
+						return nil
+					}
+					return []time.Duration{50 * time.Millisecond}
+				}
+				s.lose(0, 1)
+				s.run(restartTime + time.Second)
+				side := s.sides[wants]
+				s.lose(0, 1)
+				s.script = nil
+				s.do(side, side.Connect(s.now))
+				if !side.invited {
+					s.fatal("nothing began")
+				}
+				if beside == "the link" {
+					s.run(8 * time.Second)
+					s.expectOpen()
+					return
+				}
+				if beside == "an attempt" {
+					s.run(restartTime + 2*time.Second)
+					if !side.Underway() {
+						s.fatal("no attempt")
+					}
+				}
+				s.do(side, side.Failed(s.now, side.OpenAttempt(), fault.ProtocolViolation))
+				if state, code := side.State(); state != LinkFailed || code != fault.ProtocolViolation || side.Underway() {
+					s.fatal("state %d %s", state, code)
+				}
+			})
+		}
+	}
+}
+
 // TestNegotiationGlare: whatever both try at once, crossing each other, the lower id makes the one offer that there is.
 func TestNegotiationGlare(t *testing.T) {
 	for _, delay := range []time.Duration{0, 50, 700, 1900, 2500} { // of the hub, in ms: up to more than knockDelay
@@ -171,18 +311,8 @@ func TestNegotiationGlare(t *testing.T) {
 
 // TestNegotiationManual: nothing begins but by Connect and what is carried; a person may take minutes for it, and a lost link stays lost.
 func TestNegotiationManual(t *testing.T) {
-	manual := func(delay time.Duration) *simulation {
-		s := newSimulation(t)
-		for i, side := range s.sides {
-			c := s.members.config(i, 1)
-			c.Manual = true
-			side.Negotiation = NewNegotiation(c)
-		}
-		s.hub = func(_ int, p SendPayload) []time.Duration { return []time.Duration{delay} }
-		return s
-	}
 	for wants := range 2 {
-		s := manual(900 * time.Millisecond)
+		s := byHand(t, 900*time.Millisecond)
 		s.begin()
 		s.run(time.Minute)
 		s.expectState(LinkClosed)
@@ -202,7 +332,7 @@ func TestNegotiationManual(t *testing.T) {
 			s.fatal("it went on by itself")
 		}
 	}
-	s := manual(carriedTimeout) // the first value arrives too late, and nothing is repeated
+	s := byHand(t, carriedTimeout) // the first value arrives too late, and nothing is repeated
 	s.do(s.sides[1], s.sides[1].Connect(s.now))
 	s.run(carriedTimeout - time.Second)
 	if state, _ := s.sides[1].State(); state != LinkConnecting || s.count("1 sends") != 1 {

@@ -6,17 +6,24 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"tallow/internal/core/fault"
+	"tallow/internal/core/peer"
 	"tallow/internal/core/room"
 )
 
 // manual is two members of a manual room, the one with the lower id, which makes the offer, first.
 func (w *world) manual() (a, b *person) {
 	w.t.Helper()
-	change := func(c *room.Config) { c.Manual = true }
+	return w.manualWith(func(c *room.Config) { c.Manual = true })
+}
+
+func (w *world) manualWith(change func(*room.Config)) (a, b *person) {
+	w.t.Helper()
 	a = w.create("Ann", change)
 	b, err := w.tryJoinWith("Bob", a.room.Link(), change)
 	if err != nil {
@@ -215,6 +222,95 @@ func TestCarriedByHub(t *testing.T) {
 	// Knock to b; Hello and the answer to a; the offer to b.
 	if a, b := kinds[0], kinds[1]; b[room.SignalOffer] != 1 || b[room.SignalAnswer] != 1 || a[room.SignalAnswer] != 2 || a[room.SignalCandidate]+b[room.SignalCandidate] == 0 {
 		t.Errorf("values %v and %v", a, b)
+	}
+}
+
+// TestCarriedSlowly: the connection of the one that has answered gives up before its answer arrives. The answer still counts.
+func TestCarriedSlowly(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	states := make(chan func(peer.ConnState), 1)
+	change := func(c *room.Config) {
+		next := c.NewConn
+		c.Manual = true
+		c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
+			select {
+			case states <- cfg.State:
+			default:
+			}
+			return next(cfg)
+		}
+	}
+	a, b := w.manualWith(change)
+	marks := [2]int{a.mark(), b.mark()}
+	from := marks
+	if err := b.room.Connect(a.id(), false); err != nil {
+		t.Fatal(err)
+	}
+	give := func(from, to *person, mark *int) {
+		t.Helper()
+		if err := to.room.Signal(from.id(), from.made(mark).Value, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	give(b, a, &marks[1])
+	<-states // a's
+	give(a, b, &marks[0])
+	answer := b.made(&marks[1]).Value
+	if os.Getenv("TALLOW_SOAK") != "" { // nothing but time tells what the platform makes of it
+		time.Sleep(45 * time.Second)
+	}
+	(<-states)(peer.ConnFailed)
+	if err := a.room.Signal(b.id(), answer, false); err != nil {
+		t.Fatal(err)
+	}
+	a.state(from[0], b, room.PeerOpen)
+	b.state(from[1], a, room.PeerOpen)
+	for _, e := range b.since(from[1]) {
+		if e, ok := e.(room.PeerChanged); ok && e.Peer.State == room.PeerFailed {
+			t.Error("it was given up meanwhile")
+		}
+	}
+}
+
+// TestDisconnectUnheard: the other side does not hear that the link is not wanted any more, and tries to get it back. Once it can, it hears.
+func TestDisconnectUnheard(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	all := w.group("Ann", "Bob")
+	ann, bob := all[0], all[1]
+	marks := [2]int{ann.mark(), bob.mark()}
+	dead := func(dead bool) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.dead[bob.address] = dead
+	}
+	dead(true)
+	if err := ann.room.Disconnect(bob.id()); err != nil {
+		t.Fatal(err)
+	}
+	ann.state(marks[0], bob, room.PeerClosed)
+	if bob.room.Peers()[0].State == room.PeerClosed {
+		t.Fatal("Bob has heard")
+	}
+	marks[0] = ann.mark()
+	dead(false)
+	bob.state(marks[1], ann, room.PeerClosed)
+	ann.state(marks[0], bob, room.PeerClosed)
+	for _, e := range ann.since(marks[0]) {
+		if e, ok := e.(room.PeerChanged); ok && e.Peer.State == room.PeerOpen {
+			t.Error("the link was open again")
+		}
+	}
+	// Wanted while the last one may still be saying goodbye, it comes.
+	for range 2 {
+		marks = [2]int{ann.mark(), bob.mark()}
+		if err := bob.room.Connect(ann.id(), false); err != nil {
+			t.Fatal(err)
+		}
+		ann.state(marks[0], bob, room.PeerOpen)
+		bob.state(marks[1], ann, room.PeerOpen)
+		bob.room.Disconnect(ann.id())
 	}
 }
 

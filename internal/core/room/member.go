@@ -21,7 +21,8 @@ const (
 )
 
 const (
-	// pingEvery is how often an open link is asked for a sign of life; one that gives none for silence after a Ping is lost.
+	// pingEvery is how often an open link is asked for a sign of life. One that gives none for silence after a Ping is lost; one that is in
+	// doubt by then, when its restarts have come to nothing.
 	pingEvery = 2 * time.Second
 	silence   = 10 * time.Second
 	// maxLapse is how much of the time between two ticks counts as silence: after a long one it is we who were not there.
@@ -218,7 +219,7 @@ func (m *member) tick(r *Room, now time.Time) {
 		m.quiet = 0
 	}
 	switch {
-	case m.quiet > silence:
+	case m.quiet > silence && (!m.negotiation.Doubted() || m.quiet > silence+m.negotiation.Patience()):
 		m.link.Abort(fault.Newf(fault.PeerGone, "room: silence"))
 	case !m.pingOut && m.pingDue(now):
 		m.sendPing(now)
@@ -339,8 +340,15 @@ func (m *member) do(r *Room, effects []peer.Effect) {
 
 // sentNoMore has the handshake's envelopes repeated no more: a Hello or Knock that comes now would only bring about another link.
 func (m *member) sentNoMore(r *Room) {
-	for t, id := range m.sent {
-		r.outbox.Ack(m.id, id)
+	for t := range m.sent {
+		m.unsend(r, t)
+	}
+}
+
+// unsend has the last envelopes of these kinds repeated no more.
+func (m *member) unsend(r *Room, kinds ...wire.PayloadType) {
+	for _, t := range kinds {
+		r.outbox.Ack(m.id, m.sent[t])
 		delete(m.sent, t)
 	}
 }
@@ -477,13 +485,14 @@ func (c *connection) end(bye wire.ByeCode) {
 	c.once.Do(func() {
 		c.cancel()
 		c.work(func() {
+			taken := false
 			switch {
 			case c.worker != nil:
-				c.worker.Close(bye)
+				taken = c.worker.Close(bye)
 			case c.conn != nil:
 				c.conn.Close()
 			}
-			c.room.box.post(func() { c.member.do(c.room, c.negotiation.Ended(c.room.cfg.Now(), c.number)) })
+			c.room.box.post(func() { c.member.do(c.room, c.negotiation.Ended(c.room.cfg.Now(), c.number, taken)) })
 		})
 		close(c.quit)
 	})

@@ -116,6 +116,9 @@ func (m *member) hear(r *Room) {
 	m.path.probed = false
 	if m.negotiation.Doubted() {
 		m.do(r, m.negotiation.Alive(m.heard, m.negotiation.OpenAttempt()))
+		// What would only bring about another link, or a restart of this one. A Restart goes on: whoever has made its offer may have
+		// given up the path that it had.
+		m.unsend(r, wire.PayloadKnock, wire.PayloadHello, wire.PayloadOffer, wire.PayloadRestartRequest)
 	}
 }
 
@@ -152,7 +155,7 @@ func (c *connection) stateChanged(s peer.ConnState) {
 		if open {
 			m.quality.Connected(false)
 			m.doubt(r)
-		} else if s == peer.ConnFailed {
+		} else if s == peer.ConnFailed && !r.cfg.Manual { // whose answer may still come, by hand
 			m.do(r, c.negotiation.Failed(r.cfg.Now(), c.number, fault.ConnectionFailed))
 		}
 	case peer.ConnConnected:

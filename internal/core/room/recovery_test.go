@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"tallow/internal/core/fault"
 	"tallow/internal/core/peer"
@@ -19,7 +20,7 @@ type restarting struct {
 	*person
 	clock  *clock
 	change func(sdp string) string // nil: as they are
-	freeze bool                    // from a restart on, no time passes: whatever mends the link is that restart
+	freeze *sync.Once              // from the first restart on, no time passes: whatever mends the link is that restart
 
 	mu              sync.Mutex
 	made, connected int // restarts, and connections
@@ -68,8 +69,11 @@ func (c *restartingConn) out(sdp string, restart bool) string {
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
 	c.m.made++
-	if c.m.freeze {
-		c.m.clock.run(0)
+	if c.m.freeze != nil {
+		c.m.freeze.Do(func() {
+			c.m.clock.run(0)
+			c.m.clock.skip(1100 * time.Millisecond) // so that it does not come too soon after one of before
+		})
 	}
 	if c.m.change != nil {
 		sdp = c.m.change(sdp)
@@ -116,9 +120,10 @@ func TestRestartMends(t *testing.T) {
 			id, g := ann.halfway(file, bob.person)
 			marks := []int{ann.mark(), bob.mark()}
 			words := ann.room.Peers()[0].SafetyWords
+			freeze := new(sync.Once)
 			for _, m := range []*restarting{ann, bob} {
 				m.mu.Lock()
-				m.freeze = true
+				m.freeze = freeze
 				m.mu.Unlock()
 			}
 			for _, p := range moves(ann, bob) {
@@ -216,17 +221,24 @@ func TestRestartRogue(t *testing.T) {
 func TestRestartInVain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 11, 0)
-	ann, bob := restartingPair(w, func(cfg *room.Config) { cfg.ReconnectAttempts = 1 })
+	const attempts = 3 // which end after more than the silence by which a link that is not in doubt is lost
+	ann, bob := restartingPair(w, func(cfg *room.Config) { cfg.ReconnectAttempts = attempts })
+	if ann.room.Self().ID > bob.room.Self().ID {
+		ann, bob = bob, ann // the one that makes the restarts is left alone
+	}
 	file := content(2*mib, 1)
 	id, _ := ann.halfway(file, bob.person)
+	before, _ := ann.counts()
 	mark := ann.mark()
-	w.mu.Lock()
-	w.dead[bob.address] = true
-	w.mu.Unlock()
+	w.kill(bob.person)
+	ann.clock.run(4)
 	changed := func(what string, match func(room.Peer) bool) {
 		waitAfter(ann.person, mark, what, func(e room.PeerChanged) bool { return match(e.Peer) })
 	}
 	changed("the end of the link", func(p room.Peer) bool { return p.State == room.PeerConnecting })
+	if made, _ := ann.counts(); made-before != attempts {
+		t.Errorf("%d restarts, want %d", made-before, attempts)
+	}
 	ann.clock.run(20)
 	changed("the end of the search", func(p room.Peer) bool { return p.State == room.PeerFailed && p.Code == fault.ConnectionFailed })
 	if e := entry(t, ann.finished(id), bob.person); e.State != room.DeliveryFailed || e.Code != fault.PeerGone {
