@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -389,5 +390,34 @@ func TestPacerNewPath(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// told is what a channel has told.
+type told struct{ total uint64 }
+
+func (*told) Next(_ context.Context, n int) (int, error) { return n, nil }
+
+func (p *told) Arrived(total uint64) (due uint64) {
+	p.total = total
+	return total + 1
+}
+
+// TestPaceLate: natively a remote's messages may come before the link has set its pacing; they count, and nothing races.
+func TestPaceLate(t *testing.T) {
+	c := newDataChannel(wire.Bulk, nil)
+	c.arrives(5)
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		for range 1000 {
+			c.arrives(10)
+		}
+	}()
+	var p told
+	c.Pace(&p)
+	<-read
+	if c.arrives(1); p.total != 10_006 {
+		t.Errorf("told of %d bytes", p.total)
 	}
 }
