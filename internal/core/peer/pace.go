@@ -28,9 +28,6 @@ const (
 	probeGap  = time.Minute
 	lowRounds = 3
 	jointGap  = 20 * time.Second
-	// drainTime is how long a link waits in a probe for others to drain, probeTime after how long the probe ends, with a result or without.
-	drainTime = 500 * time.Millisecond
-	probeTime = 2 * time.Second
 	// stale is for how long a link whose peer reports nothing counts in what is balanced between links.
 	stale = time.Second
 )
@@ -59,7 +56,6 @@ type pacer struct {
 	peak           float64       // the highest rate since the last probe
 	low            int           // rounds at less than two thirds of it
 	probe          probe
-	probeSince     time.Time
 	probedAt       time.Time // when the last probe of all links began
 	reportedAt     time.Time
 }
@@ -70,7 +66,7 @@ type round struct {
 	span  time.Duration
 }
 
-// probe is the state of a probe: the queue drains, and when those of all links have, a message goes out, and what it takes is measured.
+// probe is the state of a probe: the queue drains, and at the next call of balance a message goes out, and what it takes is measured.
 type probe uint8
 
 const (
@@ -194,7 +190,7 @@ func (p *pacer) wantsProbe(now time.Time) bool {
 // startProbe begins a probe, unless one is under way.
 func (p *pacer) startProbe(now time.Time) {
 	if p.probe == notProbing && p.last.bytes > 0 {
-		p.probe, p.probeSince, p.probedAt = draining, now, now
+		p.probe, p.probedAt = draining, now
 	}
 }
 
@@ -214,7 +210,7 @@ func (p *pacer) active(now time.Time) bool {
 // forget forgets what was learnt of the path, as there is another. It begins with a probe: what is on its way, or would be, is no measure.
 func (p *pacer) forget(now time.Time) {
 	p.base, p.floor, p.rate = 0, 0, 0
-	p.last, p.probe, p.probeSince = round{}, draining, now
+	p.last, p.probe = round{}, draining
 	p.round = mark{now, p.sent, p.received}
 }
 
@@ -261,24 +257,19 @@ const mostShare = 2
 // slack. It also has them probe together: one alone would take the others' queues for the path's own delay, and each would make way for the
 // other's growing. As reports can be made up, that is not often, and links that are not in use count for nothing.
 func balance(now time.Time, links []*pacer) {
-	sum, n, active, wanted, empty := 0.0, 0, 0, false, true
+	sum, n, active, wanted := 0.0, 0, 0, false
 	var probedAt time.Time
 	for _, p := range links {
 		p.share = 1
 		if !p.active(now) {
-			p.probeSince = now
 			continue
 		}
 		active++
-		if p.probe != notProbing && now.Sub(p.probeSince) > probeTime {
-			p.endProbe(now)
-		}
 		if p.rate > 0 {
 			sum += p.rate
 			n++
 		}
 		wanted = wanted || p.wantsProbe(now)
-		empty = empty && p.probe != draining
 		if p.probedAt.After(probedAt) {
 			probedAt = p.probedAt
 		}
@@ -294,7 +285,7 @@ func balance(now time.Time, links []*pacer) {
 		if probe {
 			p.startProbe(now)
 		}
-		if p.probe == drained && (empty || now.Sub(p.probeSince) > drainTime) {
+		if p.probe == drained { // at the same moment as others, but it waits for none
 			p.probe = ready
 		}
 	}

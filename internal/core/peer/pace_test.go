@@ -30,6 +30,7 @@ type simulated struct {
 	measure  bool
 	quiet    bool // nothing to send
 	mute     bool // what arrives is not reported
+	dribble  bool // what arrives is reported byte by byte
 	alarm    bool // what is reported has its pacer want a probe
 }
 
@@ -68,6 +69,9 @@ func (p *path) serve(d time.Duration) {
 					l.reporter.report(p.now, l.received)
 					l.reports = append(l.reports, arrival{p.now.Add(l.delay), l.received})
 				}
+			}
+			if l.dribble && l.pacer.received < l.received {
+				l.reports = []arrival{{p.now, l.pacer.received + 1}}
 			}
 			for len(l.reports) > 0 && !l.reports[0].at.After(p.now) {
 				l.pacer.reported(p.now, l.reports[0].total)
@@ -311,6 +315,7 @@ func TestPacerAlone(t *testing.T) {
 		{"stuck in need of a probe", func(l *simulated) { l.mute, l.pacer.low = true, lowRounds }},
 		{"stuck in a probe", func(l *simulated) { l.mute, l.pacer.probe = true, draining }},
 		{"slow", func(l *simulated) { l.own = 0.5 * mbit }},
+		{"never drained", func(l *simulated) { l.dribble, l.alarm = true, true }},
 		{"always in need of a probe", func(l *simulated) { l.own, l.alarm = 0.5*mbit, true }},
 	} {
 		for _, delay := range []time.Duration{1, 20, 100, 200} { // one way, in ms
