@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"tallow/internal/core/bulk"
 	"tallow/internal/core/wire"
@@ -16,9 +17,9 @@ type dataChannel struct {
 	pool         *bulk.Pool
 	id           wire.Channel
 
-	pacing  Pacing // or nil
-	arrived uint64 // bytes of messages; the reader's
-	due     uint64 // what arrived must come to for pacing to be told; the reader's
+	pacing  atomic.Pointer[Pacing] // or nil; natively the remote's messages may come before it is there
+	arrived uint64                 // bytes of messages; the reader's
+	due     uint64                 // what arrived must come to for pacing to be told; the reader's
 
 	mu  sync.Mutex
 	err error // why done is closed
@@ -39,13 +40,13 @@ func (c *dataChannel) Opened() <-chan struct{} { return c.opened }
 func (c *dataChannel) Done() <-chan struct{} { return c.done }
 
 // Pace implements Channel.
-func (c *dataChannel) Pace(p Pacing) { c.pacing = p }
+func (c *dataChannel) Pace(p Pacing) { c.pacing.Store(&p) }
 
 // arrives counts a message.
 func (c *dataChannel) arrives(n int) {
 	c.arrived += uint64(n)
-	if c.pacing != nil && c.arrived >= c.due {
-		c.due = c.pacing.Arrived(c.arrived)
+	if p := c.pacing.Load(); p != nil && c.arrived >= c.due {
+		c.due = (*p).Arrived(c.arrived)
 	}
 }
 
@@ -74,9 +75,9 @@ func (c *dataChannel) WriteRecord(ctx context.Context, record []byte) error {
 	}
 	for begun := false; len(record) > 0; begun = true {
 		n := min(len(record), wire.MessageSize)
-		if c.pacing != nil {
+		if p := c.pacing.Load(); p != nil {
 			var err error
-			if n, err = c.pacing.Next(ctx, n); err != nil {
+			if n, err = (*p).Next(ctx, n); err != nil {
 				if begun {
 					c.hangUp()
 				}

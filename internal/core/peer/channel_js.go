@@ -145,7 +145,7 @@ func (c *dataChannel) take() (*bulk.Buffer, error) {
 // needed is how many messages are worth a look: those that the record lacks, or fewer where that many are to be reported.
 func (c *dataChannel) needed() int {
 	n := c.in.missing()
-	if c.pacing != nil {
+	if c.pacing.Load() != nil {
 		n = min(n, int(c.due-c.arrived+wire.MessageSize-1)/wire.MessageSize)
 	}
 	return n

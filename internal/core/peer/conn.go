@@ -91,16 +91,17 @@ type Channel interface {
 	// Done is closed when the channel is closed, by whoever it was. Natively the remote's close shows only once what came
 	// before it has found room in the queue, so somebody has to read.
 	Done() <-chan struct{}
-	// WriteRecord sends a whole record, or nothing of it when ctx ends first. It waits until the channel is open and at most
-	// HighWater bytes are queued in the transport, and copies what it needs before it returns. On a closed channel it
+	// WriteRecord sends a whole record. It waits until the channel is open and at most HighWater bytes are queued in the
+	// transport, and copies what it needs before it returns. When ctx ends first, nothing of the record was sent; or, on a
+	// paced channel, a part, and then the channel is closed, as no other record can follow. On a closed channel it
 	// returns what ended it: ErrClosed, ErrFraming or ErrOverrun. One goroutine at a time may call it.
 	WriteRecord(ctx context.Context, record []byte) error
 	// ReadRecord waits for the next whole record, in a buffer that the caller releases. It returns what had arrived whole
 	// before the remote closed the channel, and then what ended it; after an own Close, ErrClosed at once. One goroutine at
 	// a time may call it.
 	ReadRecord(ctx context.Context) (*bulk.Buffer, error)
-	// Pace lets p decide when messages go out, and tells it of those that arrive. Without it they go out when the transport has room. It is
-	// called before the first record.
+	// Pace lets p decide when messages go out, and tells it of those that arrive, also of those that already have. Without it they
+	// go out when the transport has room. It is called once, before the first record is written or read.
 	Pace(p Pacing)
 	// Buffered is how many bytes wait in the transport: at most HighWater and a record.
 	Buffered() int

@@ -751,6 +751,14 @@ func (l *Link) Measured(rtt time.Duration) {
 	l.pace.measured(rtt)
 }
 
+// PathChanged tells the link that its connection may have another path: what it has learnt of the former counts no longer.
+func (l *Link) PathChanged() {
+	l.mu.Lock()
+	l.pace.forget(l.cfg.Now())
+	l.mu.Unlock()
+	signal(l.reported)
+}
+
 // Balance has links share alike what they share of a path, such as this device's uplink. It is called from time to time.
 func Balance(links []*Link) {
 	pacers := make([]*pacer, len(links))

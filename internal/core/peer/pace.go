@@ -24,9 +24,12 @@ const (
 	// assumedRTT is taken for the path's round-trip time until it is known.
 	assumedRTT = 50 * time.Millisecond
 	// probeGap is how long what a probe has found counts, where that is not the shortest ever; lowRounds is after how many rounds at less
-	// than two thirds of the rate before there is another probe.
-	probeGap  = 20 * time.Second
+	// than two thirds of the rate before there is another probe, and jointGap how often at most links probe together.
+	probeGap  = time.Minute
 	lowRounds = 3
+	jointGap  = 20 * time.Second
+	// stale is for how long a link whose peer reports nothing counts in what is balanced between links.
+	stale = time.Second
 )
 
 // pacer decides how much may be on its way to the peer over the bulk channel: sent, and not yet reported as received. A queue
@@ -37,9 +40,9 @@ const (
 // 2006): in equilibrium the queue on the path has just that length, and links that share it get of it what they have in it.
 // Everything hangs on reports that arrive, nothing on a timer, so that a hidden tab is as fast as another. It is a pure machine.
 //
-// Delay that is not our queue (somebody else's, or a processor's that has much to do) would have it give way until nothing is left, as
-// every such scheme does. So it probes the path's own time, as BBR does (Cardwell and others, 2016): for a moment little is on its way, on
-// any link, and how much sooner that arrives says how much of the delay is ours.
+// Delay that is not our queue (somebody else's, a processor's that has much to do, or a path's that has become longer) would have it give
+// way until nothing is left, as every such scheme does. So it probes the path's own time, as BBR does (Cardwell and others, 2016): for a
+// moment little is on its way, on any link, and how much sooner that arrives says how much of the delay is ours.
 type pacer struct {
 	sent, received uint64        // bytes of records over the bulk channel
 	step           uint64        // of the last report
@@ -53,7 +56,8 @@ type pacer struct {
 	peak           float64       // the highest rate since the last probe
 	low            int           // rounds at less than two thirds of it
 	probe          probe
-	probedAt       time.Time
+	probedAt       time.Time // when the last probe of all links began
+	reportedAt     time.Time
 }
 
 // round is what a round has found: so many bytes were on their way, and the last of them took so long.
@@ -62,13 +66,14 @@ type round struct {
 	span  time.Duration
 }
 
-// probe is the state of a probe: the queue drains, then a message goes out, and what it takes is measured.
+// probe is the state of a probe: the queue drains, and at the next call of balance a message goes out, and what it takes is measured.
 type probe uint8
 
 const (
 	notProbing probe = iota
 	draining
 	drained
+	ready
 	measuring
 )
 
@@ -83,7 +88,10 @@ func (p *pacer) window() uint64 {
 	// What comes in steps needs room for the steps. The peer doubles its own at most, and what it waits for must be on its way
 	// although a message of up to an eighth of the window may not fit.
 	least := leastWindow + 5*p.step/2
-	if p.rate == 0 {
+	switch {
+	case p.probe != notProbing:
+		return least
+	case p.rate == 0:
 		return max(startWindow, least)
 	}
 	base := p.base
@@ -93,9 +101,6 @@ func (p *pacer) window() uint64 {
 	share := p.share
 	if share == 0 {
 		share = 1
-	}
-	if p.probe != notProbing {
-		return least
 	}
 	queue := slack + time.Duration(min(1, p.rate/fastRate)*float64(mostSlack-slack))
 	return min(uint64(p.rate*(base.Seconds()+share*queue.Seconds()))+least, HighWater)
@@ -115,9 +120,9 @@ func (p *pacer) message() int {
 
 // sending notes that a message goes out.
 func (p *pacer) sending(now time.Time, n int) {
-	if p.sent == p.received || p.probe == drained {
+	if p.sent == p.received || p.probe == ready {
 		p.round = mark{now, p.sent, p.received}
-		if p.probe != notProbing {
+		if p.probe == ready {
 			p.probe = measuring
 		}
 	}
@@ -132,7 +137,7 @@ func (p *pacer) reported(now time.Time, received uint64) bool {
 	if received < p.received || received > p.sent {
 		return false
 	}
-	p.step, p.received = received-p.received, received
+	p.step, p.received, p.reportedAt = received-p.received, received, now
 	if p.probe == draining && p.sent-p.received < p.window() {
 		p.probe = drained
 	}
@@ -157,7 +162,7 @@ func (p *pacer) reported(now time.Time, received uint64) bool {
 	switch {
 	case p.probe == measuring:
 		p.probed(found)
-		p.probe, p.probedAt, p.peak, p.low = notProbing, now, p.rate, 0
+		p.endProbe(now)
 	case p.probe == notProbing && p.idleAt.Before(p.round.at):
 		p.last = found
 	}
@@ -177,16 +182,36 @@ func (p *pacer) probed(found round) {
 	}
 }
 
-// wantsProbe reports whether the path should be probed, by all links at once: otherwise they would see each other's queues.
+// wantsProbe reports whether the path should be probed.
 func (p *pacer) wantsProbe(now time.Time) bool {
 	return p.low >= lowRounds || p.base > p.floor && now.Sub(p.probedAt) > probeGap
 }
 
 // startProbe begins a probe, unless one is under way.
-func (p *pacer) startProbe() {
+func (p *pacer) startProbe(now time.Time) {
 	if p.probe == notProbing && p.last.bytes > 0 {
-		p.probe = draining
+		p.probe, p.probedAt = draining, now
 	}
+}
+
+// endProbe ends one. The round that follows begins with little on its way, so its rate says nothing of the path.
+func (p *pacer) endProbe(now time.Time) {
+	if p.last.bytes == 0 {
+		p.rate = 0 // the path is new
+	}
+	p.probe, p.peak, p.low, p.idleAt = notProbing, p.rate, 0, now
+}
+
+// active reports whether the link is in use: something is on its way, and the peer reports.
+func (p *pacer) active(now time.Time) bool {
+	return p.sent != p.received && now.Sub(p.reportedAt) < stale
+}
+
+// forget forgets what was learnt of the path, as there is another. It begins with a probe: what is on its way, or would be, is no measure.
+func (p *pacer) forget(now time.Time) {
+	p.base, p.floor, p.rate = 0, 0, 0
+	p.last, p.probe = round{}, draining
+	p.round = mark{now, p.sent, p.received}
 }
 
 // measured takes a round-trip time, of the control channel say: the path is not longer.
@@ -229,25 +254,39 @@ const mostShare = 2
 
 // balance has links share alike what they share of a path: what a link gets of a queue that it shares is what it has in it, so a link that
 // gets less than the mean may have more on its way, and the others less. What a link has to itself stays its own, as its window has
-// slack. It also has them probe together; as they hardly drain at the same moment, only delay that each of them has found is nobody's here.
+// slack. It also has them probe together: one alone would take the others' queues for the path's own delay, and each would make way for the
+// other's growing. As reports can be made up, that is not often, and links that are not in use count for nothing.
 func balance(now time.Time, links []*pacer) {
-	sum, n, probe, others := 0.0, 0, false, time.Duration(1<<63-1)
+	sum, n, active, wanted := 0.0, 0, 0, false
+	var probedAt time.Time
 	for _, p := range links {
+		p.share = 1
+		if !p.active(now) {
+			continue
+		}
+		active++
 		if p.rate > 0 {
 			sum += p.rate
 			n++
-			others = min(others, p.base-p.floor)
 		}
-		probe = probe || p.wantsProbe(now)
+		wanted = wanted || p.wantsProbe(now)
+		if p.probedAt.After(probedAt) {
+			probedAt = p.probedAt
+		}
 	}
+	probe := wanted && (active == 1 || now.Sub(probedAt) > jointGap)
 	for _, p := range links {
-		p.share = 1
+		if !p.active(now) {
+			continue
+		}
 		if n > 1 && p.rate > 0 {
 			p.share = min(max(sum/float64(n)/p.rate, 1.0/mostShare), mostShare)
-			p.base = p.floor + others
 		}
 		if probe {
-			p.startProbe()
+			p.startProbe(now)
+		}
+		if p.probe == drained { // at the same moment as others, but it waits for none
+			p.probe = ready
 		}
 	}
 }

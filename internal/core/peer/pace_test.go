@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -27,6 +28,10 @@ type simulated struct {
 	received uint64
 	longest  time.Duration // the longest time that a message took, delays aside
 	measure  bool
+	quiet    bool // nothing to send
+	mute     bool // what arrives is not reported
+	dribble  bool // what arrives is reported byte by byte
+	alarm    bool // what is reported has its pacer want a probe
 }
 
 // arrival is what arrives when, as the total then.
@@ -43,6 +48,9 @@ func (p *path) run(d time.Duration) {
 		p.serve(min(rest, tickEvery))
 		pacers := make([]*pacer, len(p.links))
 		for i, l := range p.links {
+			if l.alarm {
+				l.pacer.low = lowRounds
+			}
 			pacers[i] = &l.pacer
 		}
 		balance(p.now, pacers)
@@ -57,10 +65,13 @@ func (p *path) serve(d time.Duration) {
 			for len(l.arrivals) > 0 && !l.arrivals[0].at.After(p.now) {
 				l.received = l.arrivals[0].total
 				l.arrivals = l.arrivals[1:]
-				if l.received >= l.reporter.due() {
+				if l.received >= l.reporter.due() && !l.mute {
 					l.reporter.report(p.now, l.received)
 					l.reports = append(l.reports, arrival{p.now.Add(l.delay), l.received})
 				}
+			}
+			if l.dribble && l.pacer.received < l.received {
+				l.reports = []arrival{{p.now, l.pacer.received + 1}}
 			}
 			for len(l.reports) > 0 && !l.reports[0].at.After(p.now) {
 				l.pacer.reported(p.now, l.reports[0].total)
@@ -70,6 +81,10 @@ func (p *path) serve(d time.Duration) {
 		// Who comes first changes from tick to tick.
 		for i := range p.links {
 			l := p.links[(i+int(p.now.UnixMilli()))%len(p.links)]
+			if l.quiet {
+				l.pacer.idle(p.now)
+				continue
+			}
 			for n := l.pacer.message(); l.pacer.may(n); n = l.pacer.message() {
 				l.pacer.sending(p.now, n)
 				at := serve(p.now, &p.busy, n, p.rate)
@@ -277,5 +292,137 @@ func TestPacerShares(t *testing.T) {
 		if total < 0.97*p.rate {
 			t.Errorf("%v: %.2f of the path is used", c.apart, total/p.rate)
 		}
+	}
+}
+
+// share is which part of the path's rate a link gets in so much time.
+func (p *path) share(l *simulated, d time.Duration) float64 {
+	before := l.received
+	p.run(d)
+	return float64(l.received-before) / d.Seconds() / p.rate
+}
+
+// TestPacerAlone: one slow, broken or hostile recipient never costs another anything.
+func TestPacerAlone(t *testing.T) {
+	const rate = 30 * mbit
+	for _, c := range []struct {
+		name string
+		stop func(*simulated)
+	}{
+		{"ended", func(l *simulated) { l.quiet = true }},
+		{"stuck", func(l *simulated) { l.mute = true }},
+		{"ended in need of a probe", func(l *simulated) { l.quiet, l.pacer.low = true, lowRounds }},
+		{"stuck in need of a probe", func(l *simulated) { l.mute, l.pacer.low = true, lowRounds }},
+		{"stuck in a probe", func(l *simulated) { l.mute, l.pacer.probe = true, draining }},
+		{"slow", func(l *simulated) { l.own = 0.5 * mbit }},
+		{"never drained", func(l *simulated) { l.dribble, l.alarm = true, true }},
+		{"always in need of a probe", func(l *simulated) { l.own, l.alarm = 0.5*mbit, true }},
+	} {
+		for _, delay := range []time.Duration{1, 20, 100, 200} { // one way, in ms
+			p := newPath(rate, time.Millisecond, time.Millisecond)
+			a, b := p.links[0], p.links[1]
+			p.run(5 * time.Second)
+			a.delay, b.delay = delay*time.Millisecond, delay*time.Millisecond
+			p.run(3 * time.Second)
+			c.stop(a)
+			p.run(jointGap)
+			share := p.share(b, 3*jointGap)
+			if share < 0.92-a.own/rate {
+				t.Errorf("%s, %d ms: the other gets %.3f of the path", c.name, delay, share)
+			}
+		}
+	}
+}
+
+// TestPacerLongerPath: a path that becomes longer is still used, whatever the other link's path does.
+func TestPacerLongerPath(t *testing.T) {
+	const rate = 30 * mbit
+	for _, delay := range []time.Duration{100, 150, 250} {
+		for _, other := range []string{"as before", "longer too", "idle", "stuck"} {
+			p := newPath(rate, time.Millisecond, time.Millisecond)
+			a, b := p.links[0], p.links[1]
+			p.run(5 * time.Second)
+			a.delay = delay * time.Millisecond
+			switch other {
+			case "longer too":
+				b.delay = a.delay
+			case "idle":
+				b.quiet = true
+			case "stuck":
+				b.mute = true
+			}
+			p.run(jointGap + 15*time.Second)
+			before := b.received
+			share := p.share(a, 20*time.Second)
+			others := float64(b.received-before) / 20 / rate
+			if share+others < 0.95 {
+				t.Errorf("%d ms, the other %s: %.3f and %.3f of the path are used", delay, other, share, others)
+			}
+		}
+	}
+}
+
+// TestPacerNewPath: after a restart the path may be another, longer, slower or faster: what was learnt of the former does not count, and
+// the other link, whose path is as it was, has no say.
+func TestPacerNewPath(t *testing.T) {
+	const rate = 30 * mbit
+	for _, other := range []string{"idle", "busy"} {
+		for _, delay := range []time.Duration{1, 100, 150, 250} { // one way, in ms
+			for _, own := range []float64{0, 2 * mbit} {
+				p := newPath(rate, time.Millisecond, time.Millisecond)
+				a, b := p.links[0], p.links[1]
+				p.run(5 * time.Second)
+				a.quiet, b.quiet = true, other == "idle"
+				p.run(3 * time.Second) // nothing gets through, and then over another path
+				a.quiet, a.delay, a.own = false, delay*time.Millisecond, own
+				a.pacer.forget(p.now)
+				p.run(12 * time.Second)
+				a.measure = true
+				share := p.share(a, 10*time.Second)
+				want := 0.97
+				switch {
+				case own > 0:
+					want = 0.9 * own / rate
+				case other == "busy":
+					want = 0.3
+				}
+				if share < want {
+					t.Errorf("%d ms, of its own %.0f Mbit/s, the other %s: %.3f of the path is used", delay, own/mbit, other, share)
+				}
+				messages := time.Duration(4 * wire.MinMessageSize / (2 * mbit) * float64(time.Second))
+				if limit := 2*slack + mostSlack + messages; other == "idle" && a.longest > limit {
+					t.Errorf("%d ms, of its own %.0f Mbit/s: a message waits for %v", delay, own/mbit, a.longest)
+				}
+			}
+		}
+	}
+}
+
+// told is what a channel has told.
+type told struct{ total uint64 }
+
+func (*told) Next(_ context.Context, n int) (int, error) { return n, nil }
+
+func (p *told) Arrived(total uint64) (due uint64) {
+	p.total = total
+	return total + 1
+}
+
+// TestPaceLate: natively a remote's messages may come before the link has set its pacing; they count, and nothing races.
+func TestPaceLate(t *testing.T) {
+	c := newDataChannel(wire.Bulk, nil)
+	c.arrives(5)
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		for range 1000 {
+			c.arrives(10)
+		}
+	}()
+	var p told
+	c.Pace(&p)
+	<-read
+	if c.arrives(1); p.total != 10_006 {
+		t.Errorf("told of %d bytes", p.total)
 	}
 }

@@ -286,13 +286,13 @@ func (m *member) do(r *Room, effects []peer.Effect) {
 		case peer.RestartConn:
 			if c := m.conns[e.Attempt]; c != nil {
 				if e.Offer != "" {
-					m.traffic.Restarted()
+					c.restarted()
 				}
 				c.work(func() { c.restart(e) })
 			}
 		case peer.ApplyRestart:
 			if c := m.conns[e.Attempt]; c != nil {
-				m.traffic.Restarted()
+				c.restarted()
 				c.work(func() { c.try(func(ctx context.Context) error { return c.conn.SetAnswer(ctx, e.SDP) }) })
 			}
 		case peer.Violated:

@@ -162,7 +162,16 @@ func (c *connection) stateChanged(s peer.ConnState) {
 		if open { // what waits in the transport comes about now
 			m.quality.Connected(true)
 			m.quiet, m.path.still = 0, 0
+			m.link.PathChanged()
 		}
+	}
+}
+
+// restarted notes that both ends have agreed on a restart: the connection may be about to find another path.
+func (c *connection) restarted() {
+	c.member.traffic.Restarted()
+	if c.link != nil {
+		c.link.PathChanged()
 	}
 }
 

@@ -319,10 +319,15 @@ func (r *Room) grant() {
 	for {
 		var next *outgoing
 		var first uint64
+		limited := false
 		for _, o := range r.outgoing {
+			limited = limited || o.machine.Limited()
 			if turn, waits := o.machine.Waits(); waits && (next == nil || turn < first) {
 				next, first = o, turn
 			}
+		}
+		if !limited {
+			r.shared.Rest(r.cfg.Now())
 		}
 		if next == nil || !r.shared.Allows(r.cfg.Now()) {
 			return

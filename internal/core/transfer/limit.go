@@ -3,8 +3,8 @@ package transfer
 import "time"
 
 const (
-	// burst is what a limit saves up that is not used. heldBurst is what it saves up for a sender that waits for nothing else, and comes by
-	// too seldom: in a hidden tab time passes once a second.
+	// burst is what a limit saves up that is not used. heldBurst is what it saves up for a sender that waits for nothing but the limit, and
+	// comes by too seldom: in a hidden tab time passes once a second.
 	burst     = 250 * time.Millisecond
 	heldBurst = 2 * time.Second
 )
@@ -26,13 +26,19 @@ func (b *bucket) allows(now time.Time, rate int64) bool {
 	if rate == 0 {
 		return true
 	}
-	filled := b.tokens + b.rate*max(0, now.Sub(b.at).Seconds())
-	b.tokens, b.at = max(b.tokens, min(filled, b.most)), now
-	b.most = max(b.rate*burst.Seconds(), b.tokens) // what was saved up for a sender takes some time to go
+	b.rest(now)
 	if b.tokens < 0 {
 		b.most = b.rate * heldBurst.Seconds()
 	}
 	return b.tokens >= 0
+}
+
+// rest lets time pass, and notes that nobody waits for the limit: from now on it saves up little. What was saved up for a sender stays,
+// as it takes some time to go.
+func (b *bucket) rest(now time.Time) {
+	filled := b.tokens + b.rate*max(0, now.Sub(b.at).Seconds())
+	b.tokens, b.at = max(b.tokens, min(filled, b.most)), now
+	b.most = max(b.rate*burst.Seconds(), b.tokens)
 }
 
 // take notes that n bytes go out.
@@ -59,6 +65,9 @@ func (s *Shared) SetLimit(now time.Time, limit int64) {
 	s.limit = limit
 	s.Allows(now)
 }
+
+// Rest notes that no transfer waits for the limit, or for one of its own.
+func (s *Shared) Rest(now time.Time) { s.bucket.rest(now) }
 
 // Allows reports whether a transfer that waits may be granted a chunk.
 func (s *Shared) Allows(now time.Time) bool { return s.bucket.allows(now, s.limit) }

@@ -93,10 +93,18 @@ func TestLimits(t *testing.T) {
 
 // TestLimitSavesLittle: what is not used is not made up for later, by more than a moment's worth.
 func TestLimitSavesLittle(t *testing.T) {
+	for name, set := range map[string]func(*transfer.Outgoing, int64){
+		"per recipient": (*transfer.Outgoing).SetLimit, "total": (*transfer.Outgoing).SetTotalLimit,
+	} {
+		t.Run(name, func(t *testing.T) { testLimitSavesLittle(t, set) })
+	}
+}
+
+func testLimitSavesLittle(t *testing.T, set func(*transfer.Outgoing, int64)) {
 	const limit = 500_000
 	s := newSim(t, 1, 1, false, 700*chunkSize)
 	p := s.peers[member(0)]
-	s.out.SetTotalLimit(limit)
+	set(s.out, limit)
 	s.connect(p)
 	until := func(d time.Duration) int {
 		before := len(p.received)
@@ -117,7 +125,21 @@ func TestLimitSavesLittle(t *testing.T) {
 	s.step(transfer.SetPaused{Paused: true})
 	s.now = s.now.Add(time.Hour)
 	s.step(transfer.SetPaused{Paused: false})
-	if n := until(4 * time.Second); n > 6*limit+3*chunkSize {
+	const most = 4*limit + limit/4 + 3*chunkSize // a moment's worth, and what was queued before
+	if n := until(4 * time.Second); n > most {
 		t.Errorf("%d bytes in the 4 seconds after an hour's pause", n)
+	}
+	s.cut(p, false)
+	s.now = s.now.Add(30 * time.Second)
+	s.connect(p)
+	if n := until(4 * time.Second); n > most {
+		t.Errorf("%d bytes in the 4 seconds after half a minute without a link", n)
+	}
+	credit := p.slow
+	p.slow = 1 << 30 // stores nothing, so that the credit runs out
+	until(30 * time.Second)
+	p.slow = credit
+	if n := until(4 * time.Second); n > most {
+		t.Errorf("%d bytes in the 4 seconds after half a minute without credit", n)
 	}
 }

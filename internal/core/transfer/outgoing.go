@@ -37,6 +37,7 @@ type Outgoing struct {
 	total    int64 // bytes per second to all of them; 0: none
 	bucket   bucket
 	shared   *Shared
+	limited  bool // a recipient waits for a limit
 	paused   bool
 	finished bool
 
@@ -212,6 +213,9 @@ func (o *Outgoing) SetTotalLimit(limit int64) { o.total = limit }
 
 // Waits reports whether a recipient waits for a Grant, and when its turn is: whoever is least is to be granted first.
 func (o *Outgoing) Waits() (turn uint64, waits bool) { return o.due, o.waits }
+
+// Limited reports whether a recipient waits for a limit, whichever.
+func (o *Outgoing) Limited() bool { return o.limited }
 
 // Step takes an event.
 func (o *Outgoing) Step(now time.Time, event Event) []Effect {
@@ -631,38 +635,53 @@ func (o *Outgoing) Close() {
 // pump sends what can be sent and reads what will be needed.
 func (o *Outgoing) pump() {
 	granted := o.granted
-	o.granted, o.waits = false, false
+	o.granted, o.waits, o.limited = false, false, false
 	if o.paused {
+		for _, r := range o.peers {
+			r.bucket.rest(o.now)
+		}
+		o.bucket.rest(o.now)
 		return
 	}
 	var candidates []Candidate
 	var sends []Send
 	for progress := true; progress; {
-		progress = false
+		progress, o.limited = false, false
 		candidates, sends = candidates[:0], sends[:0]
 		for _, r := range o.peers {
 			if !o.flowing(r) || r.queued >= window {
+				r.bucket.rest(o.now)
 				continue
 			}
 			next, what := o.next(r)
-			if what == nothing {
+			switch {
+			case what == nothing:
 				o.sendEnd(r)
-			} else if what == sendable && r.spent+wire.MessageCost+wire.ChunkCost(o.manifest.Length(next)) <= r.credit && r.bucket.allows(o.now, o.limit) {
+			case what == later || r.spent+wire.MessageCost+wire.ChunkCost(o.manifest.Length(next)) > r.credit:
+				r.bucket.rest(o.now)
+			case r.bucket.allows(o.now, o.limit):
 				candidates = append(candidates, Candidate{r.id, next, max(r.turn, o.shared.turn)})
+			default:
+				o.limited = true
 			}
 		}
 		sends = o.schedule.Next(sends, candidates)
 		for _, s := range sends {
 			r := o.peer(s.Peer)
 			if !o.bucket.allows(o.now, o.total) {
+				o.limited = true
 				break
 			}
 			if o.shared.limit > 0 && !granted {
+				o.limited = true
 				o.wait(r, s.Chunk)
 			} else if o.send(r, s.Chunk) {
 				progress, granted = true, false
 			}
 		}
+	}
+	if !o.limited {
+		o.bucket.rest(o.now)
 	}
 	o.readAhead()
 }
