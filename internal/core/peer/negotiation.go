@@ -564,7 +564,10 @@ func (n *Negotiation) awaitPenalty() {
 
 // penalise leaves a member alone for a while that has shown over a link of its own that it does not keep to the protocol.
 func (n *Negotiation) penalise(code fault.Code) {
-	if code != fault.ProtocolViolation && code != fault.HandshakeFailed {
+	switch code {
+	case fault.ProtocolViolation, fault.HandshakeFailed:
+	case fault.AddressLeak: // it is our own platform that does it, and it would again
+	default:
 		return
 	}
 	n.conduct.Barred = n.now.Add(doubled(minPenalty, n.conduct.Offences, maxPenalty))
