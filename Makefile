@@ -18,7 +18,7 @@ WEB_SOURCES := $(wildcard web/*.html web/*.js web/*.css web/*.svg web/*.webmanif
 SERVER_SOURCES := $(shell find server web internal/core/wire -name '*.go' -not -name '*_test.go') go.mod go.sum
 EVIL_SOURCES := $(shell find e2e/evil internal/core/wire internal/core/seal -name '*.go' -not -name '*_test.go') internal/core/seal/words.txt go.mod go.sum
 
-.PHONY: all build run test check fmt vet staticcheck unit unit-js e2e e2e-busy e2e-waiting deps soak fuzz verify-build bench-throughput bench-load bench-group clean
+.PHONY: all build run test check fmt vet staticcheck unit unit-js check-then-js e2e e2e-busy e2e-waiting deps soak fuzz verify-build bench-throughput bench-load bench-group clean
 
 all: build
 
@@ -52,8 +52,14 @@ $(EVIL): $(EVIL_SOURCES)
 $(CAPTURE): e2e/capture/main.go
 	$(GO) build -o $@ ./e2e/capture
 
-# The order is from quick to slow. The last part needs root, for network namespaces: where we are not, it is run with sudo.
-test: deps check unit unit-js e2e
+# The native tests wait for much of their time, so what comes before the browsers' end-to-end tests runs in two lanes, too. The last part
+# needs root, for network namespaces: where we are not, it is run with sudo.
+test: deps $(SERVER)
+	$(MAKE) --no-print-directory -j2 unit check-then-js
+	$(MAKE) --no-print-directory e2e
+
+check-then-js: check
+	$(MAKE) --no-print-directory unit-js
 
 check: fmt vet staticcheck
 

@@ -128,6 +128,7 @@ test("relay only", { timeout: 600_000 }, async (t) => {
     await until("the banner", async () => /^Relay only: the others/.test(await chosen()), 60_000);
     await page.reload();
     await until("the banner after a reload", async () => /^Relay only: the others/.test(await chosen()), 60_000);
+    await page.click("#open-settings");
     assert.equal(await page.$eval("#relay-only", (box) => box.checked && !box.disabled), true);
     await page.browserContext().close();
   });

@@ -252,10 +252,14 @@ func TestPacerNeverWaitsForNothing(t *testing.T) {
 // TestPacerShares: links that share a bottleneck get the same of it, whenever they begin, and one that is slow for reasons of its
 // own takes only what it can use. Those that are further away get a little less.
 func TestPacerShares(t *testing.T) {
+	apart := 0.96
+	if mostSlack > slack { // longer queues hide more of what the paths differ by
+		apart = 0.85
+	}
 	for _, c := range []struct {
 		apart time.Duration
 		jain  float64
-	}{{0, 0.995}, {10 * time.Millisecond, 0.96}} {
+	}{{0, 0.995}, {10 * time.Millisecond, apart}} {
 		delays := make([]time.Duration, 10)
 		for i := range delays {
 			delays[i] = 5*time.Millisecond + time.Duration(i)*c.apart
