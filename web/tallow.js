@@ -191,6 +191,8 @@ async function enter(tallow, link, options) {
   tallow.rooms.set(number, room);
   let abort = () => {};
   try {
+    // Before the room is there, because what it tells first must find somebody listening, and the page may be left at once.
+    await held?.update({ relayOnly, ...(known?.identity.owner && { admission, maxRecipients, locked }) }).catch(() => {});
     throwIfAborted(signal);
     const aborted = new Promise((_, reject) => {
       abort = () => reject(reason(signal));
@@ -205,10 +207,7 @@ async function enter(tallow, link, options) {
     ]);
     const { fragment, self } = entered;
     const settings = { relayOnly, ...(self.owner && { admission, maxRecipients, locked }) };
-    if (held) {
-      // Not awaited: what the room tells first would find nobody listening.
-      held.update(settings).catch(() => {});
-    } else if (remember) {
+    if (!held && remember) {
       held = await identity.keep({
         member: self.id, room: entered.room, seed: entered.seed, fragment, pageURL, name, owner: self.owner, members: [], entered: Date.now(), ...settings,
       });
