@@ -88,9 +88,19 @@ export class Person {
 
   /** Waits until the page says that. @param {RegExp} pattern @param {number} [timeout] in ms */
   async sees(pattern, timeout) {
+    await this.reads(String(pattern), (text) => pattern.test(text), timeout);
+  }
+
+  /**
+   * Waits until what can be read on the page is right, or says what it was.
+   * @param {string} what
+   * @param {(text: string) => boolean} right
+   * @param {number} [timeout] in ms
+   */
+  async reads(what, right, timeout) {
     let text = "";
     try {
-      await until(String(pattern), async () => pattern.test((text = await this.text())), timeout);
+      await until(what, async () => right((text = await this.text())), timeout);
     } catch (error) {
       throw new Error(`${error instanceof Error ? error.message : error}; the page says:\n${text}\nerrors: ${this.errors.join("; ")}`);
     }
@@ -104,12 +114,7 @@ export class Person {
 
   /** Waits until that many others are connected. @param {number} n */
   async meets(n) {
-    let text = "";
-    try {
-      await until(`${n} connected`, async () => ((text = await this.text()).match(/Connected · /g) ?? []).length === n, 60_000);
-    } catch (error) {
-      throw new Error(`${error instanceof Error ? error.message : error}; the page says:\n${text}\nerrors: ${this.errors.join("; ")}`);
-    }
+    await this.reads(`${n} connected`, (text) => (text.match(/Connected · /g) ?? []).length === n, 60_000);
   }
 
   /** @param {...string} files */

@@ -21,13 +21,11 @@ function optionsOf(options, callbacks) {
   return options;
 }
 
-/** @param {string | Peer} peer */
-const idOf = (peer) => (typeof peer === "string" ? peer : peer?.id);
-
 /** @param {Room} room @param {string | Peer} peer */
 function peerOf(room, peer) {
-  const found = room.peers.find(({ id }) => id === idOf(peer));
-  if (!found) throw new TallowError("unknown-peer", String(idOf(peer)));
+  const wanted = typeof peer === "string" ? peer : peer?.id;
+  const found = room.peers.find(({ id }) => id === wanted);
+  if (!found) throw new TallowError("unknown-peer", String(wanted));
   return found;
 }
 

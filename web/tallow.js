@@ -185,6 +185,8 @@ async function enter(tallow, link, options) {
   const relayOnly = Boolean(options.relayOnly ?? known?.identity.relayOnly ?? false);
   const maxRecipients = most ?? known?.identity.maxRecipients ?? 10;
   let held = known?.held;
+  /** What is kept of the options. @param {boolean} owner */
+  const settings = (owner) => ({ relayOnly, ...(owner && { admission, maxRecipients, locked }) });
   const number = ++tallow.lastRoom;
   const room = new Room(own, tallow, number);
   room[own].onpending = onpending;
@@ -192,7 +194,7 @@ async function enter(tallow, link, options) {
   let abort = () => {};
   try {
     // Before the room is there, because what it tells first must find somebody listening, and the page may be left at once.
-    await held?.update({ relayOnly, ...(known?.identity.owner && { admission, maxRecipients, locked }) }).catch(() => {});
+    if (known) await known.held.update(settings(known.identity.owner)).catch(() => {});
     throwIfAborted(signal);
     const aborted = new Promise((_, reject) => {
       abort = () => reject(reason(signal));
@@ -206,10 +208,9 @@ async function enter(tallow, link, options) {
       }),
     ]);
     const { fragment, self } = entered;
-    const settings = { relayOnly, ...(self.owner && { admission, maxRecipients, locked }) };
     if (!held && remember) {
       held = await identity.keep({
-        member: self.id, room: entered.room, seed: entered.seed, fragment, pageURL, name, owner: self.owner, members: [], entered: Date.now(), ...settings,
+        member: self.id, room: entered.room, seed: entered.seed, fragment, pageURL, name, owner: self.owner, members: [], entered: Date.now(), ...settings(self.owner),
       });
     }
     signal?.removeEventListener("abort", abort);

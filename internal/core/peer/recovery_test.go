@@ -64,6 +64,17 @@ func opened(t *testing.T) *simulation {
 	return s
 }
 
+// withholdRestarts has the hub deliver nothing of a restart from now on.
+func (s *simulation) withholdRestarts() {
+	others := s.hub
+	s.hub = func(from int, p SendPayload) []time.Duration {
+		if p.Type >= wire.PayloadRestart && p.Type <= wire.PayloadRestartRequest {
+			return nil
+		}
+		return others(from, p)
+	}
+}
+
 // expectMended checks that both have a link with a path, and do not doubt it.
 func (s *simulation) expectMended() {
 	s.t.Helper()
@@ -234,13 +245,7 @@ func TestRestartAlive(t *testing.T) {
 	for _, until := range []string{"0 sends 4", "1 sends 5", "0 opens connection", "0 sends 6", "1 opens connection"} {
 		t.Run(until, func(t *testing.T) {
 			s := opened(t)
-			calm := s.hub
-			s.hub = func(from int, p SendPayload) []time.Duration {
-				if p.Type >= wire.PayloadRestart && p.Type <= wire.PayloadRestartRequest {
-					return nil
-				}
-				return calm(from, p)
-			}
+			s.withholdRestarts()
 			was := [2]uint32{s.sides[0].OpenAttempt(), s.sides[1].OpenAttempt()}
 			s.lose(0, 1)
 			for deadline := s.now.Add(time.Minute); s.count(until) == 0; s.run(20 * time.Millisecond) {
@@ -307,13 +312,7 @@ func TestRestartExhausted(t *testing.T) {
 func TestRestartBeside(t *testing.T) {
 	for i := range 2 {
 		s := opened(t)
-		calm := s.hub
-		s.hub = func(from int, p SendPayload) []time.Duration {
-			if p.Type >= wire.PayloadRestart && p.Type <= wire.PayloadRestartRequest {
-				return nil
-			}
-			return calm(from, p)
-		}
+		s.withholdRestarts()
 		for _, side := range s.sides {
 			side.disturbed = 9
 			s.do(side, side.Doubt(s.now, side.OpenAttempt(), false))
