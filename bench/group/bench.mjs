@@ -1,14 +1,14 @@
 // One to a group, over links with a rate: every browser has a network namespace of its own, so that the network and not the
 // processor is what they share. Needs root.
 //
-//	node bench/group/bench.mjs [--only line,group,total,hidden] [--rounds 3] [--mb 4] [--uplink 8] [--downlink 4]
+//	node bench/group/bench.mjs [--only line,group,total,hidden] [--rounds 3] [--mb 4] [--uplink 8] [--downlink 1.5]
 //
 // Measured against a bare RTCDataChannel from the same browsers over the same links, one peer connection per recipient, 64 KiB
 // ArrayBuffers with at most 4 MiB queued each. Ours and bare take turns; a figure is the median of its rounds:
 //
 //	line_share     one recipient, the sender's uplink capped: bytes of the file per second, as a share of the link's rate
 //	group_ratio_N  the same uplink, N recipients: the time until all have the file, relative to one recipient
-//	jain_10        there, how evenly ten share it: Jain's index over the bytes that each has when half of all has arrived
+//	jain_10        there, how evenly ten share it: Jain's index over the bytes that have come to each when they are half of all
 //	total_ratio_N  each recipient's downlink capped: all bytes per second, ours over bare
 //	hidden_ratio   the same uplink, one recipient, both pages hidden, without the driver's switches against throttling and with timers
 //	               seen to be slowed down: the rate, relative to the foreground
@@ -32,7 +32,7 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "3" },
     mb: { type: "string", default: "4" },
     uplink: { type: "string", default: "8" },
-    downlink: { type: "string", default: "4" },
+    downlink: { type: "string", default: "1.5" },
   },
 });
 const rounds = Number(values.rounds);
@@ -132,50 +132,59 @@ function prepareBare() {
 const jain = (list) => list.reduce((a, b) => a + b, 0) ** 2 / (list.length * list.reduce((a, b) => a + b * b, 0));
 
 /**
+ * Jain's index over the bytes that have come to each page, as soon as they are half of all; NaN if it was over before.
+ * @param {Promise<unknown>} over @param {Member[]} to @param {() => number | Promise<number>} received runs in the page
+ */
+async function fairness(over, to, received) {
+  let running = true;
+  const end = over.finally(() => (running = false)).catch(() => {});
+  while (running) {
+    const bytes = await Promise.all(to.map(({ page }) => page.evaluate(received)));
+    if (bytes.reduce((a, b) => a + b, 0) >= (size * to.length) / 2) return jain(bytes);
+    await Promise.race([end, delay(100)]);
+  }
+  return NaN;
+}
+
+/**
  * Sends the file to these pages with Tallow. Resolves when all have it on disk, with Jain's index at half time.
  * @param {import("puppeteer-core").Page} sender @param {Member[]} to
  */
 async function runTallow(sender, to) {
-  const received = to.map(({ page }) =>
-    page.evaluate(async () => {
-      const { files } = await (await me.offer()).accept().finished;
-      return (await files[0].file()).size;
-    }),
+  const received = Promise.all(
+    to.map(({ page }) =>
+      page.evaluate(async () => {
+        me.sender = me.room.peers.find(({ owner }) => owner);
+        me.before = (await me.sender.stats()).bytesReceived;
+        const { files } = await (await me.offer()).accept().finished;
+        return (await files[0].file()).size;
+      }),
+    ),
   );
-  const fair = await sender.evaluate(
+  const sent = sender.evaluate(
     async (n, ids) => {
-      const transfer = me.room.send([{ path: "file.bin", file: me.file(n) }], { to: ids });
-      let half;
-      transfer.addEventListener("progress", ({ detail }) => {
-        const bytes = detail.recipients.map((r) => r.bytes);
-        const sum = bytes.reduce((a, b) => a + b, 0);
-        if (!half && sum >= (n * ids.length) / 2) half = bytes;
-      });
-      const result = await transfer.finished;
+      const result = await me.room.send([{ path: "file.bin", file: me.file(n) }], { to: ids }).finished;
       if (result.failedRecipients.length) throw new Error(JSON.stringify(result.failedRecipients));
-      return half ?? [];
     },
     size,
     to.map(({ id }) => id),
   );
-  for (const got of await Promise.all(received)) if (got !== size) throw new Error("a file is not whole");
-  return fair.length ? jain(fair) : NaN;
+  const fair = await fairness(received, to, async () => (me.before === undefined ? 0 : (await me.sender.stats()).bytesReceived - me.before));
+  for (const got of await received) if (got !== size) throw new Error("a file is not whole");
+  await sent;
+  for (const { page } of to) await page.evaluate(() => void delete me.before);
+  return fair;
 }
 
 /** @param {import("puppeteer-core").Page} sender @param {Member[]} to */
 async function runBare(sender, to) {
   await Promise.all(to.map(({ page }) => page.evaluate((n) => bare.expect(n), size)));
-  let over = false;
-  const finished = Promise.all(to.map(({ page }) => page.evaluate(() => bare.finished))).then(() => (over = true));
+  const finished = Promise.all(to.map(({ page }) => page.evaluate(() => bare.finished)));
   const sent = sender.evaluate((ids, n) => bare.send(ids, n), to.map(({ id }) => id), size);
-  let fair;
-  while (!over) {
-    const bytes = await Promise.all(to.map(({ page }) => page.evaluate(() => bare.received)));
-    if (!fair && bytes.reduce((a, b) => a + b, 0) >= (size * to.length) / 2) fair = jain(bytes);
-    await Promise.race([finished, delay(100)]);
-  }
+  const fair = await fairness(finished, to, () => bare.received);
+  await finished;
   await sent;
-  return fair ?? NaN;
+  return fair;
 }
 
 /** @typedef {{ page: import("puppeteer-core").Page, id: string, host: any }} Member */
