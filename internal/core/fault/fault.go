@@ -77,7 +77,7 @@ var messages = map[Code]string{
 	Declined:           "Declined.",
 	Cancelled:          "Cancelled.",
 	CancelledByPeer:    "Cancelled by the other side.",
-	PeerGone:           "The other side left or its connection was lost. Try again when it is back.",
+	PeerGone:           "The other side left or its connection was lost. If it comes back, the transfer goes on.",
 	ConnectionFailed:   "No connection to the other side could be made. A relay (TURN) server may be needed.",
 	HandshakeFailed:    "The other side could not prove who it is. Nothing was sent to it.",
 	RekeyTimeout:       "The other side stopped answering. Try again.",

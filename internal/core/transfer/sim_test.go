@@ -32,6 +32,8 @@ type sim struct {
 	peers    map[wire.ID]*simPeer
 	order    []wire.ID
 	tasks    []func() // reads under way
+	keep     bool     // both ends have journals
+	journal  []byte   // the sender's
 }
 
 type simPeer struct {
@@ -52,7 +54,9 @@ type simPeer struct {
 	commits  int
 	finished bool
 	broken   error // why it would have cut the link
-	slow     int   // one in so many chances to do anything is taken
+	journal  []byte
+	settled  []byte
+	slow     int // one in so many chances to do anything is taken
 }
 
 type simBulk struct {
@@ -150,6 +154,12 @@ func (s *sim) step(e transfer.Event) {
 		case transfer.Violation:
 			s.peers[effect.Peer].broken = effect.Why
 			s.cut(s.peers[effect.Peer], true)
+		case transfer.Note:
+			s.journal = append(s.journal, effect.Records...)
+		case transfer.Discard:
+			s.journal = nil
+		case transfer.Resumed:
+			s.finished = false
 		case transfer.Finished:
 			s.finished = true
 		}
@@ -176,9 +186,15 @@ func (p *simPeer) stepOf(in *transfer.Incoming, e transfer.Event) {
 			if p.up {
 				p.back = append(p.back, wire.Receipt{Transfer: p.in.Key().Transfer, Root: effect.Root, Files: effect.Files, Signature: make([]byte, wire.SignatureSize)})
 			}
+		case transfer.Note:
+			p.journal = append(p.journal, effect.Records...)
+		case transfer.Settled:
+			p.settled, p.journal = effect.Records, nil
+		case transfer.Resumed:
+			p.finished = false
 		case transfer.Discard:
 			clear(p.disk)
-			p.gone = true
+			p.gone, p.journal = true, nil
 		case transfer.Violation:
 			p.broken = effect.Why
 			if p.up {
@@ -223,8 +239,11 @@ func (p *simPeer) deliverControl() {
 	switch m := m.(type) {
 	case wire.TransferOffer:
 		id = m.Transfer
-		if key := (transfer.Key{Sender: p.s.key.Sender, Transfer: id}); p.in == nil || p.in.Key() != key {
+		if key := (transfer.Key{Sender: p.s.key.Sender, Transfer: id}); p.in == nil || p.in.Key() != key || p.in.Lost() {
 			p.in, p.gone = transfer.NewIncoming(key, m, p.s.now), false
+			if p.s.keep {
+				p.in.Keep()
+			}
 			return
 		}
 	case wire.ManifestPart:
