@@ -29,7 +29,7 @@ export const messages = Object.freeze({
   declined: "Declined.",
   cancelled: "Cancelled.",
   "cancelled-by-peer": "Cancelled by the other side.",
-  "peer-gone": "The other side left or its connection was lost. Try again when it is back.",
+  "peer-gone": "The other side left or its connection was lost. If it comes back, the transfer goes on.",
   "connection-failed": "No connection to the other side could be made. A relay (TURN) server may be needed.",
   "handshake-failed": "The other side could not prove who it is. Nothing was sent to it.",
   "rekey-timeout": "The other side stopped answering. Try again.",

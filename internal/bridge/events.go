@@ -60,6 +60,15 @@ type transferEvent struct {
 	Delivery string       `json:"delivery,omitempty"` // what was received, in storage
 }
 
+// resumedEvent is a transfer of an earlier page.
+type resumedEvent struct {
+	head
+	transferSnapshot
+	Incoming bool  `json:"incoming"`
+	Waiting  bool  `json:"waiting"`
+	Opened   int64 `json:"opened"` // ms since 1970
+}
+
 type transferSnapshot struct {
 	ID         string          `json:"id"`
 	Files      []room.File     `json:"files,omitempty"`
@@ -106,6 +115,11 @@ func (t *translator) translate(e room.Event) any {
 		delete(t.files, s.ID)
 		s.Files, s.Changed = e.Transfer.Files, nil
 		return transferEvent{h("finished"), s, &e.Result, e.Result.Delivery}
+	case room.TransferResumed:
+		if !e.Transfer.Incoming {
+			t.self = e.Sender
+		}
+		return resumedEvent{h("resumed"), t.snapshot(e.Transfer), e.Transfer.Incoming, e.Transfer.Waiting, e.Opened.UnixMilli()}
 	case room.Problem:
 		return problemEvent{h("problem"), e.Code, e.Peer}
 	default:
