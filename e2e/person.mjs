@@ -18,11 +18,11 @@ export class Person {
   /**
    * Somebody with a browser of their own.
    * @param {import("node:test").TestContext} t
-   * @param {{ kind?: "chromium" | "firefox", args?: string[], executable?: string, name?: string, before?: () => void }} [options] before runs in
-   *   the page before its scripts; the rest is startBrowser's
+   * @param {{ kind?: "chromium" | "firefox", args?: string[], executable?: string, profile?: string, name?: string, before?: () => void }} [options] before runs
+   *   in the page before its scripts; the rest is startBrowser's
    */
-  static async arrive(t, { kind, args, executable, name, before } = {}) {
-    const { browser, downloads, profile } = await startBrowser(t, { kind, args, executable });
+  static async arrive(t, { kind, args, executable, profile: former, name, before } = {}) {
+    const { browser, downloads, profile } = await startBrowser(t, { kind, args, executable, profile: former });
     const [page] = await browser.pages();
     if (before) await page.evaluateOnNewDocument(before);
     if (name) {

@@ -31,7 +31,7 @@ const alerts = byId("alerts", HTMLElement);
 const sendButton = byId("send-button", HTMLButtonElement);
 const compose = new Compose(showSendable);
 const people = new People(showSendable, complain);
-const unfinished = new Unfinished(complain, continueIn);
+const unfinished = new Unfinished(complain, continueIn, async (transfer) => (await modules)?.[1].sent(transfer));
 /** @type {Promise<[typeof import("./tallow.js"), import("./transfers.js").Transfers]> | undefined} */
 let modules;
 /** @type {Tallow | undefined} */

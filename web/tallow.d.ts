@@ -127,7 +127,7 @@ export class UnfinishedTransfer {
   readonly bytes: number;
   /** When it was begun or gone on with last, ms since 1970. */
   readonly when: number;
-  /** Outgoing: the browser has kept access to files of it (the `handle` of a Sendable), so that continue() needs none. */
+  /** Outgoing: the browser has kept access to its files (the `handle` of a Sendable), so that continue() needs none. */
   readonly remembered: boolean;
   /**
    * Goes on with it. Outgoing: with the same files, given again, or with those that the browser has kept access to, for which it may ask the person: call it

@@ -440,10 +440,14 @@ class RoomState {
       case "resumed": {
         const [first] = event.deliveries;
         const from = event.incoming && (this.peers.get(first.peer) ?? stranger(this, first.peer, first.name));
+        const answer = Promise.resolve({ id: event.id });
         const transfer = event.incoming
-          ? new IncomingTransfer(own, this, { from, id: event.id, files: event.files }, Promise.resolve(event), undefined)
-          : new OutgoingTransfer(own, this, event.files, event.deliveries.map((/** @type {any} */ d) => ({ ...d, id: d.peer })), Promise.resolve(event), undefined);
-        Object.assign(transfer[own], { waiting: event.waiting, opened: event.opened });
+          ? new IncomingTransfer(own, this, { from, id: event.id, files: event.files }, answer, undefined)
+          : new OutgoingTransfer(own, this, event.files, event.deliveries.map((/** @type {any} */ d) => ({ ...d, id: d.peer })), answer, undefined);
+        // At once, since events about it may follow in this very task.
+        Object.assign(transfer[own], { id: event.id, waiting: event.waiting, opened: event.opened });
+        transfer[own].update(event);
+        this.known.set(event.id, transfer);
         return this.dispatch("transfer", transfer);
       }
       case "progress":
@@ -766,7 +770,7 @@ class TransferState {
       (event) => {
         this.id = event.id;
         room.known.set(this.id, this.transfer);
-        if (!this.over) this.update(event);
+        if (!this.over && event.deliveries) this.update(event);
         const early = room.early.filter((e) => e.id === this.id);
         room.early = room.sending > 0 ? room.early.filter((e) => e.id !== this.id) : [];
         for (const e of early) this.apply(e);
@@ -957,7 +961,7 @@ async function waitingHere(transfer) {
     total: files.reduce((/** @type {number} */ sum, /** @type {any} */ file) => sum + file.size, 0),
     bytes: Math.max(0, ...recipients.map(({ bytes }) => bytes)),
     when: opened,
-    remembered: (await identity.recallHandles(id)).length > 0,
+    remembered: await allRemembered(id, files),
   };
   return new UnfinishedTransfer(own, data, { transfer });
 }
@@ -975,9 +979,15 @@ async function leftBehind(found, delivery, about) {
     total,
     bytes,
     when: opened,
-    remembered: !incoming && (await identity.recallHandles(id)).length > 0,
+    remembered: !incoming && (await allRemembered(id, files)),
   };
   return new UnfinishedTransfer(own, data, { identity: found, delivery });
+}
+
+/** Whether the browser has kept access to all files of a transfer. @param {string} id @param {any[]} files */
+async function allRemembered(id, files) {
+  const kept = new Set((await identity.recallHandles(id)).map(({ path }) => path));
+  return kept.size > 0 && files.every(({ kind, path }) => kind !== "file" || kept.has(path));
 }
 
 /** The files of a transfer, by what the browser gave to read them again. It may ask the person. @param {string} id */

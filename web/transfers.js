@@ -71,14 +71,12 @@ export class Transfers {
       );
     });
     for (const offer of room.offers) add(offer);
-    room.addEventListener("transfer", ({ detail }) => this.#resumed(detail));
-    for (const transfer of room.transfers) this.#resumed(transfer);
-  }
-
-  /** A transfer of an earlier page. @param {OutgoingTransfer | IncomingTransfer} transfer */
-  #resumed(transfer) {
-    if ("recipients" in transfer) this.sent(transfer);
-    else this.#track(transfer, new IncomingCard(transfer, transfer.from.name || "Somebody", this.#complain));
+    // What an earlier page was receiving goes on; what it was sending waits for its files (unfinished.js).
+    const resumed = (/** @type {OutgoingTransfer | IncomingTransfer} */ transfer) => {
+      if ("from" in transfer) this.#track(transfer, new IncomingCard(transfer, transfer.from.name || "Somebody", this.#complain));
+    };
+    room.addEventListener("transfer", ({ detail }) => resumed(detail));
+    for (const transfer of room.transfers) resumed(transfer);
   }
 
   /** Whether something is under way. */

@@ -10,15 +10,21 @@ export class Unfinished {
   #list = byId("unfinished-list", HTMLElement);
   #complain;
   #enter;
+  #continued;
   /** @type {import("./tallow.js").Tallow | undefined} */
   #tallow;
   /** Counts the looks, which may overlap. */
   #looks = 0;
 
-  /** @param {(error: unknown) => void} complain @param {(link: string) => void} enter enters the room of a link */
-  constructor(complain, enter) {
+  /**
+   * @param {(error: unknown) => void} complain
+   * @param {(link: string) => void} enter enters the room of a link
+   * @param {(transfer: import("./tallow.js").OutgoingTransfer) => void} continued called with what goes on here
+   */
+  constructor(complain, enter, continued) {
     this.#complain = complain;
     this.#enter = enter;
+    this.#continued = continued;
   }
 
   /** Lists what there is now. @param {import("./tallow.js").Tallow} tallow */
@@ -58,12 +64,12 @@ export class Unfinished {
     files.addEventListener("change", () => {
       const chosen = [...(files.files ?? [])].map((file) => ({ path: file.webkitRelativePath || file.name, file }));
       files.value = "";
-      run(() => item.continue(chosen));
+      run(async () => this.#continued(await item.continue(chosen)));
     });
     const go = () => {
       if (!item.entered) this.#enter(item.link);
       else if (choose) files.click();
-      else run(() => item.continue());
+      else run(async () => this.#continued(await item.continue()));
     };
     return el(
       "article",

@@ -89,15 +89,15 @@ var _ transfer.Durable = (*Storage)(nil)
 // OpenStorage opens the directory of a name (lower-case letters and digits), and makes it if need be. It belongs to this Storage until
 // Close, or until the page goes away: meanwhile another one, in this tab or another, gets ErrInUse.
 func OpenStorage(ctx context.Context, name string) (*Storage, error) {
-	return openStorage(ctx, name, 0)
+	return openDirectory(ctx, name, 0)
 }
 
 // ReopenStorage is OpenStorage for one that the page before this one may be about to let go of: it waits some seconds.
 func ReopenStorage(ctx context.Context, name string) (*Storage, error) {
-	return openStorage(ctx, name, 1)
+	return openDirectory(ctx, name, 1)
 }
 
-func openStorage(ctx context.Context, name string, wait uint32) (*Storage, error) {
+func openDirectory(ctx context.Context, name string, wait uint32) (*Storage, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

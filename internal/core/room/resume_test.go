@@ -3,9 +3,11 @@
 package room_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -195,8 +197,49 @@ func (p *person) resumed() room.Transfer {
 	return wait(p, "the transfer of before", func(room.TransferResumed) bool { return true }).Transfer
 }
 
-// slack is what records cost besides their chunks.
-const slack = 256 << 10
+// spoil changes a byte of each first file of the deliveries on a disk.
+func spoil(t *testing.T, dir string, at int64) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "*", "0"))
+	if err != nil || len(names) == 0 {
+		t.Fatal(names, err)
+	}
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err == nil && int64(len(b)) > at {
+			b[at] ^= 1
+			err = os.WriteFile(name, b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// holdsNoSecret looks for keys in everything on a disk.
+func holdsNoSecret(t *testing.T, dir string, secrets ...[]byte) {
+	t.Helper()
+	looked := 0
+	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		for _, s := range secrets {
+			if bytes.Contains(b, s) {
+				t.Errorf("a secret lies in %s", path)
+			}
+		}
+		looked++
+		return err
+	})
+	if err != nil || looked < 2 {
+		t.Errorf("looked into %d files: %v", looked, err)
+	}
+}
+
+// slack is what records cost besides their chunks, and a chunk that is fetched again.
+const slack = 512 << 10
 
 // TestRecipientRestart: the recipient's process dies while bytes flow, several times. Nobody is asked again, and what the sender knew to be on disk is
 // not sent again.
@@ -221,11 +264,13 @@ func TestRecipientRestart(t *testing.T) {
 			t.Errorf("%d bytes of records, when only %d were lacking", n, step.limit-told)
 		}
 		told = ann.told(bob)
+		spoil(t, l.dir, 100) // a chunk that was being written, or a bad disk: it is fetched again
 		bob = l.born()
 		if r := bob.resumed(); r.ID != id.Transfer.String() || !r.Incoming || r.Deliveries[0].Name != "Ann" || r.Deliveries[0].Peer != ann.room.Self().ID {
 			t.Fatalf("%+v", r)
 		}
 	}
+	holdsNoSecret(t, l.dir, l.seed[:], link.Secret[:])
 	s.raise(8 * mib)
 	bob.check(bob.done(id), file)
 	ann.done(id)
@@ -362,7 +407,8 @@ func TestDiscarded(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	bob.meet(ann)
-	id = bob.send(outFile("b.bin", newGated(t, content(2*mib, 3), mib)))
+	g := newGated(t, content(2*mib, 3), mib)
+	id = bob.send(outFile("b.bin", g))
 	wait(ann, "the next offer", func(e room.OfferReceived) bool { return e.Offer.ID == id.Transfer.String() })
 	if _, err := ann.room.Accept(id, nil); err != nil {
 		t.Fatal(err)
@@ -370,6 +416,7 @@ func TestDiscarded(t *testing.T) {
 	wait(bob, "some of it at Ann", func(e room.TransferProgress) bool {
 		return e.Transfer.ID == id.Transfer.String() && e.Transfer.Deliveries[0].Bytes >= mib
 	})
+	go g.open() // a read must not hold up Leave for ever
 	bob.room.Leave(context.Background())
 	wait(ann, "the end of the other", func(e room.TransferFinished) bool { return e.Result.ID == id.Transfer.String() && e.Result.Code != "" })
 	ann.room.Leave(context.Background())
