@@ -445,7 +445,7 @@ class RoomState {
           ? new IncomingTransfer(own, this, { from, id: event.id, files: event.files }, answer, undefined)
           : new OutgoingTransfer(own, this, event.files, event.deliveries.map((/** @type {any} */ d) => ({ ...d, id: d.peer })), answer, undefined);
         // At once, since events about it may follow in this very task.
-        Object.assign(transfer[own], { id: event.id, waiting: event.waiting, opened: event.opened });
+        Object.assign(transfer[own], { id: event.id, waiting: event.waiting, opened: event.opened, before: event.bytes });
         transfer[own].update(event);
         this.known.set(event.id, transfer);
         return this.dispatch("transfer", transfer);
@@ -717,9 +717,10 @@ class TransferState {
     /** @type {Promise<void>} */
     this.started = Promise.resolve();
     this.over = false;
-    /** Of an earlier page: it waits for its files; and when it was begun or gone on with last, ms since 1970. */
+    /** Of an earlier page: it waits for its files; when it was begun or gone on with last, in ms since 1970; about what had been transferred. */
     this.waiting = false;
     this.opened = 0;
+    this.before = 0;
     /** @type {Promise<any> | undefined} */
     this.finished = undefined;
     this.renew();
@@ -949,7 +950,7 @@ snapshot(UnfinishedTransfer, ["id", "direction", "link", "entered", "names", "fi
 
 /** One in a room that this page is in. @param {Transfer} transfer */
 async function waitingHere(transfer) {
-  const { id, room, files, deliveries, opened } = transfer[own];
+  const { id, room, files, deliveries, opened, before } = transfer[own];
   const recipients = /** @type {any[]} */ (deliveries);
   const data = {
     id,
@@ -959,7 +960,7 @@ async function waitingHere(transfer) {
     names: Object.freeze(recipients.map(({ name }) => name)),
     files,
     total: files.reduce((/** @type {number} */ sum, /** @type {any} */ file) => sum + file.size, 0),
-    bytes: Math.max(0, ...recipients.map(({ bytes }) => bytes)),
+    bytes: Math.max(before, ...recipients.map(({ bytes }) => bytes)),
     when: opened,
     remembered: await allRemembered(id, files),
   };

@@ -67,6 +67,7 @@ type resumedEvent struct {
 	Incoming bool  `json:"incoming"`
 	Waiting  bool  `json:"waiting"`
 	Opened   int64 `json:"opened"` // ms since 1970
+	Bytes    int64 `json:"bytes"`
 }
 
 type transferSnapshot struct {
@@ -119,7 +120,7 @@ func (t *translator) translate(e room.Event) any {
 		if !e.Transfer.Incoming {
 			t.self = e.Sender
 		}
-		return resumedEvent{h("resumed"), t.snapshot(e.Transfer), e.Transfer.Incoming, e.Transfer.Waiting, e.Opened.UnixMilli()}
+		return resumedEvent{h("resumed"), t.snapshot(e.Transfer), e.Transfer.Incoming, e.Transfer.Waiting, e.Opened.UnixMilli(), e.Bytes}
 	case room.Problem:
 		return problemEvent{h("problem"), e.Code, e.Peer}
 	default:

@@ -237,6 +237,7 @@ type TransferFinished struct {
 type TransferResumed struct {
 	Sender   string    // its id
 	Opened   time.Time // when it was begun or gone on with before
+	Bytes    int64     // about what had been transferred then
 	Transfer Transfer
 }
 

@@ -195,6 +195,7 @@ func (r *Room) restoreTransfer(delivery string, j *transfer.Journal) bool {
 	if old := now.Sub(j.Opened); old > age || old < -age || j.Outgoing != (j.Key.Sender == r.self) || r.outgoing[j.Key] != nil || r.incoming[j.Key] != nil {
 		return false
 	}
+	_, known := j.Bytes()
 	notes := r.newJournal(delivery, j.Size)
 	if j.Outgoing {
 		o := &outgoing{machine: transfer.RestoreOutgoing(j, transfer.Star{}, now), paths: chunk.SafePaths(j.Manifest.Files), names: j.Names,
@@ -204,7 +205,7 @@ func (r *Room) restoreTransfer(delivery string, j *transfer.Journal) bool {
 		}
 		notes.note(transfer.OpenedRecord(now))
 		r.outgoing[j.Key] = o
-		r.event(TransferResumed{r.self.String(), j.Opened, r.outgoingSnapshot(o)})
+		r.event(TransferResumed{r.self.String(), j.Opened, int64(known), r.outgoingSnapshot(o)})
 		return true
 	}
 	in := &incoming{machine: transfer.RestoreIncoming(j, now), name: j.Names[j.Key.Sender], shown: true, ended: j.Done(), order: r.nextOrder(),
@@ -216,7 +217,7 @@ func (r *Room) restoreTransfer(delivery string, j *transfer.Journal) bool {
 	in.store.journal = notes
 	notes.note(transfer.OpenedRecord(now))
 	r.shareCredit(in)
-	r.event(TransferResumed{j.Key.Sender.String(), j.Opened, r.incomingSnapshot(in)})
+	r.event(TransferResumed{j.Key.Sender.String(), j.Opened, int64(known), r.incomingSnapshot(in)})
 	r.verify(in)
 	return true
 }

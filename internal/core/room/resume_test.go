@@ -18,6 +18,7 @@ import (
 	"tallow/internal/core/seal"
 	"tallow/internal/core/transfer"
 	"tallow/internal/core/transfer/diskstore"
+	"tallow/internal/core/wire"
 )
 
 // life is what of a person outlives a process: keys and a disk.
@@ -81,6 +82,8 @@ type plug struct {
 	transfer.Durable
 	mu     sync.RWMutex
 	pulled bool
+	writes atomic.Int64  // to files
+	held   chan struct{} // unless nil, notes wait until it is closed
 }
 
 var errCrashed = errors.New("the process has crashed")
@@ -116,6 +119,9 @@ func (p *plug) Remove(ctx context.Context, delivery string) error {
 }
 
 func (p *plug) Put(ctx context.Context, delivery, name string, b []byte, at int64) error {
+	if p.held != nil {
+		<-p.held
+	}
 	return p.do(func() error { return p.Durable.Put(ctx, delivery, name, b, at) })
 }
 
@@ -126,6 +132,7 @@ type pluggedFile struct {
 
 func (f *pluggedFile) WriteAt(b []byte, off int64) (n int, err error) {
 	err = f.plug.do(func() error { n, err = f.StoredFile.WriteAt(b, off); return err })
+	f.plug.writes.Add(1)
 	return n, err
 }
 
@@ -387,6 +394,72 @@ func TestSenderRestart(t *testing.T) {
 	}
 }
 
+// TestNotedBeforeTold: a recipient tells its sender of nothing that a crash at that moment would make it ask for again.
+func TestNotedBeforeTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	ann := w.life("Ann", nil).born()
+	link := ann.room.Link()
+	bob := w.life("Bob", &link).born()
+	ann.meet(bob)
+	bob.meet(ann)
+	bob.plug.held = make(chan struct{})
+	release := sync.OnceFunc(func() { close(bob.plug.held) })
+	t.Cleanup(release)
+	file := content(mib, 1)
+	id := ann.send(outFile("a.bin", file))
+	bob.accept(ann)
+	for end := time.After(patience); bob.plug.writes.Load() < 4; {
+		select {
+		case <-end:
+			t.Fatal("nothing is written")
+		default:
+			ann.room.State() // which takes a moment
+		}
+	}
+	for range 2 { // what Bob would have told is ahead of this
+		sent := bob.send(outFile("b.bin", file))
+		wait(ann, "an offer", func(e room.OfferReceived) bool { return e.Offer.ID == sent.Transfer.String() })
+	}
+	if n := ann.told(bob); n > 0 {
+		t.Errorf("%d bytes were told of, and nothing is noted", n)
+	}
+	release()
+	bob.check(bob.done(id), file)
+	ann.done(id)
+}
+
+// TestOtherSender: under another key the same transfer is a new one, and what was begun is not touched.
+func TestOtherSender(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	ann := w.life("Ann", nil).born()
+	link := ann.room.Link()
+	l := w.life("Bob", &link)
+	bob := l.born()
+	ann.meet(bob)
+	file := content(2*mib, 1)
+	id, g := ann.halfway(file, bob)
+	w.crash(bob, ann)
+	bob = l.born()
+	bob.resumed()
+	ann.meet(bob)
+	cleo := w.another("Cleo", link, bob)
+	f := cleo.forge(bob, []string{"a.bin"}, content(2*mib, 2))
+	f.key.Transfer, f.offer.Transfer = id.Transfer, id.Transfer
+	cleo.tell(bob, f.offer, wire.ManifestPart{Transfer: id.Transfer, Data: f.manifest.Encoded})
+	e := wait(bob, "to be asked", func(e room.OfferReceived) bool { return e.Offer.From == cleo.room.Self().ID })
+	if e.Offer.ID != id.Transfer.String() {
+		t.Errorf("%+v", e.Offer)
+	}
+	if _, err := bob.room.Accept(f.key, nil); err != nil {
+		t.Fatal(err)
+	}
+	cleo.tell(bob, f.hashes(0), f.chunk(0, 0), wire.Cancel{Sender: f.key.Sender, Transfer: id.Transfer, Code: wire.FailureCancelled})
+	g.open()
+	bob.check(bob.done(id), file)
+}
+
 // TestDiscarded: what its sender discards after a restart goes at the recipient too, and leaving the room leaves nothing.
 func TestDiscarded(t *testing.T) {
 	t.Parallel()
@@ -473,16 +546,44 @@ func TestLongAbsence(t *testing.T) {
 func TestForgotten(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 11, 0)
-	ann := w.life("Ann", nil).born()
+	first := w.life("Ann", nil)
+	ann := first.born()
 	link := ann.room.Link()
 	l := w.life("Bob", &link)
 	bob := l.born()
 	ann.meet(bob)
 	ann.halfway(content(2*mib, 1), bob)
+	journals, err := filepath.Glob(filepath.Join(first.dir, "*", transfer.JournalName))
+	if err != nil || len(journals) != 1 {
+		t.Fatal(journals, err)
+	}
+	other := ann.send(outFile("b.bin", content(mib, 2)))
+	wait(bob, "the other offer", func(e room.OfferReceived) bool { return e.Offer.ID == other.Transfer.String() })
 	w.crash(bob, ann)
+	var foreign []byte // Ann's journal of what Bob has not accepted, among Bob's
+	all, err := filepath.Glob(filepath.Join(first.dir, "*", transfer.JournalName))
+	for _, path := range all {
+		if path != journals[0] {
+			foreign, err = os.ReadFile(path)
+		}
+	}
+	if err == nil {
+		err = os.Mkdir(filepath.Join(l.dir, "foreign"), 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(l.dir, "foreign", transfer.JournalName), foreign, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	l.now = func() time.Time { return time.Now().Add(room.KeepUnfinished - time.Hour) }
 	bob = l.born()
-	bob.resumed()
+	if r := bob.resumed(); !r.Incoming {
+		t.Errorf("%+v", r)
+	}
+	if _, err := os.Stat(filepath.Join(l.dir, "foreign")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what is not ours: %v", err)
+	}
 	w.crash(bob, ann)
 	storage, err := diskstore.Open(l.dir)
 	if err != nil {

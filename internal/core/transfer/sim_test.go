@@ -139,6 +139,9 @@ func (s *sim) step(e transfer.Event) {
 			}
 			p.bulk = append(p.bulk, simBulk{message})
 		case transfer.Read:
+			if s.out.Wanting() {
+				s.t.Error("a read, while there are no files")
+			}
 			s.tasks = append(s.tasks, func() {
 				done := transfer.ReadDone{Chunk: effect.Chunk}
 				if s.readErr != nil {
