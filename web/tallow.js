@@ -686,7 +686,7 @@ export class IncomingTransfer extends Transfer {
     const state = this[own];
     check(state.over, "the transfer is not over");
     // One that ended because its sender was gone could still go on.
-    await state.room.call("cancel", { id: state.id }).catch(() => {});
+    if (state.suspended()) await state.room.call("cancel", { id: state.id }).catch(() => {});
     if (state.delivery) await state.room.tallow.core.call("discard", { delivery: state.delivery });
   }
 }

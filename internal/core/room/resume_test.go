@@ -560,16 +560,24 @@ func TestForgotten(t *testing.T) {
 	other := ann.send(outFile("b.bin", content(mib, 2)))
 	wait(bob, "the other offer", func(e room.OfferReceived) bool { return e.Offer.ID == other.Transfer.String() })
 	w.crash(bob, ann)
-	var foreign []byte // Ann's journal of what Bob has not accepted, among Bob's
-	all, err := filepath.Glob(filepath.Join(first.dir, "*", transfer.JournalName))
-	for _, path := range all {
-		if path != journals[0] {
-			foreign, err = os.ReadFile(path)
+	var foreign []byte // Ann's journal of what Bob has not accepted, among Bob's; it is written soon
+	for end := time.After(patience); ; ann.room.State() {
+		all, err := filepath.Glob(filepath.Join(first.dir, "*", transfer.JournalName))
+		for _, path := range all {
+			if path != journals[0] && err == nil {
+				foreign, err = os.ReadFile(path)
+			}
+		}
+		if j, bad := transfer.ParseJournal(foreign); err == nil && bad == nil && j.Outgoing && j.Key == other {
+			break
+		}
+		select {
+		case <-end:
+			t.Fatal("no journal of the second transfer: ", all, err)
+		default:
 		}
 	}
-	if err == nil {
-		err = os.Mkdir(filepath.Join(l.dir, "foreign"), 0o700)
-	}
+	err = os.Mkdir(filepath.Join(l.dir, "foreign"), 0o700)
 	if err == nil {
 		err = os.WriteFile(filepath.Join(l.dir, "foreign", transfer.JournalName), foreign, 0o600)
 	}
