@@ -28,7 +28,7 @@ func newKeptSim(t *testing.T, seed uint64, recipients int, sizes ...int) *sim {
 // rounds is how many runs at random a test makes.
 func rounds() uint64 {
 	if os.Getenv("TALLOW_SOAK") == "1" {
-		return 3000
+		return 500
 	}
 	return 12
 }
