@@ -48,7 +48,8 @@ export class Unfinished {
     const heading = `${incoming ? "Receiving" : "Sending"} ${title(item.files)} (${size(item.total)})${whom && `${incoming ? " from " : " to "}${whom}`}`;
     const note = el("p", { class: "hint" }, `${size(item.bytes)} of ${size(item.total)} · ${new Date(item.when).toLocaleString()}`);
     const problem = el("p", { class: "result bad", role: "alert" });
-    const choose = item.entered && !incoming && !item.remembered;
+    const choosable = item.entered && !incoming;
+    const choose = choosable && !item.remembered;
     if (choose) note.append(" · Choose the same files again to go on.");
     const run = async (/** @type {() => Promise<unknown>} */ act) => {
       try {
@@ -68,9 +69,12 @@ export class Unfinished {
     });
     const go = () => {
       if (!item.entered) this.#enter(item.link);
-      else if (choose) files.click();
       else run(async () => this.#continued(await item.continue()));
     };
+    const buttons = [el("button", { type: "button", onclick: () => run(() => item.discard()) }, "Discard")];
+    // The browser may refuse what it has kept access to: then the person can still choose.
+    if (choosable) buttons.unshift(el("button", { type: "button", class: choose ? "primary" : "", onclick: () => files.click() }, "Choose the files"));
+    if (!choose) buttons.unshift(el("button", { type: "button", class: "primary", onclick: go }, "Continue"));
     return el(
       "article",
       { class: "card", "aria-label": heading },
@@ -78,12 +82,7 @@ export class Unfinished {
       note,
       problem,
       files,
-      el(
-        "p",
-        { class: "buttons" },
-        el("button", { type: "button", class: "primary", onclick: go }, choose ? "Choose the files" : "Continue"),
-        el("button", { type: "button", onclick: () => run(() => item.discard()) }, "Discard"),
-      ),
+      el("p", { class: "buttons" }, ...buttons),
     );
   }
 }
