@@ -285,7 +285,7 @@ test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
 test("the page lists what is unfinished, and goes on with it", { timeout: 400_000 }, async (t) => {
   const server = await startServer(t);
   const folder = tempDir(t);
-  const big = await writeFile(folder, "big.bin", 120 * MB);
+  const big = await writeFile(folder, "big.bin", 60 * MB);
   const small = await writeFile(folder, "small.bin", 1000);
   const ada = await Person.arrive(t, { name: "Ada" });
   let ben = await Person.arrive(t, { name: "Ben", alone: true });
@@ -303,14 +303,14 @@ test("the page lists what is unfinished, and goes on with it", { timeout: 400_00
   await t.test("a reload of the recipient goes on by itself", async () => {
     await ben.page.reload();
     await ben.meets(1);
-    await ben.sees(/Receiving big\.bin and 1 more \(120 MB\) from Ada/);
+    await ben.sees(/Receiving big\.bin and 1 more \(60 MB\) from Ada/);
     await ben.seesDelivery("Ada", /^Paused · [1-9]/);
   });
 
   await t.test("after a reload the sender chooses the files again", async () => {
     await ada.page.reload();
     await ada.meets(1);
-    await ada.sees(/Unfinished[^]*Sending big\.bin and 1 more \(120 MB\) to Ben[^]*Choose the same files again to go on/);
+    await ada.sees(/Unfinished[^]*Sending big\.bin and 1 more \(60 MB\) to Ben[^]*Choose the same files again to go on/);
     const again = async (/** @type {string[]} */ ...files) => {
       const button = await ada.control("button", "Choose the files");
       const [chooser] = await Promise.all([ada.page.waitForFileChooser(), button.click()]);
@@ -331,7 +331,7 @@ test("the page lists what is unfinished, and goes on with it", { timeout: 400_00
     await ada.seesDelivery("Ben", /^Connection lost/, 60_000);
     ben = await Person.arrive(t, { name: "Ben", profile });
     await ben.open(`${server.url}/`);
-    await ben.sees(/Unfinished[^]*Receiving big\.bin and 1 more \(120 MB\) from Ada[^]*Continue[^]*Discard/, 60_000);
+    await ben.sees(/Unfinished[^]*Receiving big\.bin and 1 more \(60 MB\) from Ada[^]*Continue[^]*Discard/, 60_000);
     await ben.press("Continue");
     await ben.meets(1);
     assert.equal(await ben.link(), link);
