@@ -79,12 +79,11 @@ export async function startServer(t, { addr = "127.0.0.1:0", args = [], command 
 /**
  * Starts a browser with a profile folder and a download folder of its own.
  * @param {import("node:test").TestContext} t
- * @param {{ args?: string[], kind?: "chromium" | "firefox", executable?: string, throttled?: boolean }} [options] executable: another
- *   program that starts it; throttled: what is in the background is slowed down, as for people
+ * @param {{ args?: string[], kind?: "chromium" | "firefox", executable?: string, throttled?: boolean, profile?: string }} [options] executable:
+ *   another program that starts it; throttled: what is in the background is slowed down, as for people; profile: the folder of one that has ended
  */
-export async function startBrowser(t, { args = [], kind = "chromium", executable, throttled = false } = {}) {
+export async function startBrowser(t, { args = [], kind = "chromium", executable, throttled = false, profile = makeDir() } = {}) {
   const downloads = makeDir();
-  const profile = makeDir();
   const browser = await puppeteer.launch({
     userDataDir: profile,
     protocolTimeout: 120_000,
@@ -94,7 +93,7 @@ export async function startBrowser(t, { args = [], kind = "chromium", executable
   });
   t.after(async () => {
     await browser.close().catch(() => {}); // a test may have killed it
-    removeDir(profile);
+    removeDir(profile); // another browser may have it still: that one removes it when it ends
     removeDir(downloads);
   });
   return { browser, downloads, profile };

@@ -3,9 +3,9 @@
 import { startBrowser, tempDir, until } from "./harness.mjs";
 import { sharedBrowser } from "./shared.mjs";
 
-/** @param {import("node:test").TestContext} t @param {"chromium" | "firefox"} kind @param {string[]} [args] */
-async function ownPage(t, kind, args) {
-  const { browser, downloads, profile } = await startBrowser(t, { kind, args });
+/** @param {import("node:test").TestContext} t @param {NonNullable<Parameters<typeof startBrowser>[1]>} options */
+async function ownPage(t, options) {
+  const { browser, downloads, profile } = await startBrowser(t, options);
   const [page] = await browser.pages();
   return { page, downloads, profile };
 }
@@ -35,11 +35,13 @@ export class Person {
   /**
    * Somebody with a profile of their own, in the Chromium that all share.
    * @param {import("node:test").TestContext} t
-   * @param {{ alone?: boolean, kind?: "chromium" | "firefox", args?: string[], name?: string, before?: () => void }} [options] alone: with a
-   *   browser of their own, whose profile is on disk, as Firefoxes always have; before runs in the page before its scripts
+   * @param {{ alone?: boolean, kind?: "chromium" | "firefox", args?: string[], executable?: string, profile?: string, name?: string, before?: () => void }} [options]
+   *   alone: with a browser of their own, whose profile is on disk, as Firefoxes and those of an executable or a former profile always have;
+   *   before runs in the page before its scripts; the rest is startBrowser's
    */
-  static async arrive(t, { alone = false, kind = "chromium", args, name, before } = {}) {
-    const { page, downloads, profile } = alone || kind === "firefox" ? await ownPage(t, kind, args) : await sharedPage(t, args);
+  static async arrive(t, { alone = false, kind = "chromium", args, executable, profile: former, name, before } = {}) {
+    const own = alone || kind === "firefox" || executable || former;
+    const { page, downloads, profile } = own ? await ownPage(t, { kind, args, executable, profile: former }) : await sharedPage(t, args);
     if (before) await page.evaluateOnNewDocument(before);
     if (name) {
       await page.evaluateOnNewDocument((given) => {

@@ -5,6 +5,7 @@
 import { Compose } from "./compose.js";
 import { People, toWhom } from "./people.js";
 import { svg } from "./qr.js";
+import { Unfinished } from "./unfinished.js";
 import { byId, complaint, copy, el, say } from "./view.js";
 
 /**
@@ -30,6 +31,7 @@ const alerts = byId("alerts", HTMLElement);
 const sendButton = byId("send-button", HTMLButtonElement);
 const compose = new Compose(showSendable);
 const people = new People(showSendable, complain);
+const unfinished = new Unfinished(complain, continueIn, async (transfer) => (await modules)?.[1].sent(transfer));
 /** @type {Promise<[typeof import("./tallow.js"), import("./transfers.js").Transfers]> | undefined} */
 let modules;
 /** @type {Tallow | undefined} */
@@ -80,6 +82,7 @@ async function enter() {
     hideProblem();
     showRoom(entered);
     transfers.show(entered, tallow.features.memoryLimit);
+    unfinished.show(tallow);
   } catch (error) {
     if (!signal.aborted) showProblem(error);
   } finally {
@@ -443,6 +446,13 @@ async function openRoom(link) {
   hideProblem();
   await old?.leave();
   await enter();
+}
+
+/** Enters the room of something unfinished: here, if nobody and nothing here needs this page. @param {string} link */
+async function continueIn(link) {
+  const transfers = modules && (await modules)[1];
+  if (room?.peers.length || transfers?.busy) window.open(link, "_blank", "noopener");
+  else await openRoom(link);
 }
 
 /** @param {Tallow} instance */

@@ -3,7 +3,7 @@
 
 import { byId, count, el, size } from "./view.js";
 
-/** @typedef {{ path: string, file: File }} Chosen */
+/** @typedef {{ path: string, file: File, handle?: FileSystemFileHandle }} Chosen */
 
 const SHOWN = 100; // of the chosen files; thousands of rows would only slow the page down
 
@@ -89,12 +89,14 @@ export class Compose {
       event.preventDefault();
       // The items are gone after the event, the entries and files taken from them stay.
       const items = [...event.dataTransfer.items].filter((item) => item.kind === "file");
-      const taken = items.map((item) => ({ entry: item.webkitGetAsEntry?.(), file: item.getAsFile() }));
+      // A handle, where the browser gives one, lets a later visit read the file again.
+      const taken = items.map((item) => ({ entry: item.webkitGetAsEntry?.(), file: item.getAsFile(), handle: /** @type {any} */ (item).getAsFileSystemHandle?.() }));
       /** @type {Chosen[]} */
       const found = [];
-      for (const { entry, file } of taken) {
+      for (const { entry, file, handle } of taken) {
+        const kept = await handle?.catch(() => undefined);
         if (entry?.isDirectory) await walk(entry, found);
-        else if (file) found.push({ path: file.name, file });
+        else if (file) found.push({ path: file.name, file, ...(kept?.kind === "file" && { handle: kept }) });
       }
       this.#add(found);
     });

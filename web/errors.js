@@ -29,7 +29,7 @@ export const messages = Object.freeze({
   declined: "Declined.",
   cancelled: "Cancelled.",
   "cancelled-by-peer": "Cancelled by the other side.",
-  "peer-gone": "The other side left or its connection was lost. Try again when it is back.",
+  "peer-gone": "The other side left or its connection was lost. If it comes back, the transfer goes on.",
   "connection-failed": "No connection to the other side could be made. A relay (TURN) server may be needed.",
   "no-relay": "Only relays are to be used, and there is none: this server offers no relay (TURN). Ask whoever runs it, or allow direct connections.",
   "address-leak": "Only relays were to be used, and this browser did not keep to it: your network address may be known. Leave the room and use another browser if that matters.",

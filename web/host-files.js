@@ -38,8 +38,10 @@ const blockBytes = 1 << 20;
  * @property {(id: number) => Promise<Blob>} file of a committed one
  * @property {(delivery: string) => Promise<unknown>} remove
  * @property {() => Promise<string>} list lines of "delivery/name size"
+ * @property {(path: string, at: number, ptr: number, length: number) => Promise<unknown>} put
+ * @property {(path: string) => Promise<Uint8Array>} get
  * @property {() => Promise<number>} free -1: unknown
- * @property {(ms: number) => Promise<number>} sweep
+ * @property {(ms: number, unfinished: number) => Promise<number>} sweep
  * @property {() => Promise<unknown>} end
  */
 
@@ -83,12 +85,12 @@ export default function filesPart(host, { workerURL } = {}) {
     /** To be called before the handle is released. @param {number} handle */
     file_end: (handle) => reader.end(host.object(handle)),
 
-    /** Completes with a handle. @param {number} op @param {number} name @param {number} length @param {number} memoryLimit */
-    storage_open(op, name, length, memoryLimit) {
+    /** Completes with a handle. @param {number} op @param {number} name @param {number} length @param {number} memoryLimit @param {number} wait 1: for another to let go of it */
+    storage_open(op, name, length, memoryLimit, wait) {
       const directory = host.text(name, length);
       finish(op, async () => {
         try {
-          return host.attach(await openDisk(host, reader, directory, workerURL ?? new URL("./storage-worker.js", import.meta.url).href));
+          return host.attach(await openDisk(host, reader, directory, wait === 1, workerURL ?? new URL("./storage-worker.js", import.meta.url).href));
         } catch (error) {
           if (/** @type {any} */ (error)?.name === "NoModificationAllowedError") throw error; // it is there, and another's
           return host.attach(openMemory(host, reader, memoryLimit, String(error)));
@@ -140,9 +142,19 @@ export default function filesPart(host, { workerURL } = {}) {
     storage_free(op, handle) {
       finish(op, () => storage(handle).free());
     },
-    /** @param {number} op @param {number} handle @param {number} ms */
-    storage_sweep(op, handle, ms) {
-      finish(op, () => storage(handle).sweep(ms));
+    /** @param {number} op @param {number} handle @param {number} path @param {number} pathLength @param {number} at @param {number} ptr @param {number} length */
+    storage_put(op, handle, path, pathLength, at, ptr, length) {
+      const text = host.text(path, pathLength);
+      finish(op, () => storage(handle).put(text, at, ptr, length));
+    },
+    /** Completes with the handle of the bytes. @param {number} op @param {number} handle @param {number} path @param {number} length */
+    storage_get(op, handle, path, length) {
+      const text = host.text(path, length);
+      finish(op, async () => host.attach(await storage(handle).get(text)));
+    },
+    /** @param {number} op @param {number} handle @param {number} ms @param {number} unfinished */
+    storage_sweep(op, handle, ms, unfinished) {
+      finish(op, () => storage(handle).sweep(ms, unfinished));
     },
     /** @param {number} op @param {number} handle */
     storage_end(op, handle) {
@@ -249,10 +261,10 @@ const trusted = (() => {
 
 /**
  * @param {import("./host.js").HostContext} host @param {ReturnType<typeof createReader>} reader
- * @param {string} directory @param {string} workerURL
+ * @param {string} directory @param {boolean} wait for another to let go of it @param {string} workerURL
  * @returns {Promise<Backend>}
  */
-async function openDisk(host, reader, directory, workerURL) {
+async function openDisk(host, reader, directory, wait, workerURL) {
   if (typeof navigator.storage?.getDirectory !== "function") throw new Error("no private file system");
   const worker = new Worker(trusted?.createScriptURL(workerURL) ?? workerURL);
   /** @type {Map<number, { resolve: (value: any) => void, reject: (error: any) => void, ptr: number }>} */
@@ -309,7 +321,7 @@ async function openDisk(host, reader, directory, workerURL) {
 
   const late = setTimeout(() => breakDown("the storage worker does not answer"), startTimeout);
   try {
-    await call("start", { directory });
+    await call("start", { directory, wait });
   } catch (error) {
     worker.terminate();
     throw error;
@@ -358,7 +370,13 @@ async function openDisk(host, reader, directory, workerURL) {
       const { quota, usage } = await navigator.storage.estimate();
       return quota === undefined || usage === undefined ? -1 : Math.max(0, quota - usage);
     },
-    sweep: (ms) => call("sweep", { ms }),
+    put(path, at, ptr, length) {
+      const buffer = take(Math.max(1, length));
+      new Uint8Array(buffer, 0, length).set(host.bytes(ptr, length));
+      return call("put", { path, at, length, buffer }, [buffer]);
+    },
+    get: (path) => call("get", { path }),
+    sweep: (ms, unfinished) => call("sweep", { ms, unfinished }),
     async end() {
       await call("end").finally(() => breakDown("the storage is closed"));
     },
@@ -462,6 +480,12 @@ function openMemory(host, reader, limit, refusal) {
       const { blob } = get(id);
       if (!blob) throw refuse("Error", "the file is not committed");
       return blob;
+    },
+    async put() {
+      throw refuse("Error", "memory does not outlive the page");
+    },
+    async get() {
+      throw refuse("NotFoundError", "no such file");
     },
     async remove(delivery) {
       for (const file of [...byPath.values()]) if (file.path.startsWith(`${delivery}/`)) drop(file);

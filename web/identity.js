@@ -12,6 +12,7 @@ const lockPrefix = "tallow identity ";
  * @property {string} member the member id, the key
  * @property {string} room the room id
  * @property {string} seed hexadecimal
+ * @property {string} [storage] the name of the directory in the private file system where what is unfinished lies
  * @property {string} fragment of the link
  * @property {string} pageURL
  * @property {string} name
@@ -27,7 +28,7 @@ const lockPrefix = "tallow identity ";
  */
 
 /** @returns {boolean} */
-const supported = () => typeof indexedDB !== "undefined" && typeof navigator !== "undefined" && navigator.locks !== undefined;
+export const supported = () => typeof indexedDB !== "undefined" && typeof navigator !== "undefined" && navigator.locks !== undefined;
 
 /**
  * @template T
@@ -49,16 +50,31 @@ function result(request) {
  * @returns {Promise<T>}
  */
 async function withStore(mode, work) {
-  const opening = indexedDB.open("tallow", 1);
-  opening.onupgradeneeded = () => opening.result.createObjectStore("identities", { keyPath: "member" });
+  return withStores(mode, "identities", work);
+}
+
+/**
+ * The same for another store.
+ * @template T
+ * @param {IDBTransactionMode} mode
+ * @param {"identities" | "handles"} name
+ * @param {(store: IDBObjectStore) => Promise<T>} work
+ * @returns {Promise<T>}
+ */
+async function withStores(mode, name, work) {
+  const opening = indexedDB.open("tallow", 2);
+  opening.onupgradeneeded = ({ oldVersion }) => {
+    if (oldVersion < 1) opening.result.createObjectStore("identities", { keyPath: "member" });
+    opening.result.createObjectStore("handles", { keyPath: "transfer" });
+  };
   const database = await result(opening);
   try {
-    const transaction = database.transaction("identities", mode);
+    const transaction = database.transaction(name, mode);
     const done = new Promise((resolve, reject) => {
       transaction.oncomplete = resolve;
       transaction.onabort = () => reject(transaction.error);
     });
-    const value = await work(transaction.objectStore("identities"));
+    const value = await work(transaction.objectStore(name));
     await done;
     return value;
   } finally {
@@ -178,11 +194,63 @@ export async function keep(identity) {
   }
 }
 
-/** Deletes the identities that are too old, of whichever room. */
+/**
+ * Holds a member's identity while something is done, unless a page has it.
+ * @param {string} member
+ * @param {() => Promise<void>} work
+ * @returns {Promise<boolean>} whether it was free
+ */
+export async function whileFree(member, work) {
+  const release = await acquire(member);
+  if (!release) return false;
+  try {
+    await work();
+  } finally {
+    release();
+  }
+  return true;
+}
+
+/**
+ * Keeps what a browser gives to read a transfer's files again.
+ * @param {string} transfer
+ * @param {{ path: string, handle: FileSystemFileHandle }[]} handles
+ */
+export async function keepHandles(transfer, handles) {
+  try {
+    await withStores("readwrite", "handles", (store) => result(store.put({ transfer, handles, kept: Date.now() })));
+  } catch {
+    // Then the person chooses the files again.
+  }
+}
+
+/** @param {string} transfer @returns {Promise<{ path: string, handle: FileSystemFileHandle }[]>} */
+export async function recallHandles(transfer) {
+  try {
+    return (await withStores("readonly", "handles", (store) => result(store.get(transfer))))?.handles ?? [];
+  } catch {
+    return [];
+  }
+}
+
+/** @param {string} transfer */
+export async function forgetHandles(transfer) {
+  try {
+    await withStores("readwrite", "handles", (store) => result(store.delete(transfer)));
+  } catch {
+    // They age out.
+  }
+}
+
+/** Deletes the identities that are too old, of whichever room, and such handles. */
 export async function expire() {
   if (!supported()) return;
   try {
     await all();
+    const oldest = Date.now() - maxAge;
+    await withStores("readwrite", "handles", async (store) => {
+      for (const { transfer, kept } of await result(store.getAll())) if (kept < oldest) store.delete(transfer);
+    });
   } catch {
     // As in recall.
   }
@@ -204,7 +272,11 @@ export async function idle() {
 /**
  * Forgets the identities in a room that no page uses now.
  * @param {string} room
+ * @param {(identity: Identity) => Promise<void>} clear deletes what else there is of one
  */
-export async function forget(room) {
-  for (let found = await recall(room); found; found = await recall(room)) await found.held.forget();
+export async function forget(room, clear) {
+  for (let found = await recall(room); found; found = await recall(room)) {
+    await clear(found.identity).catch(() => {}); // what cannot be deleted now ages out
+    await found.held.forget();
+  }
 }

@@ -10,6 +10,10 @@ const maxOpen = 32;
 const noteEvery = 60_000;
 const root = "tallow";
 const noteName = "used"; // no delivery: those are hexadecimal
+/** The file of a delivery that is unfinished, and can be gone on with. */
+const journalName = "journal";
+/** How long to wait for the page before this one to let go of the storage, after a reload say, in ms. */
+const patience = 8000;
 
 /**
  * @typedef {object} Stored
@@ -25,7 +29,7 @@ let directory = "";
 let noted = 0;
 /** @type {() => void} */
 let unlock = () => {};
-/** @type {Map<number, Stored>} */
+/** By id; what put() keeps, by its path. @type {Map<number | string, Stored>} */
 const files = new Map();
 /** @type {Map<string, Stored>} the same by path */
 const paths = new Map();
@@ -62,29 +66,35 @@ async function shut(stored) {
   await handle?.close();
 }
 
-/** @param {number} id */
+/** @param {number | string} id */
 function get(id) {
   const stored = files.get(id);
   if (!stored) throw refuse("InvalidStateError", "the file is closed");
   return stored;
 }
 
+/** @param {string} delivery @param {boolean} create */
+async function getFolder(delivery, create) {
+  let folder = deliveries.get(delivery);
+  if (!folder) deliveries.set(delivery, (folder = await home.getDirectoryHandle(delivery, { create })));
+  return folder;
+}
+
 /** @param {string} path @param {boolean} create */
 async function find(path, create) {
   if (paths.has(path)) throw refuse("Error", "the file is in use");
   const [delivery, name] = path.split("/");
-  let folder = deliveries.get(delivery);
-  if (!folder) deliveries.set(delivery, (folder = await home.getDirectoryHandle(delivery, { create })));
+  const folder = await getFolder(delivery, create);
   return { path, file: await folder.getFileHandle(name, { create }), access: undefined, committed: false };
 }
 
-/** @param {number} id @param {Stored} stored */
+/** @param {number | string} id @param {Stored} stored */
 function keep(id, stored) {
   files.set(id, stored);
   paths.set(stored.path, stored);
 }
 
-/** @param {number} id */
+/** @param {number | string} id */
 async function forget(id) {
   const stored = files.get(id);
   if (!stored) return;
@@ -121,28 +131,54 @@ const lockName = (/** @type {string} */ name) => `tallow storage ${name}`;
 // Held shared while a directory is claimed, alone while leftovers are deleted.
 const sweepLock = "tallow storages";
 
-/** Holds a directory's lock until unlock. @param {string} name */
-const claim = (name) =>
+/** Holds a directory's lock until unlock. @param {string} name @param {boolean} wait */
+const claim = (name, wait) =>
   new Promise((resolve, reject) => {
+    const inUse = () => refuse("NoModificationAllowedError", "the storage is in use by another tab");
+    const signal = new AbortController();
+    const late = wait ? setTimeout(() => signal.abort(), patience) : undefined;
     navigator.locks
-      .request(lockName(name), { ifAvailable: true }, (lock) => {
-        if (!lock) throw refuse("NoModificationAllowedError", "the storage is in use by another tab");
+      .request(lockName(name), wait ? { signal: signal.signal } : { ifAvailable: true }, (lock) => {
+        clearTimeout(late);
+        if (!lock) throw inUse();
         return new Promise((/** @type {(value?: any) => void} */ done) => {
           unlock = done;
           resolve(undefined);
         });
       })
-      .catch(reject);
+      .catch((error) => reject(error?.name === "AbortError" ? inUse() : error));
   });
 
 /** @type {Record<string, (message: any) => Promise<any>>} */
 const kinds = {
   async start(message) {
     directory = message.directory;
-    if (navigator.locks) await navigator.locks.request(sweepLock, { mode: "shared" }, () => claim(directory));
+    if (navigator.locks) await navigator.locks.request(sweepLock, { mode: "shared" }, () => claim(directory, message.wait));
     const top = await (await navigator.storage.getDirectory()).getDirectoryHandle(root, { create: true });
     home = await top.getDirectoryHandle(directory, { create: true });
     await note(); // and so find out whether writing works at all
+  },
+
+  async put({ path, at, length, buffer }) {
+    if (at === 0 && length === 0) {
+      await forget(path);
+      const [delivery, name] = path.split("/");
+      const folder = await getFolder(delivery, false).catch(() => undefined);
+      if (folder) await removeEntry(folder, name);
+      return;
+    }
+    if (!files.has(path)) keep(path, await find(path, true));
+    const handle = await access(get(path));
+    await writeAll(handle, new Uint8Array(buffer, 0, length), at);
+    await handle.truncate(at + length);
+    await noteQuietly();
+  },
+
+  async get({ path }) {
+    if (!files.has(path)) keep(path, await find(path, false));
+    const handle = await access(get(path));
+    const data = new Uint8Array(await handle.getSize());
+    return data.subarray(0, await handle.read(data, { at: 0 }));
   },
 
   async create({ id, path, size }) {
@@ -222,8 +258,8 @@ const kinds = {
     return lines.join("");
   },
 
-  async sweep({ ms }) {
-    return navigator.locks ? navigator.locks.request(sweepLock, () => sweep(ms)) : sweep(ms);
+  async sweep({ ms, unfinished }) {
+    return navigator.locks ? navigator.locks.request(sweepLock, () => sweep(ms, unfinished)) : sweep(ms, unfinished);
   },
 
   async end() {
@@ -244,8 +280,25 @@ async function removeEntry(folder, name) {
   }
 }
 
-/** Deletes the directories that nobody holds and nobody has used for so long. @param {number} ms */
-async function sweep(ms) {
+/** Whether something in a directory can be gone on with. @param {FileSystemDirectoryHandle} folder */
+async function isUnfinished(folder) {
+  for await (const [, delivery] of entries(folder)) {
+    if (delivery.kind !== "directory") continue;
+    try {
+      await delivery.getFileHandle(journalName);
+      return true;
+    } catch {
+      // Not this one.
+    }
+  }
+  return false;
+}
+
+/**
+ * Deletes the directories that nobody holds and nobody has used for so long.
+ * @param {number} ms @param {number} unfinished how long for those with something unfinished, in ms
+ */
+async function sweep(ms, unfinished) {
   const top = await (await navigator.storage.getDirectory()).getDirectoryHandle(root, { create: true });
   const held = new Set((await navigator.locks?.query())?.held?.map(({ name }) => name));
   let removed = 0;
@@ -257,7 +310,8 @@ async function sweep(ms) {
     } catch (error) {
       if (/** @type {any} */ (error).name !== "NotFoundError") continue; // it is being written: in use
     }
-    if (Math.abs(Date.now() - used) < ms) continue;
+    const unused = Math.abs(Date.now() - used);
+    if (unused < ms || (unused < unfinished && (await isUnfinished(folder)))) continue;
     try {
       await removeEntry(top, name);
       removed++;

@@ -101,8 +101,46 @@ export class Tallow {
   remembered(): Promise<RememberedRoom[]>;
   /** Forgets a remembered room, and with it who we were there. */
   forget(link: string): Promise<void>;
+  /**
+   * The transfers that earlier pages have begun and that wait for something: for their room to be entered again, or, in a room that this page is in, for
+   * their files. What is received in a room that this page is in goes on by itself (`room.transfers`). What nobody has gone on with for 7 days is
+   * deleted at the next visit.
+   */
+  unfinished(): Promise<UnfinishedTransfer[]>;
   /** Leaves every room and ends the instance. Safe to call again. */
   close(): Promise<void>;
+}
+
+/** A transfer that an earlier page has begun. A snapshot. */
+export class UnfinishedTransfer {
+  private constructor();
+  readonly id: string;
+  readonly direction: "incoming" | "outgoing";
+  /** Of its room. */
+  readonly link: string;
+  /** Whether this page is in that room. */
+  readonly entered: boolean;
+  /** Of the sender, or of the recipients. */
+  readonly names: readonly string[];
+  /** Those that are wanted. */
+  readonly files: readonly FileInfo[];
+  readonly total: number;
+  /** About what was transferred; to the recipient that was furthest. */
+  readonly bytes: number;
+  /** When it was begun or gone on with last, ms since 1970. */
+  readonly when: number;
+  /** Outgoing: the browser has kept access to its files (the `handle` of a Sendable), so that continue() needs none. */
+  readonly remembered: boolean;
+  /**
+   * Goes on with it. Outgoing: with the same files, given again, or with those that the browser has kept access to, for which it may ask the person: call it
+   * from a click. They are found by path, or by name and size. Files that are not what they were fail with `file-changed`; a text that is not given again,
+   * and was not delivered, with `file-unreadable`. Rejects with `invalid-argument` when one of the files is not among those given, and nothing has
+   * happened then; with `file-changed` or `file-unreadable` when the browser has lost access; with `room-closed` when this page is not in its room: enter it
+   * first, with joinRoom(link). What is received goes on by itself there.
+   */
+  continue(items?: Sendable | Iterable<Sendable>): Promise<OutgoingTransfer>;
+  /** Deletes it, and what has been received of it. Rejects with `unknown-transfer` when another page has gone on with it. */
+  discard(): Promise<void>;
 }
 
 /** What this browser has. */
@@ -197,6 +235,8 @@ export interface RoomEventMap {
   offer: CustomEvent<Offer>;
   /** An offer that was not answered is gone; `code` says why. */
   offerwithdrawn: CustomEvent<{ readonly id: string; readonly code: ErrorCode | undefined }>;
+  /** A transfer of an earlier page goes on here, or, if it is outgoing, waits for its files (`tallow.unfinished()`). */
+  transfer: CustomEvent<OutgoingTransfer | IncomingTransfer>;
   statechange: CustomEvent<{ readonly state: RoomState; readonly code: ErrorCode | undefined }>;
   /** Somebody asks to be let in: answer with approve(id) or approve(id, false). */
   joinrequest: CustomEvent<{ readonly id: string; readonly name: string }>;
@@ -217,7 +257,7 @@ export class Room extends EventTarget {
   readonly peers: readonly Peer[];
   /** The offers that are not answered yet. */
   readonly offers: readonly Offer[];
-  /** The transfers of this page, oldest first; ended ones stay. */
+  /** The transfers of this page, and those of earlier ones that go on, oldest first; ended ones stay. */
   readonly transfers: readonly (OutgoingTransfer | IncomingTransfer)[];
   readonly state: RoomState;
   /** Owner: whether it lets nobody new in. */
@@ -383,9 +423,9 @@ export interface PeerStats {
 
 /**
  * What can be sent. A string is a text message (at most 1 MiB). `path` is relative, with "/" (folders travel as the paths of their files). A Blob
- * without a path is sent as "data".
+ * without a path is sent as "data". With a `handle`, for a file that was dropped or picked where the browser gives one, a later page can read it again.
  */
-export type Sendable = File | Blob | string | { path: string; file: File | Blob };
+export type Sendable = File | Blob | string | { path: string; file: File | Blob; handle?: FileSystemFileHandle };
 
 export interface SendOptions {
   /** Who is to get it. Default: every member whose state is "open". */
@@ -508,7 +548,8 @@ export abstract class Transfer<Result = OutgoingResult | IncomingResult> extends
    */
   readonly state: DeliveryState;
   /**
-   * Resolves or rejects once, when it is over: see OutgoingResult and IncomingResult. A retry of a transfer that is over makes a new one. Nobody
+   * Resolves or rejects once, when it is over: see OutgoingResult and IncomingResult. A retry of a transfer that is over makes a new one, and so does the
+   * other end coming back after a `peer-gone`: it then goes on by itself. Nobody
    * needs to wait for it: a rejection that nobody observes is no unhandledrejection.
    */
   readonly finished: Promise<Result>;

@@ -5,6 +5,7 @@
 import { boot } from "./boot.js";
 import { TallowError, check, messages } from "./errors.js";
 import * as identity from "./identity.js";
+import { journals, remove } from "./journals.js";
 
 export { TallowError, messages };
 export { DataChannelManager, GroupTransferManager, SignalingClient } from "./facades.js";
@@ -127,7 +128,27 @@ export class Tallow {
   async forget(link) {
     check(typeof link === "string" || /** @type {unknown} */ (link) instanceof URL, "link is a string");
     const { room } = await this[own].core.call("parseLink", { link: String(link) });
-    await identity.forget(room);
+    await identity.forget(room, (/** @type {identity.Identity} */ { storage }) => remove(storage));
+  }
+
+  async unfinished() {
+    const state = this[own];
+    /** @type {UnfinishedTransfer[]} */
+    const list = [];
+    for (const { [own]: room } of state.rooms.values()) {
+      for (const transfer of room.transfers) if (transfer[own].waiting && !transfer[own].over) list.push(await waitingHere(transfer));
+    }
+    for (const found of await identity.idle()) {
+      for (const { delivery, journal } of await journals(found.storage)) {
+        try {
+          const about = await state.core.call("describe", { handle: state.core.attach(journal) });
+          list.push(await leftBehind(found, delivery, about));
+        } catch {
+          // It has just ended, or says nothing that can be gone on with.
+        }
+      }
+    }
+    return list;
   }
 
   async close() {
@@ -180,13 +201,15 @@ async function enter(tallow, link, options) {
   // Whoever was not let in comes again as the same newcomer: the server may still keep a place for it.
   const seed = known?.identity.seed ?? tallow.newcomers.get(parsed?.room) ?? randomSeed();
   tallow.newcomers.delete(parsed?.room);
+  // Where what is unfinished outlives the page, as our part in the room does.
+  const storage = remember && identity.supported() ? known?.identity.storage ?? randomSeed().slice(0, 32) : "";
   const { members, removed, locked = false } = known?.identity ?? {};
   const admission = how ?? known?.identity.admission ?? "auto";
   const relayOnly = Boolean(options.relayOnly ?? known?.identity.relayOnly ?? false);
   const maxRecipients = most ?? known?.identity.maxRecipients ?? 10;
   let held = known?.held;
   /** What is kept of the options. @param {boolean} owner */
-  const settings = (owner) => ({ relayOnly, ...(owner && { admission, maxRecipients, locked }) });
+  const settings = (owner) => ({ relayOnly, storage, ...(owner && { admission, maxRecipients, locked }) });
   const number = ++tallow.lastRoom;
   const room = new Room(own, tallow, number);
   room[own].onpending = onpending;
@@ -204,7 +227,7 @@ async function enter(tallow, link, options) {
       aborted,
       tallow.core.call(link === undefined ? "createRoom" : "joinRoom", {
         room: number, link, name, serverURL, iceServers, relayOnly, reconnectAttempts, maxRecipients, admission, manual: connections === "manual", quality,
-        seed, members, removed, locked,
+        seed, storage, members, removed, locked,
       }),
     ]);
     const { fragment, self } = entered;
@@ -275,7 +298,8 @@ export class Room extends EventTarget {
       });
     }
     if (recipients.length === 0) throw new TallowError("no-recipients");
-    return new OutgoingTransfer(own, state, files, recipients, { limit: bandwidthLimitPerRecipient, total: bandwidthLimit }, signal);
+    const limits = { limit: bandwidthLimitPerRecipient, total: bandwidthLimit };
+    return new OutgoingTransfer(own, state, files.map(({ info }, index) => info(index)), recipients, offered(state, files, recipients, limits), signal);
   }
 
   /** @param {number} total */
@@ -466,6 +490,19 @@ class RoomState {
         this.offers.delete(id);
         return this.dispatch("offerwithdrawn", Object.freeze({ id, code }));
       }
+      case "resumed": {
+        const [first] = event.deliveries;
+        const from = event.incoming && (this.peers.get(first.peer) ?? stranger(this, first.peer, first.name));
+        const answer = Promise.resolve({ id: event.id });
+        const transfer = event.incoming
+          ? new IncomingTransfer(own, this, { from, id: event.id, files: event.files }, answer, undefined)
+          : new OutgoingTransfer(own, this, event.files, event.deliveries.map((/** @type {any} */ d) => ({ ...d, id: d.peer })), answer, undefined);
+        // At once, since events about it may follow in this very task.
+        Object.assign(transfer[own], { id: event.id, waiting: event.waiting, opened: event.opened, before: event.bytes });
+        transfer[own].update(event);
+        this.known.set(event.id, transfer);
+        return this.dispatch("transfer", transfer);
+      }
       case "progress":
       case "finished": {
         const transfer = this.known.get(event.id);
@@ -500,6 +537,11 @@ export class Peer {
 }
 snapshot(Peer, ["id", "name", "owner", "state", "quality", "rtt", "route", "protocol", "safetyWords", "verified", "code"]);
 
+/** A member that is not here now. @param {RoomState} room @param {string} id @param {string} name */
+function stranger(room, id, name) {
+  return new Peer(own, room, { id, name, owner: false, state: "closed", quality: "disconnected", rtt: 0, route: "", protocol: "", verified: false });
+}
+
 export class Offer {
   /** @type {any} */
   [own];
@@ -507,7 +549,7 @@ export class Offer {
   /** @param {symbol} token @param {RoomState} room @param {any} data */
   constructor(token, room, data) {
     internal(token);
-    const from = room.peers.get(data.from) ?? new Peer(own, room, { id: data.from, name: "", owner: false, state: "closed", quality: "disconnected", rtt: 0, route: "", protocol: "", verified: false });
+    const from = room.peers.get(data.from) ?? stranger(room, data.from, "");
     this[own] = { room, data: { ...data, from, files: frozen(data.files) }, answered: false, gone: false };
   }
 
@@ -612,25 +654,14 @@ export class OutgoingTransfer extends Transfer {
    * @param {RoomState} room
    * @param {any[]} files
    * @param {any[]} recipients
-   * @param {{ limit: number, total: number }} limits
+   * @param {Promise<any>} answer the core's
    * @param {AbortSignal | undefined} signal
    */
-  constructor(token, room, files, recipients, limits, signal) {
+  constructor(token, room, files, recipients, answer, signal) {
     internal(token);
-    const state = new TransferState(room, files.map(({ info }, index) => info(index)), recipients, outgoingResult);
+    const state = new TransferState(room, files, recipients, outgoingResult);
     super(own, state);
-    room.sending++;
-    const { core } = room.tallow;
-    const offered = async () => {
-      for (const { blob } of files) if (blob?.size === 0) await checkEmpty(blob);
-      room.checkOpen(); // what is attached is Go's to release
-      return room.call("send", {
-        to: recipients.map((peer) => peer.id),
-        ...limits,
-        files: files.map(({ blob, file }) => (blob ? { ...file, handle: core.attach(blob) } : file)),
-      });
-    };
-    state.begin(offered().finally(() => room.sending--), signal);
+    state.begin(answer, signal);
   }
 
   get id() {
@@ -663,6 +694,29 @@ export class OutgoingTransfer extends Transfer {
   }
 }
 
+/**
+ * Has the core offer files. What the browser gave to read them again is kept for a page after this one.
+ * @param {RoomState} room @param {any[]} files @param {any[]} recipients @param {{ limit: number, total: number }} limits
+ */
+async function offered(room, files, recipients, limits) {
+  room.sending++;
+  try {
+    for (const { blob } of files) if (blob?.size === 0) await checkEmpty(blob);
+    room.checkOpen(); // what is attached is Go's to release
+    const event = await room.call("send", { to: recipients.map((peer) => peer.id), ...limits, files: attached(room, files) });
+    const handles = files.filter(({ handle }) => handle).map(({ file, handle }) => ({ path: file.path, handle }));
+    if (handles.length > 0 && room.held) void identity.keepHandles(event.id, handles);
+    return event;
+  } finally {
+    room.sending--;
+  }
+}
+
+/** What the core takes as files. @param {RoomState} room @param {any[]} files */
+function attached(room, files) {
+  return files.map(({ blob, file }) => (blob ? { ...file, handle: room.tallow.core.attach(blob) } : file));
+}
+
 export class IncomingTransfer extends Transfer {
   /**
    * @param {symbol} token
@@ -693,6 +747,8 @@ export class IncomingTransfer extends Transfer {
   async discard() {
     const state = this[own];
     check(state.over, "the transfer is not over");
+    // One that ended because its sender was gone could still go on.
+    if (state.suspended()) await state.room.call("cancel", { id: state.id }).catch(() => {});
     if (state.delivery) await state.room.tallow.core.call("discard", { delivery: state.delivery });
   }
 }
@@ -723,6 +779,10 @@ class TransferState {
     /** @type {Promise<void>} */
     this.started = Promise.resolve();
     this.over = false;
+    /** Of an earlier page: it waits for its files; when it was begun or gone on with last, in ms since 1970; about what had been transferred. */
+    this.waiting = false;
+    this.opened = 0;
+    this.before = 0;
     /** @type {Promise<any> | undefined} */
     this.finished = undefined;
     this.renew();
@@ -736,6 +796,12 @@ class TransferState {
       this.reject = reject;
     });
     this.finished.catch(() => {});
+  }
+
+  /** @param {any[]} files */
+  async continue(files) {
+    await this.room.call("continue", { id: this.id, files: attached(this.room, files) });
+    this.waiting = false;
   }
 
   /** @param {string} peer */
@@ -767,7 +833,7 @@ class TransferState {
       (event) => {
         this.id = event.id;
         room.known.set(this.id, this.transfer);
-        if (!this.over) this.update(event);
+        if (!this.over && event.deliveries) this.update(event);
         const early = room.early.filter((e) => e.id === this.id);
         room.early = room.sending > 0 ? room.early.filter((e) => e.id !== this.id) : [];
         for (const e of early) this.apply(e);
@@ -785,15 +851,20 @@ class TransferState {
     this.finished?.then(forget, forget);
   }
 
+  /** Whether it is over, but goes on when the other end is back. */
+  suspended() {
+    return this.deliveries.some(({ code }) => code === "peer-gone");
+  }
+
   /** @param {string} method @param {object} [args] */
   async call(method, args) {
-    if (this.over) return;
+    if (this.over && !this.suspended()) return;
     try {
       await this.started;
     } catch {
       return; // it never began; finished says why
     }
-    if (this.over) return;
+    if (this.over && !this.suspended()) return;
     try {
       await this.room.call(method, { id: this.id, ...args });
     } catch (error) {
@@ -840,11 +911,12 @@ class TransferState {
 
   /** @param {any} event */
   apply(event) {
-    if (this.over) this.renew(); // a retry that crossed the end
+    if (this.over) this.renew(); // a retry that crossed the end, or the other end is back
     this.update(event);
     if (event.type === "finished") {
       this.delivery = event.delivery;
       this.over = true;
+      if (!this.suspended()) void identity.forgetHandles(this.id);
       try {
         this.resolve?.(this.result(event));
       } catch (error) {
@@ -906,6 +978,96 @@ function incomingResult(core) {
       failed: Object.freeze(wanted.filter((file) => !file.complete)),
     });
   };
+}
+
+/** A transfer that an earlier page has begun. */
+export class UnfinishedTransfer {
+  /** @type {any} */
+  [own];
+
+  /** @param {symbol} token @param {any} data @param {any} where */
+  constructor(token, data, where) {
+    internal(token);
+    this[own] = { data, ...where };
+  }
+
+  /** @param {any} [items] */
+  async continue(items) {
+    const { data, transfer } = this[own];
+    if (!transfer) throw new TallowError("room-closed", "enter the room of its link first");
+    const files = (items === undefined ? await remembered(data.id) : isSendable(items) ? [items] : iterable(items, "files")).map(sendable);
+    check(files.length > 0, "the files have to be given again");
+    await transfer[own].continue(files);
+    return transfer;
+  }
+
+  async discard() {
+    const { data, transfer, identity: found, delivery } = this[own];
+    if (transfer) await transfer.cancel();
+    else if (!(await identity.whileFree(found.member, () => remove(found.storage, delivery)))) throw new TallowError("unknown-transfer", "it goes on in another page");
+    await identity.forgetHandles(data.id);
+  }
+}
+snapshot(UnfinishedTransfer, ["id", "direction", "link", "entered", "names", "files", "total", "bytes", "when", "remembered"]);
+
+/** One in a room that this page is in. @param {Transfer} transfer */
+async function waitingHere(transfer) {
+  const { id, room, files, deliveries, opened, before } = transfer[own];
+  const recipients = /** @type {any[]} */ (deliveries);
+  const data = {
+    id,
+    direction: "outgoing",
+    link: room.data.link,
+    entered: true,
+    names: Object.freeze(recipients.map(({ name }) => name)),
+    files,
+    total: files.reduce((/** @type {number} */ sum, /** @type {any} */ file) => sum + file.size, 0),
+    bytes: Math.max(before, ...recipients.map(({ bytes }) => bytes)),
+    when: opened,
+    remembered: await allRemembered(id, files),
+  };
+  return new UnfinishedTransfer(own, data, { transfer });
+}
+
+/** One in a room that no page is in. @param {identity.Identity} found @param {string} delivery @param {any} about */
+async function leftBehind(found, delivery, about) {
+  const { id, incoming, names, files, total, bytes, opened } = about;
+  const data = {
+    id,
+    direction: incoming ? "incoming" : "outgoing",
+    link: `${found.pageURL}#${found.fragment}`,
+    entered: false,
+    names: Object.freeze(names),
+    files: frozen(files),
+    total,
+    bytes,
+    when: opened,
+    remembered: !incoming && (await allRemembered(id, files)),
+  };
+  return new UnfinishedTransfer(own, data, { identity: found, delivery });
+}
+
+/** Whether the browser has kept access to all files of a transfer. @param {string} id @param {any[]} files */
+async function allRemembered(id, files) {
+  const kept = new Set((await identity.recallHandles(id)).map(({ path }) => path));
+  return kept.size > 0 && files.every(({ kind, path }) => kind !== "file" || kept.has(path));
+}
+
+/** The files of a transfer, by what the browser gave to read them again. It may ask the person. @param {string} id */
+async function remembered(id) {
+  const files = [];
+  for (const { path, handle } of await identity.recallHandles(id)) {
+    const access = /** @type {any} */ (handle);
+    try {
+      if (access.queryPermission && (await access.queryPermission({ mode: "read" })) !== "granted" && (await access.requestPermission({ mode: "read" })) !== "granted")
+        throw new TallowError("file-unreadable", "the person, or the browser, said no");
+      files.push({ path, file: await handle.getFile() });
+    } catch (error) {
+      if (error instanceof TallowError) throw error;
+      throw new TallowError(error instanceof DOMException && error.name === "NotFoundError" ? "file-changed" : "file-unreadable", error);
+    }
+  }
+  return files;
 }
 
 /** When the next download may begin, in ms of performance.now(), which nobody sets. */
@@ -996,9 +1158,11 @@ function sendable(item) {
     const valid = typeof path === "string" && path.split("/").every((element) => element !== "" && element !== "." && element !== "..");
     check(valid && utf8.encode(path).length <= maxPath, `path is relative, of at most ${maxPath} bytes, without empty or dot elements`);
   }
+  const handle = item === blob ? undefined : given.handle;
+  check(handle === undefined || typeof handle?.getFile === "function", "handle is a FileSystemFileHandle");
   const type = utf8.encode(blob.type).length <= maxType ? blob.type : "";
   const file = { kind: "file", path, type, lastModified: blob instanceof File ? Math.max(0, blob.lastModified) : 0, size: blob.size };
-  return { file, blob, info: describe(file) };
+  return { file, blob, handle, info: describe(file) };
 }
 
 /** A file that was removed before anybody looked has size 0, too, and nothing else would read it. @param {Blob} blob */

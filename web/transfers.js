@@ -27,6 +27,8 @@ export class Transfers {
   #list = byId("transfer-list", HTMLElement);
   /** The transfers that are not over. @type {Map<OutgoingTransfer | IncomingTransfer, number>} percent */
   #running = new Map();
+  /** @type {WeakSet<Promise<unknown>>} */
+  #followed = new WeakSet();
   /** @type {WakeLockSentinel | undefined} */
   #wakeLock;
   #complain;
@@ -69,6 +71,17 @@ export class Transfers {
       );
     });
     for (const offer of room.offers) add(offer);
+    // What an earlier page was receiving goes on; what it was sending waits for its files (unfinished.js).
+    const resumed = (/** @type {OutgoingTransfer | IncomingTransfer} */ transfer) => {
+      if ("from" in transfer) this.#track(transfer, new IncomingCard(transfer, transfer.from.name || "Somebody", this.#complain));
+    };
+    room.addEventListener("transfer", ({ detail }) => resumed(detail));
+    for (const transfer of room.transfers) resumed(transfer);
+  }
+
+  /** Whether something is under way. */
+  get busy() {
+    return this.#running.size > 0;
   }
 
   /** @param {OutgoingTransfer} transfer */
@@ -130,6 +143,7 @@ export class Transfers {
     byId("transfers", HTMLElement).hidden = false;
     this.#list.prepend(card.element);
     const update = () => {
+      this.#follow(transfer, card);
       const stats = transfer.stats();
       card.update(stats.recipients);
       // A retry makes an ended transfer run again.
@@ -140,11 +154,12 @@ export class Transfers {
     };
     transfer.addEventListener("progress", update);
     update();
-    this.#follow(transfer, card);
   }
 
-  /** Shows how a transfer ends; a retry has an end of its own. @param {OutgoingTransfer | IncomingTransfer} transfer @param {OutgoingCard | IncomingCard} card */
+  /** Shows how a transfer ends; a retry has an end of its own, and so has one that goes on because the other end is back. @param {OutgoingTransfer | IncomingTransfer} transfer @param {OutgoingCard | IncomingCard} card */
   #follow(transfer, card) {
+    if (this.#followed.has(transfer.finished)) return;
+    this.#followed.add(transfer.finished);
     transfer.finished.then(
       (result) => card.finish(result),
       (error) => {
@@ -232,6 +247,10 @@ class Card {
       row.update(delivery);
     }
     const running = deliveries.filter((d) => !ENDED.has(d.state));
+    if (running.length > 0) {
+      say(this.result, "");
+      this.result.classList.remove("bad");
+    }
     this.#paused = running.length > 0 && running.every((d) => d.state === "paused");
     say(this.#pause, this.#paused ? "Resume" : "Pause");
     this.#pause.hidden = !running.some((d) => d.state === "transferring" || d.state === "paused" || d.state === "interrupted");
@@ -256,6 +275,7 @@ class Card {
 class OutgoingCard extends Card {
   #limit = el("input", { type: "number", min: "0", step: "any", inputmode: "decimal", placeholder: "none" });
   #limitRow = el("p", { class: "limit" }, el("label", {}, "Limit speed ", this.#limit, " MB/s"));
+  #transfer;
 
   /** @param {OutgoingTransfer} transfer @param {(error: unknown) => void} complain @param {() => void} retried */
   constructor(transfer, complain, retried) {
@@ -271,6 +291,7 @@ class OutgoingCard extends Card {
       transfer.setTotalBandwidthLimit(bytes).catch(complain);
     });
     this.result.before(this.#limitRow);
+    this.#transfer = transfer;
   }
 
   /** @override @param {readonly Delivery[]} deliveries */
@@ -281,6 +302,12 @@ class OutgoingCard extends Card {
     this.#limitRow.hidden = over;
     say(this.result, over ? `${done} of ${count(deliveries.length, "recipient")} received everything.` : "");
     this.result.classList.remove("bad");
+  }
+
+  /** @override */
+  clear() {
+    this.#transfer.cancel().catch(() => {}); // for whoever is gone and might come back
+    super.clear();
   }
 
   finish() {}
@@ -411,7 +438,7 @@ function describe(d) {
     case "paused":
       return `Paused · ${part}`;
     case "interrupted":
-      return `Connection lost; goes on by itself if it is back within 30 s · ${part}`;
+      return `Connection lost; goes on by itself when it is back · ${part}`;
     case "verifying":
       return "Verifying";
     case "saving":

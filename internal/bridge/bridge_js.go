@@ -26,10 +26,17 @@ type instance struct {
 	ctx context.Context // of everything that the instance does
 
 	mu       sync.Mutex
-	storage  *bytes.Storage
+	storage  *bytes.Storage            // of rooms that are not remembered
+	own      map[string]*bytes.Storage // of those that are, by name
 	rooms    map[int]*member
-	received map[string]map[uint32]transfer.StoredFile // by delivery and file
-	closed   context.CancelFunc                        // once the page has closed the instance
+	received map[string]received // by delivery
+	closed   context.CancelFunc  // once the page has closed the instance
+}
+
+// received is what was received in one delivery.
+type received struct {
+	storage *bytes.Storage
+	files   map[uint32]transfer.StoredFile
 }
 
 // member is a room that is being entered, or that was.
@@ -38,6 +45,7 @@ type member struct {
 	cancel  context.CancelFunc // of entering
 	entered chan struct{}      // closed when entering is over, well or not
 	room    *room.Room         // nil if it failed; read it after entered
+	storage string             // the name of its own; "": it has none
 
 	leave   func()   // once: leaves, and tells the page
 	atLeave []func() // under instance.mu: what is released then
@@ -66,7 +74,8 @@ func Run(version string) error {
 		emit:     emit,
 		ctx:      ctx,
 		rooms:    map[int]*member{},
-		received: map[string]map[uint32]transfer.StoredFile{},
+		own:      map[string]*bytes.Storage{},
+		received: map[string]received{},
 		closed:   closed,
 	}
 	enter, err := safejs.FuncOf(i.enter)

@@ -69,6 +69,16 @@ type transferEvent struct {
 	Delivery string       `json:"delivery,omitempty"` // what was received, in storage
 }
 
+// resumedEvent is a transfer of an earlier page.
+type resumedEvent struct {
+	head
+	transferSnapshot
+	Incoming bool  `json:"incoming"`
+	Waiting  bool  `json:"waiting"`
+	Opened   int64 `json:"opened"` // ms since 1970
+	Bytes    int64 `json:"bytes"`
+}
+
 type transferSnapshot struct {
 	ID         string          `json:"id"`
 	Files      []room.File     `json:"files,omitempty"`
@@ -119,6 +129,11 @@ func (t *translator) translate(e room.Event) any {
 		return signalEvent{h("signal"), e.Peer, e.Value, e.Candidate, ""}
 	case room.SignalArrived:
 		return signalEvent{h("signalarrived"), e.Peer, e.Value, false, e.Kind}
+	case room.TransferResumed:
+		if !e.Transfer.Incoming {
+			t.self = e.Sender
+		}
+		return resumedEvent{h("resumed"), t.snapshot(e.Transfer), e.Transfer.Incoming, e.Transfer.Waiting, e.Opened.UnixMilli(), e.Bytes}
 	case room.Problem:
 		return problemEvent{h("problem"), e.Code, e.Peer}
 	default:

@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"maps"
 	"math"
 	"slices"
@@ -49,6 +50,8 @@ var methods = map[string]func(*instance, []byte) (any, error){
 	"setLimit":       decoded((*instance).setLimit),
 	"setTotalLimit":  decoded((*instance).setTotalLimit),
 	"setRoomLimit":   decoded((*instance).setRoomLimit),
+	"continue":       decoded((*instance).continueTransfer),
+	"describe":       decoded((*instance).describe),
 	"file":           decoded((*instance).file),
 	"discard":        decoded((*instance).discard),
 }
@@ -71,14 +74,14 @@ const leftover = time.Hour
 
 func (i *instance) open(none) (any, error) {
 	engine, accelerated := bytes.NewEngine()
-	// Each instance has a storage of its own: what one receives is of no use to another.
+	// Rooms that are remembered have storages of their own, which outlive the page. Others share one of the instance.
 	name := strings.ToLower(rand.Text())
 	storage, err := bytes.OpenStorage(i.ctx, name)
 	if err != nil {
 		return nil, fault.New(fault.StorageFailed, err)
 	}
 	i.engine, i.storage = engine, storage
-	go storage.Sweep(i.ctx, leftover) // if it fails, the next page tries again
+	go storage.Sweep(i.ctx, leftover, room.KeepUnfinished) // if it fails, the next page tries again
 	f := features{Crypto: "wasm", Storage: "opfs"}
 	if accelerated {
 		f.Crypto = "webcrypto"
@@ -102,7 +105,55 @@ func (i *instance) close(none) (any, error) {
 	if i.storage == nil {
 		return nil, nil
 	}
-	return nil, i.storage.Close()
+	i.mu.Lock()
+	storages := append(slices.Collect(maps.Values(i.own)), i.storage)
+	clear(i.own)
+	i.mu.Unlock()
+	var failed error
+	for _, s := range storages {
+		failed = errors.Join(failed, s.Close())
+	}
+	return nil, failed
+}
+
+// openOwn opens a room's own storage, where the browser has the means. Without it, what is unfinished ends with the page.
+func (i *instance) openOwn(name string) *bytes.Storage {
+	i.mu.Lock()
+	s := i.own[name]
+	i.mu.Unlock()
+	if name == "" || s != nil {
+		return s
+	}
+	s, err := bytes.ReopenStorage(i.ctx, name)
+	if err != nil {
+		return nil
+	}
+	if s.Refusal() != "" {
+		s.Close()
+		return nil
+	}
+	i.mu.Lock()
+	i.own[name] = s
+	i.mu.Unlock()
+	return s
+}
+
+// closeOwn closes the storage of a room that has ended, unless something received lies there.
+func (i *instance) closeOwn(name string) {
+	i.mu.Lock()
+	s := i.own[name]
+	for _, r := range i.received {
+		if r.storage == s {
+			s = nil
+		}
+	}
+	if s != nil {
+		delete(i.own, name)
+	}
+	i.mu.Unlock()
+	if s != nil {
+		s.Close()
+	}
 }
 
 // nudge tells the rooms that the network may be back.
@@ -152,6 +203,7 @@ type enterArgs struct {
 	ReconnectAttempts int
 	// Of an identity that was kept:
 	Seed    *[32]byte
+	Storage string      // the name of a storage of its own: what is unfinished there goes on
 	Members []wire.Hash // of an own room, as saved answered; so are the next two
 	Removed []wire.ID
 	Locked  bool
@@ -177,6 +229,13 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 	m := &member{number: args.Room, cancel: cancel, entered: make(chan struct{})}
 	m.leave = sync.OnceFunc(func() { i.end(m) })
 	t := newTranslator(args.Room)
+	storage := i.openOwn(args.Storage)
+	resume := storage != nil
+	if resume {
+		m.storage = args.Storage
+	} else {
+		storage = i.storage
+	}
 	cfg := room.Config{
 		Name:          args.Name,
 		ServerURL:     args.ServerURL,
@@ -190,12 +249,15 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 		ReconnectAttempts: args.ReconnectAttempts,
 
 		Engine:  i.engine,
-		Storage: i.storage,
+		Storage: storage,
+		Resume:  resume,
 		NewConn: peer.NewConn,
 		Events: func(e room.Event) {
 			if f, ok := e.(room.TransferFinished); ok && f.Result.Delivery != "" {
 				i.mu.Lock()
-				i.received[f.Result.Delivery] = f.Result.Stored
+				if len(f.Result.Stored) > 0 {
+					i.received[f.Result.Delivery] = received{storage, f.Result.Stored}
+				}
 				i.mu.Unlock()
 			}
 			i.send(t.translate(e))
@@ -248,6 +310,9 @@ func (i *instance) end(m *member) {
 	i.mu.Unlock()
 	for _, f := range release {
 		f()
+	}
+	if m.storage != "" {
+		i.closeOwn(m.storage)
 	}
 	i.send(goneEvent{head: head{"gone", m.number}})
 }
@@ -406,19 +471,38 @@ func (i *instance) sendFiles(args struct {
 	Total float64
 	Files []outFile
 }) (any, error) {
+	var snapshot transferSnapshot
+	return &snapshot, i.giveFiles(args.Room, args.Files, func(r *room.Room, files []room.OutFile) error {
+		t, err := r.Send(files, room.SendOptions{To: args.To, LimitPerRecipient: int64(math.Ceil(args.Limit))})
+		snapshot = transferSnapshot{ID: r.Self().ID + t.ID, Files: t.Files, Deliveries: t.Deliveries}
+		return err
+	})
+}
+
+// continueTransfer gives a transfer of an earlier page its files again.
+func (i *instance) continueTransfer(args struct {
+	transferArgs
+	Files []outFile
+}) (any, error) {
+	return nil, i.giveFiles(args.Room, args.Files, func(r *room.Room, files []room.OutFile) error {
+		return r.Continue(transfer.Key{Sender: wire.ID(args.ID[:16]), Transfer: wire.ID(args.ID[16:])}, files)
+	})
+}
+
+// giveFiles hands the page's files to a room.
+func (i *instance) giveFiles(number int, given []outFile, give func(*room.Room, []room.OutFile) error) error {
 	release := func() {
-		for _, f := range args.Files {
+		for _, f := range given {
 			host.Handle(f.Handle).Release() // 0 is none
 		}
 	}
-	r, err := i.in(args.Room)
+	r, err := i.in(number)
 	if err != nil {
 		release()
-		return nil, err
+		return err
 	}
-	options := room.SendOptions{To: args.To, LimitPerRecipient: bytesPerSecond(args.Limit), Limit: bytesPerSecond(args.Total)}
-	files := make([]room.OutFile, len(args.Files))
-	for n, f := range args.Files {
+	files := make([]room.OutFile, len(given))
+	for n, f := range given {
 		out := room.OutFile{Path: f.Path, Type: f.Type, Modified: int64(f.LastModified)}
 		if f.Kind == "text" {
 			out.Kind, out.Text = wire.KindText, f.Text
@@ -427,19 +511,34 @@ func (i *instance) sendFiles(args struct {
 		}
 		files[n] = out
 	}
-	t, err := r.Send(files, options)
-	if err != nil {
+	if err := give(r, files); err != nil {
 		release()
-		return nil, err
+		return err
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if m := i.rooms[args.Room]; m != nil {
+	if m := i.rooms[number]; m != nil {
 		m.atLeave = append(m.atLeave, release)
 	} else {
 		release()
 	}
-	return transferSnapshot{ID: r.Self().ID + t.ID, Files: t.Files, Deliveries: t.Deliveries}, nil
+	return nil
+}
+
+// describe reads a journal that nobody has open: a JavaScript File.
+func (i *instance) describe(args struct{ Handle uint32 }) (any, error) {
+	source := bytes.NewSource(host.Handle(args.Handle))
+	defer source.Close()
+	p := make([]byte, source.Size())
+	if n, err := source.ReadAt(p, 0); n < len(p) {
+		return nil, fault.New(fault.StorageFailed, err)
+	}
+	u, err := room.Describe(p)
+	if err != nil {
+		return nil, fault.New(fault.StorageFailed, err)
+	}
+	u.ID = u.Sender + u.ID
+	return u, nil
 }
 
 // transferArgs name a transfer.
@@ -537,7 +636,7 @@ func (i *instance) file(args struct {
 	Index    uint32
 }) (any, error) {
 	i.mu.Lock()
-	stored, ok := i.received[args.Delivery][args.Index]
+	stored, ok := i.received[args.Delivery].files[args.Index]
 	i.mu.Unlock()
 	if !ok {
 		return nil, fault.Newf(fault.StorageFailed, "the received copy is gone")
@@ -557,16 +656,16 @@ func (i *instance) file(args struct {
 
 func (i *instance) discard(args struct{ Delivery string }) (any, error) {
 	i.mu.Lock()
-	files, ok := i.received[args.Delivery]
+	r, ok := i.received[args.Delivery]
 	delete(i.received, args.Delivery)
 	i.mu.Unlock()
 	if !ok {
 		return nil, nil
 	}
-	for _, f := range files {
+	for _, f := range r.files {
 		f.Close()
 	}
-	if err := i.storage.Remove(i.ctx, args.Delivery); err != nil {
+	if err := r.storage.Remove(i.ctx, args.Delivery); err != nil {
 		return nil, fault.New(fault.StorageFailed, err)
 	}
 	return nil, nil

@@ -32,11 +32,13 @@ func textLength(handle uint32) uint32
 func textCopy(handle uint32, p unsafe.Pointer)
 
 // takeText is the text that the host keeps under a handle, which it releases.
-func takeText(handle host.Handle) string {
+func takeText(handle host.Handle) string { return string(takeBytes(handle)) }
+
+func takeBytes(handle host.Handle) []byte {
 	defer handle.Release()
-	text := make([]byte, textLength(uint32(handle)))
-	textCopy(uint32(handle), pointer(text))
-	return string(text)
+	p := make([]byte, textLength(uint32(handle)))
+	textCopy(uint32(handle), pointer(p))
+	return p
 }
 
 // storageFailure is the error of a completion of the storage that is no success.

@@ -25,7 +25,7 @@ const MemoryLimit = 512 << 20
 const maxInFlight = 4
 
 //go:wasmimport tallow storage_open
-func storageOpen(op uint32, name unsafe.Pointer, length uint32, memoryLimit float64)
+func storageOpen(op uint32, name unsafe.Pointer, length uint32, memoryLimit float64, wait uint32)
 
 //go:wasmimport tallow storage_refusal
 func storageRefusal(storage uint32) (text uint32)
@@ -61,7 +61,13 @@ func storageList(op, storage uint32)
 func storageFree(op, storage uint32)
 
 //go:wasmimport tallow storage_sweep
-func storageSweep(op, storage uint32, ms float64)
+func storageSweep(op, storage uint32, ms, unfinished float64)
+
+//go:wasmimport tallow storage_put
+func storagePut(op, storage uint32, path unsafe.Pointer, pathLength uint32, at float64, p unsafe.Pointer, length uint32)
+
+//go:wasmimport tallow storage_get
+func storageGet(op, storage uint32, path unsafe.Pointer, length uint32)
 
 //go:wasmimport tallow storage_end
 func storageEnd(op, storage uint32)
@@ -83,6 +89,15 @@ var _ transfer.Durable = (*Storage)(nil)
 // OpenStorage opens the directory of a name (lower-case letters and digits), and makes it if need be. It belongs to this Storage until
 // Close, or until the page goes away: meanwhile another one, in this tab or another, gets ErrInUse.
 func OpenStorage(ctx context.Context, name string) (*Storage, error) {
+	return openDirectory(ctx, name, 0)
+}
+
+// ReopenStorage is OpenStorage for one that the page before this one may be about to let go of: it waits some seconds.
+func ReopenStorage(ctx context.Context, name string) (*Storage, error) {
+	return openDirectory(ctx, name, 1)
+}
+
+func openDirectory(ctx context.Context, name string, wait uint32) (*Storage, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -90,7 +105,7 @@ func OpenStorage(ctx context.Context, name string) (*Storage, error) {
 		return nil, fmt.Errorf("bytes: storage name %q", name)
 	}
 	text := []byte(name)
-	status, value := host.Call(func(op uint32) { storageOpen(op, pointer(text), uint32(len(text)), MemoryLimit) })
+	status, value := host.Call(func(op uint32) { storageOpen(op, pointer(text), uint32(len(text)), MemoryLimit, wait) })
 	runtime.KeepAlive(text)
 	if status != statusOK {
 		return nil, storageFailure("open storage", status, value)
@@ -189,10 +204,47 @@ func (s *Storage) List(ctx context.Context) ([]transfer.StoredName, error) {
 	return list, nil
 }
 
+// Put implements transfer.Durable.
+func (s *Storage) Put(ctx context.Context, delivery, name string, p []byte, at int64) error {
+	path, err := besidePath(delivery, name)
+	if err != nil {
+		return err
+	}
+	_, err = s.call(ctx, "put", func(op uint32) {
+		storagePut(op, uint32(s.handle), pointer(path), uint32(len(path)), float64(at), pointer(p), uint32(len(p)))
+	})
+	runtime.KeepAlive(path)
+	runtime.KeepAlive(p)
+	return err
+}
+
+// Get implements transfer.Durable.
+func (s *Storage) Get(ctx context.Context, delivery, name string) ([]byte, error) {
+	path, err := besidePath(delivery, name)
+	if err != nil {
+		return nil, err
+	}
+	value, err := s.call(ctx, "get", func(op uint32) { storageGet(op, uint32(s.handle), pointer(path), uint32(len(path))) })
+	runtime.KeepAlive(path)
+	if err != nil {
+		return nil, err
+	}
+	return takeBytes(host.Handle(value)), nil
+}
+
+func besidePath(delivery, name string) ([]byte, error) {
+	if !transfer.PlainName(delivery) || !transfer.PlainName(name) {
+		return nil, fmt.Errorf("bytes: names %q, %q", delivery, name)
+	}
+	return []byte(delivery + "/" + name), nil
+}
+
 // Sweep deletes what other Storages of this origin have left behind: directories that no tab holds and that were last used at least
-// age ago. It returns how many it has deleted.
-func (s *Storage) Sweep(ctx context.Context, age time.Duration) (int, error) {
-	n, err := s.call(ctx, "sweep", func(op uint32) { storageSweep(op, uint32(s.handle), float64(age.Milliseconds())) })
+// age ago, or as long ago as unfinished says where they have a journal. It returns how many it has deleted.
+func (s *Storage) Sweep(ctx context.Context, age, unfinished time.Duration) (int, error) {
+	n, err := s.call(ctx, "sweep", func(op uint32) {
+		storageSweep(op, uint32(s.handle), float64(age.Milliseconds()), float64(unfinished.Milliseconds()))
+	})
 	return int(n), err
 }
 

@@ -245,10 +245,10 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := openDisk(t, "sweeper")
-	if n, err := s.Sweep(ctx, time.Hour); n != 0 || err != nil {
+	if n, err := s.Sweep(ctx, time.Hour, time.Hour); n != 0 || err != nil {
 		t.Errorf("Sweep of what is an hour old: %d, %v", n, err)
 	}
-	if n, err := s.Sweep(ctx, 0); n < 1 || err != nil {
+	if n, err := s.Sweep(ctx, 0, 0); n < 1 || err != nil {
 		t.Errorf("Sweep of everything: %d, %v", n, err)
 	}
 	for _, c := range []struct {
@@ -260,11 +260,47 @@ func TestSweep(t *testing.T) {
 			t.Errorf("after Sweep: %v, %v, want %d files", list, err, c.want)
 		}
 	}
-	if n, err := s.Sweep(ctx, 0); n != 0 || err != nil {
+	if n, err := s.Sweep(ctx, 0, 0); n != 0 || err != nil {
 		t.Errorf("Sweep while all are held: %d, %v", n, err)
 	}
 	if err := live.Remove(ctx, "ab"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSweepUnfinished: where something can be gone on with, leftovers stay longer.
+func TestSweepUnfinished(t *testing.T) {
+	ctx := t.Context()
+	unfinished, settled := openDisk(t, "unfinished"), openDisk(t, "settled")
+	for _, s := range []*Storage{unfinished, settled} {
+		if err := s.Put(ctx, "ab", transfer.JournalName, []byte("something"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(settled.Put(ctx, "ab", transfer.ReceiptName, []byte("all"), 0), settled.Put(ctx, "ab", transfer.JournalName, nil, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(unfinished.Close(), settled.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s := openDisk(t, "sweeper2")
+	if _, err := s.Sweep(ctx, 0, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int{"unfinished": 1, "settled": 0} {
+		again, err := ReopenStorage(ctx, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if list, err := again.List(ctx); len(list) != want || err != nil {
+			t.Errorf("%s: %v, %v, want %d files", name, list, err, want)
+		}
+		if err := again.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if n, err := s.Sweep(ctx, 0, 0); n < 1 || err != nil {
+		t.Errorf("Sweep of everything: %d, %v", n, err)
 	}
 }
 

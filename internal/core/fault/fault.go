@@ -79,7 +79,7 @@ var messages = map[Code]string{
 	Declined:           "Declined.",
 	Cancelled:          "Cancelled.",
 	CancelledByPeer:    "Cancelled by the other side.",
-	PeerGone:           "The other side left or its connection was lost. Try again when it is back.",
+	PeerGone:           "The other side left or its connection was lost. If it comes back, the transfer goes on.",
 	ConnectionFailed:   "No connection to the other side could be made. A relay (TURN) server may be needed.",
 	NoRelay:            "Only relays are to be used, and there is none: this server offers no relay (TURN). Ask whoever runs it, or allow direct connections.",
 	AddressLeak:        "Only relays were to be used, and this browser did not keep to it: your network address may be known. Leave the room and use another browser if that matters.",

@@ -43,6 +43,9 @@ type Config struct {
 
 	Engine  bulk.Engine
 	Storage transfer.Storage
+	// Resume says that Storage is a transfer.Durable of this identity alone: what is unfinished when the room ends otherwise than by Leave goes on in the
+	// next room that has the same seed and storage.
+	Resume  bool
 	NewConn func(peer.ConnConfig) (peer.Conn, error)
 	// Events is called with each event, in order, from one goroutine. It must not block for long and must not call
 	// the room's methods from within.
@@ -168,6 +171,7 @@ type Transfer struct {
 	TotalSize  int64      `json:"totalSize"`
 	Deliveries []Delivery `json:"deliveries"` // outgoing: one per recipient; incoming: one, from the sender
 	Finished   bool       `json:"finished"`
+	Waiting    bool       `json:"waiting"` // outgoing, of an earlier room: its files have to be given again (Continue)
 }
 
 // LedgerEntry is how a delivery ended, per recipient.
@@ -236,7 +240,7 @@ type OfferWithdrawn struct {
 // TransferProgress: a transfer's snapshot changed; at most about ten a second for each.
 type TransferProgress struct{ Transfer Transfer }
 
-// TransferFinished: a transfer ended.
+// TransferFinished: a transfer ended. One that ended because the other end was gone goes on when that is back: TransferProgress says so.
 type TransferFinished struct {
 	Transfer Transfer
 	Result   Result
@@ -264,6 +268,14 @@ const (
 	SignalCandidate SignalKind = "candidate" // it adds to one before it
 )
 
+// TransferResumed: a transfer of an earlier room of this identity goes on here. An outgoing one waits for its files.
+type TransferResumed struct {
+	Sender   string    // its id
+	Opened   time.Time // when it was begun or gone on with before
+	Bytes    int64     // about what had been transferred then
+	Transfer Transfer
+}
+
 // Problem: something went wrong that belongs to no call and no transfer.
 type Problem struct {
 	Code fault.Code
@@ -281,6 +293,7 @@ func (TransferProgress) event() {}
 func (TransferFinished) event() {}
 func (SignalMade) event()       {}
 func (SignalArrived) event()    {}
+func (TransferResumed) event()  {}
 func (Problem) event()          {}
 
 // OutFile is a file to send. Exactly one of Source and Text counts, by Kind.

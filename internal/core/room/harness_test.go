@@ -165,6 +165,9 @@ func (w *world) stopHub() {
 func (w *world) pass(out http.ResponseWriter, request *http.Request) {
 	w.mu.Lock()
 	h, real := w.hub, w.real
+	if w.dead[request.URL.RawQuery] { // a process that has crashed
+		h = nil
+	}
 	w.mu.Unlock()
 	if h == nil {
 		http.Error(out, "away", http.StatusServiceUnavailable)
@@ -283,6 +286,7 @@ type person struct {
 	name    string
 	storage *diskstore.Storage
 	dir     string
+	plug    *plug // nil: it does not crash
 	room    *room.Room
 	network *vnet.Net
 	address string

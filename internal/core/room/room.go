@@ -182,6 +182,7 @@ func (r *Room) enter(ctx context.Context) error {
 	if r.owner != nil {
 		r.roster = wire.Roster{Room: r.keys.ID, Members: r.owner.admitted, Locked: r.owner.locked}
 	}
+	r.restore()
 	waiting := r.waiting // the loop's, once that runs
 	r.running.Go(r.loop)
 	go r.emit()
@@ -386,7 +387,7 @@ func (r *Room) shut(ctx context.Context, state State, code fault.Code) {
 		go func() {
 			r.do(func() {
 				r.waiting = nil
-				r.closeTransfers()
+				r.closeTransfers(code)
 				for _, id := range r.order {
 					r.members[id].shut(r)
 				}

@@ -96,7 +96,8 @@ func offerSnapshot(in *incoming) Offer {
 
 func (r *Room) outgoingSnapshot(o *outgoing) Transfer {
 	m := o.machine.Manifest()
-	t := Transfer{ID: o.machine.Key().Transfer.String(), TotalSize: int64(m.Total), Finished: o.ended, Files: files(m, o.paths)}
+	t := Transfer{ID: o.machine.Key().Transfer.String(), TotalSize: int64(m.Total), Finished: o.ended, Files: files(m, o.paths),
+		Waiting: o.machine.Wanting() && o.files == nil}
 	for i := range t.Files {
 		f := &t.Files[i]
 		if root, ok := o.machine.FileRoot(f.Index); ok {

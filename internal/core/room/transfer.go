@@ -35,6 +35,7 @@ type outgoing struct {
 	files   []OutFile
 	paths   []string           // safe, as the recipients make them
 	names   map[wire.ID]string // of recipients whose link was lost: they may be gone
+	journal *journal           // nil: nothing outlives the room
 	dirty   bool
 	ended   bool
 	order   uint64
@@ -46,6 +47,7 @@ type incoming struct {
 	store   *store
 	name    string // the sender's, when its link was lost
 	shown   bool   // as an offer
+	left    bool   // to another room: nothing that happens here counts
 	dirty   bool
 	ended   bool
 	order   uint64
@@ -106,9 +108,14 @@ func (r *Room) Send(files []OutFile, options SendOptions) (snapshot Transfer, er
 		}
 		o := &outgoing{files: files, paths: chunk.SafePaths(entries), names: map[wire.ID]string{}, order: r.nextOrder(), machine: transfer.NewOutgoing(transfer.OutgoingConfig{
 			Key: transfer.Key{Sender: r.self, Transfer: newID()}, Manifest: manifest, Recipients: to,
-			LateJoiners: options.LateJoiners, Limit: options.LimitPerRecipient, TotalLimit: options.Limit, Shared: &r.shared, Schedule: transfer.Star{}})}
+			LateJoiners: options.LateJoiners, Limit: options.LimitPerRecipient, TotalLimit: options.Limit, Shared: &r.shared,
+			Schedule: transfer.Star{}, Keep: r.cfg.Resume})}
 		r.makeRoom()
 		r.outgoing[o.machine.Key()] = o
+		r.noteOutgoing(o, o.machine.Journal(r.cfg.Now()))
+		for _, id := range to {
+			o.journal.note(transfer.NameRecord(id, r.members[id].name))
+		}
 		for _, id := range to {
 			if r.members[id].open() {
 				r.stepOutgoing(o, transfer.LinkUp{Peer: id})
@@ -222,6 +229,9 @@ func (r *Room) Accept(key transfer.Key, files []uint32) (snapshot Transfer, err 
 		}
 		r.shareCredit(in)
 		r.stepIncoming(in, transfer.AcceptFiles{Files: files})
+		if m := r.members[key.Sender]; m != nil {
+			in.store.journal.note(transfer.NameRecord(key.Sender, m.name))
+		}
 		snapshot = r.incomingSnapshot(in)
 		return nil
 	})
@@ -266,19 +276,19 @@ func (r *Room) stepTransfer(key transfer.Key, e transfer.Event) error {
 
 // CancelDelivery ends an outgoing transfer for one recipient.
 func (r *Room) CancelDelivery(key transfer.Key, to wire.ID) error {
-	return r.withOutgoing(key, func(o *outgoing) { r.stepOutgoing(o, transfer.CancelPeer{Peer: to}) })
+	return r.withOutgoing(key, func(o *outgoing) error { r.stepOutgoing(o, transfer.CancelPeer{Peer: to}); return nil })
 }
 
 // Retry offers an outgoing transfer again to a recipient whose delivery has failed, was declined or cancelled.
 func (r *Room) Retry(key transfer.Key, to wire.ID) error {
-	return r.withOutgoing(key, func(o *outgoing) {
+	return r.withOutgoing(key, func(o *outgoing) error {
 		r.stepOutgoing(o, transfer.RetryPeer{Peer: to, Transfer: newID()})
-		o.ended = o.machine.Finished()
 		if m := r.members[to]; m == nil {
 			r.stepOutgoing(o, transfer.LinkDown{Peer: to, Final: true, Code: fault.PeerGone})
 		} else if !m.open() {
 			r.stepOutgoing(o, transfer.LinkDown{Peer: to})
 		}
+		return nil
 	})
 }
 
@@ -289,7 +299,7 @@ func (r *Room) SetLimit(key transfer.Key, bytesPerSecond int64) error {
 	if bytesPerSecond < 0 {
 		return errNegativeLimit
 	}
-	return r.withOutgoing(key, func(o *outgoing) { o.machine.SetLimit(bytesPerSecond) })
+	return r.withOutgoing(key, func(o *outgoing) error { o.machine.SetLimit(bytesPerSecond); return nil })
 }
 
 // SetTotalLimit changes an outgoing transfer's limit, in bytes of files per second to all its recipients together; 0: none.
@@ -297,7 +307,7 @@ func (r *Room) SetTotalLimit(key transfer.Key, bytesPerSecond int64) error {
 	if bytesPerSecond < 0 {
 		return errNegativeLimit
 	}
-	return r.withOutgoing(key, func(o *outgoing) { o.machine.SetTotalLimit(bytesPerSecond) })
+	return r.withOutgoing(key, func(o *outgoing) error { o.machine.SetTotalLimit(bytesPerSecond); return nil })
 }
 
 // SetRoomLimit changes the limit on all that this member sends, in bytes of files per second; 0: none.
@@ -336,14 +346,13 @@ func (r *Room) grant() {
 	}
 }
 
-func (r *Room) withOutgoing(key transfer.Key, fn func(*outgoing)) error {
+func (r *Room) withOutgoing(key transfer.Key, fn func(*outgoing) error) error {
 	return r.attempt(func() error {
 		o := r.outgoing[key]
 		if o == nil {
 			return fault.New(fault.UnknownTransfer, nil)
 		}
-		fn(o)
-		return nil
+		return fn(o)
 	})
 }
 
@@ -400,14 +409,23 @@ func (r *Room) linkDown(m *member, final bool, code fault.Code) {
 	}
 }
 
-// closeTransfers ends all transfers when the room closes.
-func (r *Room) closeTransfers() {
+// closeTransfers ends all transfers when the room closes. When it does so otherwise than by our leaving it or being removed, what has a journal can go
+// on in another room of this identity.
+func (r *Room) closeTransfers(code fault.Code) {
+	over := !r.cfg.Resume || code == "" || code == fault.Removed
 	for _, o := range r.outgoing {
-		r.stepOutgoing(o, transfer.CancelAll{})
+		if over {
+			r.stepOutgoing(o, transfer.CancelAll{})
+		}
 		o.machine.Close()
 	}
 	for _, in := range r.incoming {
-		r.stepIncoming(in, transfer.CancelAll{})
+		if over {
+			r.stepIncoming(in, transfer.CancelAll{})
+		} else if !in.machine.Committed() {
+			in.left = true
+			r.running.Go(in.store.close)
+		}
 	}
 }
 
@@ -460,7 +478,7 @@ func (r *Room) offered(m *member, key transfer.Key, offer wire.TransferOffer) {
 		r.violation(transfer.Violation{Peer: m.id, Why: errors.New("an offer to others")})
 		return
 	}
-	if in := r.incoming[key]; in != nil {
+	if in := r.incoming[key]; in != nil && !in.machine.Lost() {
 		r.stepIncoming(in, transfer.Received{Peer: m.id, Message: offer})
 		return
 	}
@@ -478,8 +496,12 @@ func (r *Room) offered(m *member, key transfer.Key, offer wire.TransferOffer) {
 		return
 	}
 	r.makeRoom()
-	r.incoming[key] = &incoming{machine: transfer.NewIncoming(key, offer, r.cfg.Now()), order: r.nextOrder(),
+	in := &incoming{machine: transfer.NewIncoming(key, offer, r.cfg.Now()), order: r.nextOrder(),
 		store: newStore(r.ctx, r.cfg.Storage, newID().String())} // nothing that a stranger chose, and never a name of before
+	if in.store.journal = r.newJournal(in.store.delivery, 0); in.store.journal != nil {
+		in.machine.Keep()
+	}
+	r.incoming[key] = in
 }
 
 // bulkMessage takes a bulk message. buffer holds it.
@@ -504,6 +526,13 @@ func (r *Room) stepOutgoing(o *outgoing, e transfer.Event) {
 			r.read(o, effect)
 		case transfer.Violation:
 			r.violation(effect)
+		case transfer.Note:
+			r.noteOutgoing(o, effect.Records)
+		case transfer.Discard:
+			o.journal.discard()
+			o.journal = nil
+		case transfer.Resumed:
+			o.ended = false
 		case transfer.Changed:
 			o.dirty = true
 		case transfer.Finished:
@@ -513,14 +542,29 @@ func (r *Room) stepOutgoing(o *outgoing, e transfer.Event) {
 	}
 }
 
+// noteOutgoing appends to a transfer's journal, or begins one: a retry comes after the end of the one before.
+func (r *Room) noteOutgoing(o *outgoing, records []byte) {
+	if o.journal == nil {
+		o.journal = r.newJournal(newID().String(), 0)
+	}
+	o.journal.note(records)
+}
+
 func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
+	if in.left {
+		return
+	}
 	for _, effect := range in.machine.Step(r.cfg.Now(), e) {
 		switch effect := effect.(type) {
 		case transfer.SendControl:
 			r.sendControl(effect)
 		case transfer.Store:
+			noted := in.store.journal.position() // which includes the hashes of these chunks
 			r.stores = append(r.stores, func() {
 				done := in.store.write(effect, r.cfg.Engine)
+				if err := in.store.journal.wait(noted); err != nil && done.Err == nil {
+					done.Done, done.Err = nil, err
+				}
 				r.box.post(func() {
 					r.storing--
 					if m := r.members[in.machine.Key().Sender]; m != nil {
@@ -543,6 +587,13 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 				m.link.SendControl(wire.Receipt{Transfer: id, Root: effect.Root, Files: effect.Files,
 					Signature: r.identity.Sign(seal.LabelReceipt, wire.AppendDelivery(nil, effect.Peer, id, effect.Root, effect.Files))})
 			}
+		case transfer.Note:
+			in.store.journal.note(effect.Records)
+		case transfer.Settled:
+			in.store.journal.settle(effect.Records)
+		case transfer.Resumed:
+			in.ended = false
+			r.shareCredit(in)
 		case transfer.Discard:
 			r.running.Go(in.store.discard)
 		case transfer.Violation:
@@ -610,17 +661,29 @@ func (r *Room) sendBulk(o *outgoing, e transfer.SendBulk) {
 		}
 		return
 	}
+	link := m.link
 	if e.End != nil {
 		end := *e.End
 		end.Signature = r.identity.Sign(seal.LabelEnd, wire.AppendDelivery(nil, r.self, end.Transfer, end.Root, end.Files))
-		e.Head = end.Append(nil)
+		e.Head, e.End = end.Append(nil), nil
+		if noted := o.journal.position(); o.journal != nil { // a receipt that comes after a crash must find what it is for
+			notes := o.journal
+			r.running.Go(func() {
+				notes.wait(noted)
+				r.box.post(func() {
+					if m.link == link {
+						r.sendBulk(o, e)
+					}
+				})
+			})
+			return
+		}
 	}
 	m.chunksSent += uint64(len(e.Data))
 	m.chunksResent += uint64(e.Again)
 	for _, d := range e.Data {
 		m.payloadSent += uint64(len(d.B))
 	}
-	link := m.link
 	link.SendBulk(peer.BulkItem{Head: e.Head, Data: e.Data, Sent: func() {
 		r.box.post(func() {
 			if m.link == link {
@@ -648,12 +711,7 @@ func (r *Room) read(o *outgoing, e transfer.Read) {
 	source := o.files[e.Chunk.File].Source
 	r.running.Go(func() {
 		done := transfer.ReadDone{Chunk: e.Chunk, Buffer: r.pool.Get(int(e.Length))}
-		n, err := source.ReadAt(done.Buffer.B, e.Offset)
-		if n == len(done.Buffer.B) {
-			err = nil
-		} else if err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			err = fmt.Errorf("%w: it has become shorter", transfer.ErrSourceChanged)
-		}
+		err := readFull(source, done.Buffer.B, e.Offset)
 		if err == nil {
 			done.Hash, err = r.cfg.Engine.Sum256(done.Buffer.B)
 		}
@@ -665,11 +723,24 @@ func (r *Room) read(o *outgoing, e transfer.Read) {
 	})
 }
 
+// readFull reads all of p. A file without so many bytes has changed.
+func readFull(source io.ReaderAt, p []byte, off int64) error {
+	n, err := source.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: it has become shorter", transfer.ErrSourceChanged)
+	}
+	return err
+}
+
 // store is where an incoming transfer's files lie.
 type store struct {
 	ctx      context.Context
 	storage  transfer.Storage
 	delivery string
+	journal  *journal // nil: it does not outlive the room
 
 	mu    sync.Mutex // held for moments only: the room's loop takes it
 	files map[uint32]*openFile
@@ -707,6 +778,37 @@ func (s *store) file(index uint32, size int64) (transfer.StoredFile, error) {
 	f.file, f.err = s.storage.Create(s.ctx, s.delivery, strconv.FormatUint(uint64(index), 10), size)
 	close(f.made)
 	return f.file, f.err
+}
+
+// existing opens a file that another room has begun; nil when there is none of that size.
+func (s *store) existing(index uint32, size int64) transfer.StoredFile {
+	durable, ok := s.storage.(transfer.Durable)
+	if !ok {
+		return nil
+	}
+	// Nothing is being received yet, so nobody else makes this file.
+	file, err := durable.Open(s.ctx, s.delivery, strconv.FormatUint(uint64(index), 10))
+	if err != nil {
+		return nil
+	}
+	// A crash may have come between making the file and giving it its size.
+	end := size
+	if n, err := file.ReadAt(make([]byte, 1), size-1); n != 1 || err != nil && !errors.Is(err, io.EOF) {
+		end = -1
+	}
+	if n, _ := file.ReadAt(make([]byte, 1), size); n != 0 {
+		end = -1
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if end != size || s.gone {
+		file.Close()
+		return nil
+	}
+	f := &openFile{made: make(chan struct{}), file: file}
+	close(f.made)
+	s.files[index] = f
+	return file
 }
 
 // write verifies chunks and writes them.
@@ -753,6 +855,13 @@ func (s *store) commit(files wire.Bitmap, entries []wire.FileEntry) error {
 
 // discard deletes what has been stored.
 func (s *store) discard() {
+	s.close()
+	s.storage.Remove(context.WithoutCancel(s.ctx), s.delivery) // what cannot be removed is swept at the next start
+}
+
+// close lets go of the files. Nothing is written any more.
+func (s *store) close() {
+	s.journal.stop()
 	s.mu.Lock()
 	s.gone = true
 	files := s.files
@@ -764,7 +873,6 @@ func (s *store) discard() {
 			f.file.Close()
 		}
 	}
-	s.storage.Remove(context.WithoutCancel(s.ctx), s.delivery) // what cannot be removed is swept at the next start
 }
 
 // stored returns the files that are there.

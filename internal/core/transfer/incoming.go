@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"time"
@@ -48,6 +49,8 @@ type Incoming struct {
 	done     *wire.End // what has been committed and receipted
 	saving   bool      // a Commit is under way
 	repeated uint64    // bytes that came and were on disk already
+	kept     bool      // what is noted and stored outlives this process
+	checking bool      // what is on disk is being held against what a journal says was announced
 	meter    meter
 
 	now     time.Time
@@ -66,6 +69,44 @@ type inFile struct {
 // NewIncoming makes the machine for an offer. The offer becomes ready (Ready) when its manifest has come.
 func NewIncoming(key Key, offer wire.TransferOffer, now time.Time) *Incoming {
 	return &Incoming{key: key, offer: offer, up: true, offered: true, since: now, window: CreditBudget}
+}
+
+// RestoreIncoming goes on with what another process or page began, as far as its journal goes. The room verifies what is on disk (Announced) and
+// says so with Restored; until then nothing is asked for. Of a delivery that is Done only the receipt is left.
+func RestoreIncoming(j *Journal, now time.Time) *Incoming {
+	in := NewIncoming(j.Key, j.offer, now)
+	in.up, in.offered, in.kept, in.end = false, false, true, j.end
+	if j.Done() {
+		in.state, in.done = Done, j.end
+		return in
+	}
+	in.state, in.checking = Interrupted, true
+	in.setManifest(j.Manifest)
+	in.want(j.wanted)
+	for i := range in.files {
+		in.files[i].hashes = j.hashes[i].list
+	}
+	return in
+}
+
+// Keep says, before anything is accepted, that what is stored and noted (Note) outlives this process. Then a delivery whose sender is gone is
+// only suspended.
+func (in *Incoming) Keep() { in.kept = true }
+
+// Announced is the hashes of a file as far as they are known, for Restored.
+func (in *Incoming) Announced(file uint32) []wire.Hash { return in.files[file].hashes }
+
+// Checking reports whether Restored is awaited.
+func (in *Incoming) Checking() bool { return in.checking }
+
+// Suspended reports whether the delivery has ended only because its sender is gone, and goes on when that offers it again.
+func (in *Incoming) Suspended() bool {
+	return in.kept && in.wanted != nil && in.done == nil && in.state == Failed && in.code == fault.PeerGone
+}
+
+// Lost reports whether the delivery has ended because its sender is gone, and nothing is left of it: what that offers again is new.
+func (in *Incoming) Lost() bool {
+	return in.state == Failed && in.code == fault.PeerGone && in.done == nil && !in.Suspended()
 }
 
 // SetShare tells how many transfers share the recipient's CreditBudget. What has been granted stays granted.
@@ -135,6 +176,8 @@ func (in *Incoming) Step(now time.Time, event Event) []Effect {
 		in.storedChunks(e)
 	case Committed:
 		in.committed(e)
+	case Restored:
+		in.restored(e)
 	case AcceptFiles:
 		in.accept(e.Files)
 	case DeclineOffer:
@@ -167,13 +210,21 @@ func (in *Incoming) control(m wire.ControlMessage) {
 	}
 }
 
-// finish brings the delivery to a final state. What has been stored of an unfinished one is discarded.
+// finish brings the delivery to a final state. What has been stored of an unfinished one is discarded, unless it may go on.
 func (in *Incoming) finish(s State, code fault.Code) {
-	if in.state.Final() {
+	if in.over() {
 		return
 	}
 	in.state, in.code = s, code
-	if in.done == nil && in.wanted != nil {
+	if in.Suspended() {
+		in.do(Changed{})
+		in.do(Finished{})
+		return
+	}
+	switch {
+	case in.done != nil && in.kept:
+		in.do(Settled{bytesRecord(startRecord(nil, false, in.key, in.offer, in.now), recordEnd, in.done.Append(nil))})
+	case in.done == nil && in.wanted != nil:
 		in.do(Discard{})
 	}
 	if in.wanted == nil { // a manifest can be large, and a member can make offers without end
@@ -187,9 +238,12 @@ func (in *Incoming) finish(s State, code fault.Code) {
 	in.do(Finished{})
 }
 
+// over reports whether nothing can change any more how the delivery has ended.
+func (in *Incoming) over() bool { return in.state.Final() && !in.Suspended() }
+
 // fail ends the delivery from this end and tells the sender why.
 func (in *Incoming) fail(code wire.FailureCode) {
-	if in.state.Final() {
+	if in.over() {
 		return
 	}
 	in.failure = code
@@ -235,7 +289,9 @@ func (in *Incoming) linkDown(e LinkDown) {
 }
 
 func (in *Incoming) received(message wire.ControlMessage) {
-	if _, isOffer := message.(wire.TransferOffer); in.state.Final() && !isOffer {
+	_, isOffer := message.(wire.TransferOffer)
+	_, isCancel := message.(wire.Cancel)
+	if in.state.Final() && !isOffer && !(isCancel && in.Suspended()) {
 		return // it crossed our ending it
 	}
 	switch m := message.(type) {
@@ -278,10 +334,12 @@ func (in *Incoming) offerAgain(m wire.TransferOffer) {
 		return
 	}
 	in.offered = true
+	in.resume()
 	switch {
 	case in.state.Final():
 		in.tell()
 	case in.saving: // the receipt will follow
+	case in.checking: // the answer will follow
 	case in.wanted != nil:
 		in.sendAccept()
 	default:
@@ -291,6 +349,14 @@ func (in *Incoming) offerAgain(m wire.TransferOffer) {
 		}
 	}
 	in.do(Changed{})
+}
+
+// resume lets a suspended delivery go on.
+func (in *Incoming) resume() {
+	if in.Suspended() {
+		in.state, in.code = Interrupted, ""
+		in.do(Resumed{})
+	}
 }
 
 func (in *Incoming) manifestPart(m wire.ManifestPart) {
@@ -310,30 +376,33 @@ func (in *Incoming) manifestPart(m wire.ManifestPart) {
 		in.violation("%w", err)
 		return
 	}
+	in.setManifest(manifest)
+	in.do(Changed{})
+}
+
+func (in *Incoming) setManifest(manifest *chunk.Manifest) {
 	in.manifest, in.encoded = manifest, nil
 	in.files = make([]inFile, len(manifest.Files))
 	in.paths = chunk.SafePaths(manifest.Files)
-	in.do(Changed{})
 }
 
 func (in *Incoming) accept(files []uint32) {
 	if in.manifest == nil || in.wanted != nil || in.state.Final() {
 		return
 	}
-	if files == nil {
-		in.wanted = in.manifest.All()
-	} else {
-		in.wanted = wire.NewBitmap(len(in.files))
+	wanted := in.manifest.All()
+	if files != nil {
+		wanted = wire.NewBitmap(len(in.files))
 		for _, f := range files {
 			if int(f) < len(in.files) {
-				in.wanted.Set(f)
+				wanted.Set(f)
 			}
 		}
 	}
-	for i, f := range in.manifest.Files {
-		if in.wanted.Has(uint32(i)) {
-			in.total += f.Size
-		}
+	in.want(wanted)
+	if in.kept {
+		start := bytesRecord(startRecord(nil, false, in.key, in.offer, in.now), recordManifest, in.manifest.Encoded)
+		in.do(Note{bytesRecord(start, recordWanted, wanted)})
 	}
 	if in.offered {
 		in.sendAccept()
@@ -341,11 +410,52 @@ func (in *Incoming) accept(files []uint32) {
 	in.do(Changed{})
 }
 
+func (in *Incoming) want(files wire.Bitmap) {
+	in.wanted = files
+	for i, f := range in.manifest.Files {
+		if files.Has(uint32(i)) {
+			in.total += f.Size
+		}
+	}
+}
+
+// restored takes what of the announced chunks is on disk as announced.
+func (in *Incoming) restored(e Restored) {
+	if !in.checking {
+		return
+	}
+	in.checking, in.since = false, in.now
+	for _, ref := range e.Have {
+		f := &in.files[ref.File]
+		f.taken.Add(ref.Index)
+		f.stored.Add(ref.Index)
+	}
+	complete := true
+	for i := range in.files {
+		f := uint32(i)
+		in.files[i].bytes = chunkBytes(in.manifest, f, &in.files[i].stored)
+		in.stored += in.files[i].bytes
+		complete = complete && in.files[i].stored.Count() == in.manifest.Chunks(f) || !in.wanted.Has(f)
+	}
+	in.do(Changed{})
+	switch {
+	case in.over():
+	case complete && in.end != nil && bytes.Equal(in.end.Files, in.wanted):
+		in.resume() // it needs nothing of its sender any more
+		in.check()
+	case in.offered:
+		in.sendAccept()
+	default:
+		in.end = nil
+	}
+}
+
 // sendAccept asks for what is lacking.
 func (in *Incoming) sendAccept() {
 	complete := wire.NewBitmap(len(in.files))
 	for i := range in.files {
 		f := uint32(i)
+		in.files[i].failed = 0 // a sender that has the files again may succeed; otherwise it says so again
 		chunks := in.manifest.Chunks(f)
 		// What is on its way to the disk need not come again: if it does not get there, the delivery ends.
 		switch stored, taken := &in.files[i].stored, &in.files[i].taken; {
@@ -404,6 +514,7 @@ func (in *Incoming) announced(m wire.Hashes) {
 			in.violation("gap in the hashes")
 			return
 		}
+		known := len(f.hashes)
 		for i := range run.Count() {
 			at := int(run.First) + i
 			if at == len(f.hashes) {
@@ -413,6 +524,9 @@ func (in *Incoming) announced(m wire.Hashes) {
 				in.fail(wire.FailureFileChanged)
 				return
 			}
+		}
+		if in.kept && len(f.hashes) > known {
+			in.do(Note{hashesRecord(nil, run.File, uint32(known), f.hashes[known:])})
 		}
 	}
 }
@@ -463,7 +577,7 @@ func (in *Incoming) chunks(m wire.Chunks, e ReceivedBulk) {
 func (in *Incoming) storedChunks(e Stored) {
 	in.pending--
 	in.waiting -= e.Cost
-	if in.state.Final() {
+	if in.over() {
 		return
 	}
 	for _, ref := range e.Done {
@@ -540,7 +654,11 @@ func (in *Incoming) ended(m wire.End) {
 		}
 	}
 	m.Files = append(wire.Bitmap{}, m.Files...)
+	m.Signature = append([]byte{}, m.Signature...)
 	in.end = &m
+	if in.kept {
+		in.do(Note{bytesRecord(nil, recordEnd, m.Append(nil))})
+	}
 	in.check()
 }
 
@@ -604,7 +722,7 @@ func (in *Incoming) committed(e Committed) {
 func (in *Incoming) tick() {
 	switch in.state {
 	case Interrupted:
-		if in.now.Sub(in.since) > Grace {
+		if in.now.Sub(in.since) > Grace && !in.checking {
 			in.finish(Failed, fault.PeerGone)
 		}
 	case Transferring:

@@ -119,8 +119,17 @@ type SendReceipt struct {
 	Files wire.Bitmap
 }
 
-// Discard removes what has been stored of the transfer.
+// Discard removes what has been stored and noted of the transfer.
 type Discard struct{}
+
+// Note appends records to the transfer's journal. What is stored after it counts as stored when the note is written as well.
+type Note struct{ Records []byte }
+
+// Settled says that what is wanted is verified and durable: these records, which answer a repeated offer, take the place of the journal.
+type Settled struct{ Records []byte }
+
+// Resumed says that a transfer goes on which had ended because the other end was gone.
+type Resumed struct{}
 
 // Violation says that a member broke the protocol; the room closes its link.
 type Violation struct {
@@ -141,6 +150,9 @@ func (Store) effect()       {}
 func (Commit) effect()      {}
 func (SendReceipt) effect() {}
 func (Discard) effect()     {}
+func (Note) effect()        {}
+func (Settled) effect()     {}
+func (Resumed) effect()     {}
 func (Violation) effect()   {}
 func (Changed) effect()     {}
 func (Finished) effect()    {}
@@ -194,6 +206,18 @@ type Stored struct {
 // Committed answers Commit.
 type Committed struct{ Err error }
 
+// Restored: of the chunks that a journal says were announced, these are on disk as announced.
+type Restored struct{ Have []chunk.Ref }
+
+// SourcesReady: the files of an outgoing transfer that was restored can be read, and what was read before is as it was.
+type SourcesReady struct{}
+
+// SourceFailed: a file of an outgoing transfer that was restored is not what it was. Err wraps ErrSourceChanged or ErrSourceUnreadable.
+type SourceFailed struct {
+	File uint32
+	Err  error
+}
+
 // AcceptFiles: the person accepts; nil means all files.
 type AcceptFiles struct{ Files []uint32 }
 
@@ -231,6 +255,9 @@ func (Sent) event()         {}
 func (ReadDone) event()     {}
 func (Stored) event()       {}
 func (Committed) event()    {}
+func (Restored) event()     {}
+func (SourcesReady) event() {}
+func (SourceFailed) event() {}
 func (AcceptFiles) event()  {}
 func (DeclineOffer) event() {}
 func (CancelPeer) event()   {}
@@ -240,7 +267,8 @@ func (SetPaused) event()    {}
 func (Tick) event()         {}
 func (Grant) event()        {}
 
-// Grace is how long a delivery waits for a lost link before it fails.
+// Grace is how long a delivery waits for a lost link before it fails as peer-gone. When the other end comes back all the same, it goes on: the sender
+// offers it again under its id, and the recipient, if what it has outlives its page, answers with that.
 const Grace = 30 * time.Second
 
 // Progress is how far a delivery is.

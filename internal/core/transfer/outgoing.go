@@ -3,6 +3,7 @@ package transfer
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"tallow/internal/core/bulk"
@@ -27,19 +28,22 @@ const (
 
 // Outgoing is the sender's end of a transfer.
 type Outgoing struct {
-	key      Key
-	manifest *chunk.Manifest
-	schedule Schedule
-	offer    wire.TransferOffer
-	files    []outFile
-	peers    []*recipient
-	limit    int64 // bytes per second and recipient; 0: none
-	total    int64 // bytes per second to all of them; 0: none
-	bucket   bucket
-	shared   *Shared
-	limited  bool // a recipient waits for a limit
-	paused   bool
-	finished bool
+	key       Key
+	manifest  *chunk.Manifest
+	schedule  Schedule
+	offer     wire.TransferOffer
+	files     []outFile
+	peers     []*recipient
+	limit     int64 // bytes per second and recipient; 0: none
+	total     int64 // bytes per second to all of them; 0: none
+	bucket    bucket
+	shared    *Shared
+	limited   bool // a recipient waits for a limit
+	paused    bool
+	finished  bool
+	kept      bool // what is noted outlives this process
+	wanting   bool // restored, and without its files: nothing is read
+	discarded bool // the journal
 
 	granted bool   // one message may go out under the shared limit
 	waits   bool   // somebody waits for that
@@ -113,13 +117,14 @@ type OutgoingConfig struct {
 	TotalLimit  int64   // bytes per second to all of them; 0: none
 	Shared      *Shared // with the room's other transfers; nil: there are none
 	Schedule    Schedule
+	Keep        bool // what is noted (Note) outlives this process
 }
 
 // NewOutgoing makes the machine. It does nothing until Step is called: with LinkUp for each recipient that is there.
 func NewOutgoing(c OutgoingConfig) *Outgoing {
 	o := &Outgoing{
 		key: c.Key, manifest: c.Manifest, schedule: c.Schedule, limit: c.Limit, total: c.TotalLimit, shared: c.Shared,
-		files: make([]outFile, len(c.Manifest.Files)),
+		files: make([]outFile, len(c.Manifest.Files)), kept: c.Keep,
 		cache: map[chunk.Ref]*cached{},
 		offer: wire.TransferOffer{
 			Transfer: c.Key.Transfer, LateJoiners: c.LateJoiners, ChunkSize: c.Manifest.ChunkSize,
@@ -137,6 +142,56 @@ func NewOutgoing(c OutgoingConfig) *Outgoing {
 	return o
 }
 
+// RestoreOutgoing goes on with what another process or page began, as far as its journal goes. Deliveries that had ended stay so, unless for want of
+// the recipient. shared may be nil, as in OutgoingConfig. Its files are wanting: until SourcesReady it is paused, and sends only what needs no reading.
+func RestoreOutgoing(j *Journal, shared *Shared, schedule Schedule, now time.Time) *Outgoing {
+	o := NewOutgoing(OutgoingConfig{Key: j.Key, Manifest: j.Manifest, Recipients: j.Recipients(), LateJoiners: j.offer.LateJoiners,
+		Shared: shared, Schedule: schedule, Keep: true})
+	o.wanting = true
+	for i := range o.files {
+		f := &o.files[i]
+		f.hashes, f.known = j.hashes[i].list, j.hashes[i].known
+	}
+	for _, r := range o.peers {
+		if old := j.recipient(r.id); old != nil {
+			*r = *old
+		}
+		if !r.over() {
+			r.state, r.code, r.since = Interrupted, "", now
+		}
+		for i, f := range j.Manifest.Files {
+			if r.receipt != nil && r.receipt.Files.Has(uint32(i)) {
+				r.total, r.stored = r.total+f.Size, r.stored+f.Size
+			}
+		}
+	}
+	return o
+}
+
+// Journal is the transfer as it stands, as a journal.
+func (o *Outgoing) Journal(now time.Time) []byte {
+	b := bytesRecord(startRecord(nil, true, o.key, o.offer, now), recordManifest, o.manifest.Encoded)
+	for i := range o.files {
+		f := &o.files[i]
+		for _, run := range f.known.Runs(len(f.hashes)) {
+			b = hashesRecord(b, uint32(i), run.First, f.hashes[run.First:run.First+run.Count])
+		}
+	}
+	for _, r := range o.peers {
+		b = recipientRecord(b, r)
+	}
+	return b
+}
+
+// Wanting reports whether the transfer waits for its files.
+func (o *Outgoing) Wanting() bool { return o.wanting }
+
+// Read is the chunks of a file that have been read already, and their hashes.
+func (o *Outgoing) Read(file uint32) (known []wire.Run, hashes []wire.Hash) {
+	f := &o.files[file]
+	return f.known.Runs(len(f.hashes)), f.hashes
+}
+
 // Key is the transfer's key.
 func (o *Outgoing) Key() Key { return o.key }
 
@@ -151,7 +206,7 @@ func (o *Outgoing) Progress() []Progress {
 		if r.wanted == nil {
 			list[i].Total = o.manifest.Total
 		}
-		if r.state == Transferring && (o.paused || r.held) {
+		if r.state == Transferring && (o.paused || o.wanting || r.held) {
 			list[i].State = Paused
 		}
 	}
@@ -247,12 +302,14 @@ func (o *Outgoing) Step(now time.Time, event Event) []Effect {
 	case SetPaused:
 		if o.paused != e.Paused {
 			o.paused = e.Paused
-			for _, r := range o.peers {
-				if !r.state.Final() && r.accepted {
-					o.control(r, wire.Pause{Sender: o.key.Sender, Transfer: r.transfer, Paused: e.Paused})
-				}
-			}
-			o.changed()
+			o.tellPaused()
+		}
+	case SourceFailed:
+		o.failFile(e.File, e.Err)
+	case SourcesReady:
+		if o.wanting {
+			o.wanting = false
+			o.tellPaused()
 		}
 	case Tick:
 		o.tick()
@@ -264,6 +321,30 @@ func (o *Outgoing) Step(now time.Time, event Event) []Effect {
 	o.pump()
 	o.finish()
 	return o.effects
+}
+
+// held reports whether nothing flows for a reason of ours.
+func (o *Outgoing) held() bool { return o.paused || o.wanting }
+
+func (o *Outgoing) tellPaused() {
+	for _, r := range o.peers {
+		if !r.state.Final() && r.accepted {
+			o.control(r, wire.Pause{Sender: o.key.Sender, Transfer: r.transfer, Paused: o.held()})
+		}
+	}
+	o.changed()
+}
+
+// suspended reports whether the delivery has ended only because the recipient is gone. It goes on when that is back.
+func (r *recipient) suspended() bool { return r.state == Failed && r.code == fault.PeerGone }
+
+// over reports whether nothing can change any more how the delivery has ended, but a retry.
+func (r *recipient) over() bool { return r.state.Final() && !r.suspended() }
+
+func (o *Outgoing) noteRecipient(r *recipient) {
+	if o.kept {
+		o.do(Note{recipientRecord(nil, r)})
+	}
 }
 
 func (o *Outgoing) peer(id wire.ID) *recipient {
@@ -291,15 +372,16 @@ func (o *Outgoing) violation(r *recipient, format string, args ...any) {
 
 // end brings a delivery to a final state.
 func (o *Outgoing) end(r *recipient, s State, code fault.Code) {
-	if !r.state.Final() {
+	if !r.over() {
 		r.state, r.code = s, code
 		r.have = nil
+		o.noteRecipient(r)
 		o.changed()
 	}
 }
 
 func (o *Outgoing) cancel(r *recipient) {
-	if r.state.Final() {
+	if r.over() {
 		return
 	}
 	if r.up {
@@ -329,14 +411,31 @@ func (o *Outgoing) retry(e RetryPeer) {
 			o.files[i] = outFile{}
 		}
 	}
-	*r = recipient{id: r.id, transfer: e.Transfer, up: r.up, since: o.now}
-	o.finished = false
+	if !r.suspended() { // which may still have something
+		*r = recipient{id: r.id, transfer: e.Transfer, up: r.up}
+	}
+	r.since = o.now
+	o.resume()
 	if r.up {
 		o.linkUp(r.id)
 	} else {
-		r.state = Interrupted
+		r.state, r.code = Interrupted, ""
 	}
+	o.noteRecipient(r)
 	o.changed()
+}
+
+// resume makes a transfer run again that had ended. Its journal may be gone.
+func (o *Outgoing) resume() {
+	if !o.finished {
+		return
+	}
+	o.finished = false
+	if o.kept && o.discarded {
+		o.discarded = false
+		o.do(Note{o.Journal(o.now)})
+	}
+	o.do(Resumed{})
 }
 
 // linkUp offers the transfer, again too: a recipient that has accepted already answers with what it has, one that is done with
@@ -350,17 +449,19 @@ func (o *Outgoing) linkUp(id wire.ID) {
 		r = &recipient{id: id, transfer: o.key.Transfer}
 		o.peers = append(o.peers, r)
 		o.offer.Participants = append(o.offer.Participants[:len(o.offer.Participants):len(o.offer.Participants)], id)
+		o.noteRecipient(r)
 	}
 	r.up, r.accepted, r.queued = true, false, 0
 	r.have = nil // what it said over a former link is replaced
-	if r.state.Final() {
+	if r.over() {
 		if r.untold != 0 {
 			o.sendCancel(r, r.untold)
 			r.untold = 0
 		}
 		return
 	}
-	r.state = Offered
+	r.state, r.code = Offered, ""
+	o.resume()
 	offer := o.offer
 	offer.Transfer = r.transfer
 	o.control(r, offer)
@@ -486,26 +587,14 @@ func (o *Outgoing) accepted(r *recipient, m wire.Accept) {
 		if r.complete.Has(f) {
 			r.stored += o.manifest.Files[i].Size
 		} else {
-			r.stored += o.haveBytes(f, r.have[f])
+			r.stored += chunkBytes(o.manifest, f, r.have[f])
 		}
 	}
 	r.meter = meter{at: o.now, total: r.stored}
-	if o.paused {
+	if o.held() {
 		o.control(r, wire.Pause{Sender: o.key.Sender, Transfer: r.transfer, Paused: true})
 	}
 	o.changed()
-}
-
-// haveBytes is how many bytes of a file a set of its chunks is.
-func (o *Outgoing) haveBytes(file uint32, have *chunk.Set) uint64 {
-	if have == nil {
-		return 0
-	}
-	n := uint64(have.Count()) * uint64(o.manifest.ChunkSize)
-	if last := o.manifest.Chunks(file); last > 0 && have.Has(last-1) {
-		n -= uint64(o.manifest.ChunkSize - o.manifest.Length(chunk.Ref{File: file, Index: last - 1}))
-	}
-	return n
 }
 
 // Awaits reports whether a receipt of the recipient's would count now. Any other is ignored, or a violation, whatever its signature.
@@ -566,6 +655,9 @@ func (o *Outgoing) readDone(e ReadDone) {
 			f.hashes = make([]wire.Hash, o.manifest.Chunks(e.Chunk.File))
 		}
 		f.hashes[e.Chunk.Index] = e.Hash
+		if o.kept {
+			o.do(Note{hashesRecord(nil, e.Chunk.File, e.Chunk.Index, f.hashes[e.Chunk.Index:e.Chunk.Index+1])})
+		}
 	}
 	entry.buffer = e.Buffer
 	o.touch(entry)
@@ -612,17 +704,23 @@ func (o *Outgoing) tick() {
 
 // finish ends the transfer when every delivery has ended.
 func (o *Outgoing) finish() {
-	if o.finished || o.offer.LateJoiners {
+	if o.offer.LateJoiners || slices.ContainsFunc(o.peers, func(r *recipient) bool { return !r.state.Final() }) {
 		return
 	}
-	for _, r := range o.peers {
-		if !r.state.Final() {
-			return
-		}
+	if !o.finished {
+		o.finished = true
+		o.Close()
+		o.do(Finished{})
 	}
-	o.finished = true
-	o.Close()
-	o.do(Finished{})
+	if o.kept && !o.discarded && o.Over() {
+		o.discarded = true
+		o.do(Discard{})
+	}
+}
+
+// Over reports whether every delivery has ended, and none of them only for want of its recipient.
+func (o *Outgoing) Over() bool {
+	return !o.offer.LateJoiners && !slices.ContainsFunc(o.peers, func(r *recipient) bool { return !r.over() })
 }
 
 // Close releases the cache. Reads under way are released as they come in.
@@ -853,6 +951,7 @@ func (o *Outgoing) sendEnd(r *recipient) {
 	})
 	o.flush(r)
 	r.ended, r.signed = true, &wire.End{Transfer: r.transfer, Root: root, Files: files}
+	o.noteRecipient(r)
 	if r.stored == r.total {
 		r.state = Verifying
 	}
@@ -875,7 +974,7 @@ func (o *Outgoing) evict(ref chunk.Ref, entry *cached) {
 // read starts reading a chunk, unless it is there or too much is being read. It makes room by dropping what has not been used for the
 // longest time; reading ahead (not needed yet) never drops what has been read ahead.
 func (o *Outgoing) read(ref chunk.Ref, needed bool) {
-	if o.cache[ref] != nil || o.reading >= maxReads && !needed || o.reading >= 2*maxReads {
+	if o.wanting || o.cache[ref] != nil || o.reading >= maxReads && !needed || o.reading >= 2*maxReads {
 		return
 	}
 	n := int(o.manifest.Length(ref))

@@ -35,6 +35,8 @@ type sim struct {
 	again    int      // chunks that were sent to a recipient more than once
 	tick     time.Duration
 	ticked   time.Time
+	keep     bool   // both ends have journals
+	journal  []byte // the sender's
 }
 
 type simPeer struct {
@@ -56,8 +58,10 @@ type simPeer struct {
 	commits  int
 	finished bool
 	broken   error // why it would have cut the link
-	slow     int   // one in so many chances to do anything is taken
-	link     int   // the same, for its link; 0: all are
+	journal  []byte
+	settled  []byte
+	slow     int // one in so many chances to do anything is taken
+	link     int // the same, for its link; 0: all are
 }
 
 // simChunk is a chunk under the name that the transfer has with one recipient.
@@ -147,6 +151,9 @@ func (s *sim) step(e transfer.Event) {
 			p.bulk = append(p.bulk, simBulk{message})
 			s.countAgain(p, message, effect.Again)
 		case transfer.Read:
+			if s.out.Wanting() {
+				s.t.Error("a read, while there are no files")
+			}
 			s.tasks = append(s.tasks, func() {
 				done := transfer.ReadDone{Chunk: effect.Chunk}
 				if s.readErr != nil {
@@ -162,6 +169,12 @@ func (s *sim) step(e transfer.Event) {
 		case transfer.Violation:
 			s.peers[effect.Peer].broken = effect.Why
 			s.cut(s.peers[effect.Peer], true)
+		case transfer.Note:
+			s.journal = append(s.journal, effect.Records...)
+		case transfer.Discard:
+			s.journal = nil
+		case transfer.Resumed:
+			s.finished = false
 		case transfer.Finished:
 			s.finished = true
 		}
@@ -210,9 +223,15 @@ func (p *simPeer) stepOf(in *transfer.Incoming, e transfer.Event) {
 			if p.up {
 				p.back = append(p.back, wire.Receipt{Transfer: p.in.Key().Transfer, Root: effect.Root, Files: effect.Files, Signature: make([]byte, wire.SignatureSize)})
 			}
+		case transfer.Note:
+			p.journal = append(p.journal, effect.Records...)
+		case transfer.Settled:
+			p.settled, p.journal = effect.Records, nil
+		case transfer.Resumed:
+			p.finished = false
 		case transfer.Discard:
 			clear(p.disk)
-			p.gone = true
+			p.gone, p.journal = true, nil
 		case transfer.Violation:
 			p.broken = effect.Why
 			if p.up {
@@ -257,8 +276,11 @@ func (p *simPeer) deliverControl() {
 	switch m := m.(type) {
 	case wire.TransferOffer:
 		id = m.Transfer
-		if key := (transfer.Key{Sender: p.s.key.Sender, Transfer: id}); p.in == nil || p.in.Key() != key {
+		if key := (transfer.Key{Sender: p.s.key.Sender, Transfer: id}); p.in == nil || p.in.Key() != key || p.in.Lost() {
 			p.in, p.gone = transfer.NewIncoming(key, m, p.s.now), false
+			if p.s.keep {
+				p.in.Keep()
+			}
 			return
 		}
 	case wire.ManifestPart:

@@ -45,6 +45,11 @@ type Durable interface {
 	List(ctx context.Context) ([]StoredName, error)
 	// Open opens an existing file to go on writing it, or to read it. A file that is not there is fs.ErrNotExist.
 	Open(ctx context.Context, delivery, name string) (StoredFile, error)
+	// Put writes p at an offset of a small file beside a delivery's own, which is made if need be, and lets it end there. When it returns, the
+	// bytes outlive the process, though not yet a loss of power. Nothing at 0 deletes the file.
+	Put(ctx context.Context, delivery, name string, p []byte, at int64) error
+	// Get returns all of such a file. One that is not there is fs.ErrNotExist.
+	Get(ctx context.Context, delivery, name string) ([]byte, error)
 }
 
 // StoredName names a file in a Durable.

@@ -80,6 +80,49 @@ func (s *Storage) Open(ctx context.Context, delivery, name string) (transfer.Sto
 	return f, nil
 }
 
+// Put implements transfer.Durable.
+func (s *Storage) Put(ctx context.Context, delivery, name string, p []byte, at int64) error {
+	path, err := s.beside(ctx, delivery, name)
+	if err != nil {
+		return err
+	}
+	if len(p) == 0 && at == 0 {
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			return wrap("put", err)
+		}
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return wrap("put", err)
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return wrap("put", err)
+	}
+	_, err = file.WriteAt(p, at)
+	if err == nil {
+		err = file.Truncate(at + int64(len(p)))
+	}
+	return wrap("put", errors.Join(err, file.Close()))
+}
+
+// Get implements transfer.Durable.
+func (s *Storage) Get(ctx context.Context, delivery, name string) ([]byte, error) {
+	path, err := s.beside(ctx, delivery, name)
+	if err != nil {
+		return nil, err
+	}
+	p, err := os.ReadFile(path)
+	return p, wrap("get", err)
+}
+
+func (s *Storage) beside(ctx context.Context, delivery, name string) (string, error) {
+	if !transfer.PlainName(delivery) || !transfer.PlainName(name) {
+		return "", fmt.Errorf("diskstore: names %q, %q", delivery, name)
+	}
+	return filepath.Join(s.directory, delivery, name), ctx.Err()
+}
+
 // claim registers the one File that a path may have.
 func (s *Storage) claim(delivery, name string) (*File, error) {
 	if !transfer.PlainName(delivery) || !transfer.PlainName(name) {

@@ -63,10 +63,13 @@ func TestDurable(t *testing.T, reopen func(*testing.T) transfer.Durable) {
 		// Left open: the page has died.
 	}
 	checkList(t, s, "aa/0 300000", "aa/1 300000", "aa/2 0")
+	testPut(t, s)
 	closeStorage(t, s)
 
 	s = reopen(t)
 	defer closeStorage(t, s)
+	checkGet(t, s, "bb", "journal", data[:90_000])
+	remove(t, s, "bb")
 	checkList(t, s, "aa/0 300000", "aa/1 300000", "aa/2 0")
 	if _, err := s.Open(ctx, "aa", "3"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Open of a missing file: %v", err)
@@ -91,6 +94,50 @@ func TestDurable(t *testing.T, reopen func(*testing.T) transfer.Durable) {
 	}
 	remove(t, s, "aa")
 	checkList(t, s)
+}
+
+// testPut leaves the first 90,000 bytes of pattern 1 in bb/journal.
+func testPut(t *testing.T, s transfer.Durable) {
+	ctx := t.Context()
+	data := pattern(1, 300_000)
+	put := func(name string, p []byte, at int) {
+		t.Helper()
+		if err := s.Put(ctx, "bb", name, p, int64(at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"journal", "receipt"} {
+		if _, err := s.Get(ctx, "bb", name); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("Get of what is not there: %v", err)
+		}
+		put(name, nil, 0) // deleting it
+	}
+	put("journal", data[:100_000], 0)
+	put("journal", data[100_000:100_001], 100_000)
+	checkGet(t, s, "bb", "journal", data[:100_001])
+	put("receipt", data[:3], 0)
+	put("journal", data[50_000:90_000], 50_000) // what follows is cut off
+	put("receipt", nil, 0)
+	checkGet(t, s, "bb", "journal", data[:90_000])
+	if _, err := s.Get(ctx, "bb", "receipt"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Get of what was deleted: %v", err)
+	}
+	for _, bad := range []string{"", "..", "A", "a/b"} {
+		_, err := s.Get(ctx, "bb", bad)
+		if err == nil || s.Put(ctx, "bb", bad, data, 0) == nil || s.Put(ctx, bad, "journal", data, 0) == nil {
+			t.Errorf("the name %q was taken", bad)
+		}
+	}
+	put("extra", data[:5], 0)
+	put("extra", nil, 0)
+	checkList(t, s, "aa/0 300000", "aa/1 300000", "aa/2 0", "bb/journal 90000")
+}
+
+func checkGet(t *testing.T, s transfer.Durable, delivery, name string, want []byte) {
+	t.Helper()
+	if got, err := s.Get(t.Context(), delivery, name); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("Get: %d bytes for %d, %v", len(got), len(want), err)
+	}
 }
 
 func testWriteRead(t *testing.T, s transfer.Storage) {

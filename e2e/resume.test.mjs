@@ -1,0 +1,358 @@
+// What goes on after a reload, a crash or a restart of either page, and what does not.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { expectFiles, startBrowser, startServer, tempDir, until, writeFile } from "./harness.mjs";
+import { prepare } from "./member.mjs";
+import { Person } from "./person.mjs";
+
+const MB = 1e6;
+/** What records, repeated hashes and chunks that were under way cost besides what is lacking. */
+const slack = 1 * MB;
+/** Slow enough to be in the middle, in bytes per second. */
+const rate = 6 * MB;
+
+/**
+ * The blank page of a browser with the API loaded, again after a reload.
+ * @param {import("puppeteer-core").Browser} browser @param {string} url
+ */
+async function member(browser, url) {
+  const [page] = await browser.pages();
+  await page.goto(`${url}/healthz`);
+  await page.evaluate(count);
+  await page.evaluate(prepare);
+  return page;
+}
+
+/** Runs in the page: counts what is sent over data channels. */
+function count() {
+  const { send } = RTCDataChannel.prototype;
+  globalThis.sentBytes = 0;
+  RTCDataChannel.prototype.send = function (data) {
+    globalThis.sentBytes += data.byteLength ?? data.length;
+    return send.call(this, data);
+  };
+}
+
+/** @param {import("puppeteer-core").Page} page @param {string | undefined} link @param {string} name */
+const enter = (page, link, name) =>
+  page.evaluate(
+    async (to, given) => {
+      // The page before this one may need a moment to let go of the room.
+      await me.until(async () => !to || (await me.tallow.remembered()).some((room) => room.link === to) || globalThis.fresh);
+      me.watch(to ? await me.tallow.joinRoom(to, { name: given }) : await me.tallow.createRoom({ name: given }));
+      return me.room.link;
+    },
+    link,
+    name,
+  );
+
+/** @param {import("puppeteer-core").Page} page */
+const fresh = (page) => page.evaluate(() => void (globalThis.fresh = true));
+
+/** What a sender knows to be on its first recipient's disk. @param {import("puppeteer-core").Page} page */
+const told = (page) => page.evaluate(() => me.transfer.recipients[0].bytes);
+
+/** Waits for more of it. @param {import("puppeteer-core").Page} page @param {number} bytes */
+const stored = (page, bytes) => until(`${bytes} bytes`, async () => (await told(page)) >= bytes, 120_000);
+
+test("a recipient's page is reloaded, its tab crashes, its browser is killed", { timeout: 400_000 }, async (t) => {
+  const server = await startServer(t);
+  const [{ browser: theirs }, { browser: first, profile }] = await Promise.all([startBrowser(t), startBrowser(t)]);
+  const sender = await member(theirs, server.url);
+  let recipient = await member(first, server.url);
+  await fresh(sender);
+  const link = await enter(sender, undefined, "sender");
+  await fresh(recipient);
+  await enter(recipient, link, "recipient");
+  await sender.evaluate(() => me.meets(1, 120_000));
+  const size = 40 * MB;
+  const hash = await sender.evaluate(
+    async (n, limit) => {
+      me.file = me.blob(n, 7);
+      me.transfer = me.room.send([{ path: "a.bin", file: me.file }, { path: "b.bin", file: me.blob(1000, 8) }], { bandwidthLimitPerRecipient: limit });
+      return me.sha256(me.file);
+    },
+    size,
+    rate,
+  );
+  await recipient.evaluate(async () => {
+    me.incoming = (await me.offer()).accept();
+    await me.until(() => me.incoming.state === "transferring", 120_000);
+  });
+
+  let want = 4 * MB;
+  for (const [what, again] of /** @type {const} */ ([
+    ["reloaded", async () => (await recipient.reload(), await recipient.evaluate(prepare), recipient)],
+    [
+      "crashed",
+      async () => {
+        await recipient.goto("chrome://crash").catch(() => {}); // the renderer dies
+        const page = await first.newPage();
+        await recipient.close().catch(() => {});
+        await page.goto(`${server.url}/healthz`);
+        await page.evaluate(prepare);
+        return page;
+      },
+    ],
+    [
+      "killed",
+      async () => {
+        const died = new Promise((resolve) => first.once("disconnected", resolve));
+        first.process()?.kill("SIGKILL");
+        await died;
+        const { browser } = await startBrowser(t, { profile });
+        return member(browser, server.url);
+      },
+    ],
+  ])) {
+    await t.test(what, async () => {
+      await stored(sender, want);
+      recipient = await again();
+      const lacking = size - (await told(sender));
+      const before = await sender.evaluate(() => globalThis.sentBytes);
+      if (what === "killed") {
+        const left = await recipient.evaluate(async () => {
+          const [item, ...rest] = await me.until(async () => ((list) => (list.length ? list : undefined))(await me.tallow.unfinished()));
+          const { direction, link, entered, names, total, bytes, remembered, files, when } = item;
+          return { direction, link, entered, names, total, bytes, remembered, files: files.map((f) => f.path), recent: Date.now() - when < 3_600_000, rest: rest.length, code: await me.code(item.continue()) };
+        });
+        assert.ok(left.bytes >= want && left.bytes < left.total, `${left.bytes} of ${left.total}`);
+        assert.deepEqual({ ...left, bytes: 0 }, { direction: "incoming", link, entered: false, names: ["sender"], total: size + 1000, bytes: 0, remembered: false, files: ["a.bin", "b.bin"], recent: true, rest: 0, code: "room-closed" });
+      }
+      await enter(recipient, link, "recipient");
+      const went = await recipient.evaluate(async () => {
+        me.incoming = me.room.transfers[0];
+        return { id: me.incoming.id, from: me.incoming.from.name, files: me.incoming.files.map((file) => file.path), offers: me.room.offers.length, unfinished: (await me.tallow.unfinished()).length };
+      });
+      assert.deepEqual(went, { id: await sender.evaluate(() => me.transfer.id), from: "sender", files: ["a.bin", "b.bin"], offers: 0, unfinished: 0 });
+      want = Math.min(size - 4 * MB, size - lacking + 6 * MB);
+      await stored(sender, want);
+      // As far as it has come: no chunk that the sender knew to be on the disk.
+      const sent = (await sender.evaluate(() => globalThis.sentBytes)) - before;
+      const progress = (await told(sender)) - (size - lacking);
+      assert.ok(sent < progress + 17 * MB, `${sent} bytes were sent for ${progress}`); // a window may be under way
+      t.diagnostic(`${what}: ${Math.round(lacking / MB)} MB lacking, ${(sent / MB).toFixed(1)} MB sent for ${(progress / MB).toFixed(1)}`);
+    });
+  }
+  const before = await sender.evaluate(() => globalThis.sentBytes);
+  const lacking = size - (await told(sender));
+  await sender.evaluate(() => me.transfer.setBandwidthLimit(0));
+  const done = await recipient.evaluate(async () => {
+    const { files } = await me.incoming.finished;
+    return { hash: await me.sha256(await files[0].file()), sizes: files.map((file) => file.size), offers: me.events.filter(({ type }) => type === "offer").length };
+  });
+  assert.deepEqual(done, { hash, sizes: [size, 1000], offers: 0 });
+  const sent = (await sender.evaluate(() => globalThis.sentBytes)) - before;
+  assert.ok(sent < lacking + slack, `${sent} bytes were sent for the last ${lacking}`);
+  assert.equal(await sender.evaluate(() => me.transfer.finished.then((r) => r.successfulRecipients.length)), 1);
+
+  await t.test("once it is done, nothing is left to go on with", async () => {
+    await recipient.reload();
+    await recipient.evaluate(prepare);
+    await enter(recipient, link, "recipient");
+    assert.deepEqual(await recipient.evaluate(async () => [me.room.transfers.length, (await me.tallow.unfinished()).length]), [0, 0]);
+  });
+});
+
+test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
+  const server = await startServer(t);
+  const [{ browser: mine }, { browser: theirs }] = await Promise.all([startBrowser(t), startBrowser(t)]);
+  const sender = await member(mine, server.url);
+  const recipient = await member(theirs, server.url);
+  await fresh(sender);
+  const link = await enter(sender, undefined, "sender");
+  await fresh(recipient);
+  await enter(recipient, link, "recipient");
+  const size = 20 * MB;
+  /** Sends two files, and reloads in the middle. @param {boolean} [kept] with handles of files that lie in the private file system */
+  const interrupt = async (kept = false) => {
+    await sender.evaluate(() => me.meets(1, 120_000));
+    const accepted = recipient.evaluate(async () => {
+      me.incoming = (await me.offer()).accept();
+    });
+    await sender.evaluate(
+      async (n, limit, withHandles) => {
+        let items = [{ path: "folder/a.bin", file: me.blob(n, 7) }, { path: "folder/b.bin", file: me.blob(3_000_000, 8) }];
+        if (withHandles) {
+          const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle("mine", { create: true });
+          items = await Promise.all(
+            items.map(async ({ path, file }, i) => {
+              const handle = await folder.getFileHandle(String(i), { create: true });
+              const out = await handle.createWritable();
+              await out.write(file);
+              await out.close();
+              return { path, file: await handle.getFile(), handle };
+            }),
+          );
+        }
+        me.transfer = me.room.send(items, { bandwidthLimitPerRecipient: limit });
+      },
+      size,
+      rate,
+      kept,
+    );
+    await accepted;
+    await stored(sender, 4 * MB);
+    const had = await told(sender);
+    await sender.reload();
+    await sender.evaluate(count);
+    await sender.evaluate(prepare);
+    const left = await sender.evaluate(async () => {
+      const [item] = await me.until(async () => ((list) => (list.length ? list : undefined))(await me.tallow.unfinished()));
+      return { direction: item.direction, entered: item.entered, names: item.names, total: item.total, remembered: item.remembered };
+    });
+    assert.deepEqual(left, { direction: "outgoing", entered: false, names: ["recipient"], total: size + 3 * MB, remembered: kept });
+    await enter(sender, link, "sender");
+    await sender.evaluate(async () => {
+      me.transfer = me.room.transfers[0];
+      [me.item] = await me.tallow.unfinished();
+    });
+    assert.deepEqual(await sender.evaluate(() => [me.item.id === me.transfer.id, me.item.entered, me.item.direction]), [true, true, "outgoing"]);
+    return had;
+  };
+  const received = () =>
+    recipient.evaluate(async () => {
+      const { files, failed } = await me.incoming.finished;
+      const hashes = Object.fromEntries(await Promise.all(files.map(async (file) => [file.path, await me.sha256(await file.file())])));
+      return { hashes, failed: failed.map(({ path, code }) => [path, code]) };
+    });
+  const hashes = await sender.evaluate(async (n) => ({ "folder/a.bin": await me.sha256(me.blob(n, 7)), "folder/b.bin": await me.sha256(me.blob(3_000_000, 8)) }), size);
+
+  await t.test("and given the same files again, whatever folder they are in", async () => {
+    const had = await interrupt();
+    await until("the recipient waits", () => recipient.evaluate(() => me.incoming.state === "paused"), 120_000);
+    assert.equal(await sender.evaluate(() => me.code(me.item.continue())), "invalid-argument");
+    assert.equal(await sender.evaluate(() => me.code(me.item.continue([new File([me.blob(3_000_000, 8)], "b.bin")]))), "invalid-argument");
+    const before = await sender.evaluate(() => globalThis.sentBytes);
+    await sender.evaluate((n) => me.item.continue([new File([me.blob(n, 7)], "a.bin"), new File([me.blob(3_000_000, 8)], "b.bin")]), size);
+    assert.deepEqual(await received(), { hashes, failed: [] });
+    const result = await sender.evaluate(async () => ({ done: (await me.transfer.finished).successfulRecipients.length, left: (await me.tallow.unfinished()).length }));
+    assert.deepEqual(result, { done: 1, left: 0 });
+    const sent = (await sender.evaluate(() => globalThis.sentBytes)) - before;
+    assert.ok(sent < size + 3 * MB - had + slack, `${sent} bytes were sent for the last ${size + 3 * MB - had}`);
+    t.diagnostic(`${(sent / MB).toFixed(1)} MB were sent for the last ${((size + 3 * MB - had) / MB).toFixed(1)}`);
+  });
+
+  await t.test("and one of the files is another now", async () => {
+    await interrupt();
+    await sender.evaluate((n) => {
+      const changed = new Blob([me.blob(n, 7).slice(0, 100), "x", me.blob(n, 7).slice(101)]); // where the recipient has it already
+      return me.item.continue([{ path: "folder/a.bin", file: changed }, { path: "folder/b.bin", file: me.blob(3_000_000, 8) }]);
+    }, size);
+    assert.deepEqual(await received(), { hashes: { "folder/b.bin": hashes["folder/b.bin"] }, failed: [["folder/a.bin", "file-changed"]] });
+    const failed = await sender.evaluate(async () => (await me.transfer.finished).failedRecipients.map(({ code }) => code));
+    assert.deepEqual(failed, ["file-changed"]);
+  });
+
+  await t.test("and reads the files again by itself, where the browser has kept access to them", async () => {
+    await interrupt(true);
+    await sender.evaluate(() => me.item.continue());
+    assert.deepEqual(await received(), { hashes, failed: [] });
+  });
+
+  await t.test("and discards it", async () => {
+    await interrupt();
+    await sender.evaluate(() => me.item.discard());
+    assert.equal(await recipient.evaluate(() => me.code(me.incoming.finished)), "cancelled-by-peer");
+    assert.equal(await sender.evaluate(async () => (await me.tallow.unfinished()).length), 0);
+  });
+
+  await t.test("two pages do not both go on with it; what is discarded in the list is gone", async () => {
+    await interrupt();
+    const second = await mine.newPage();
+    await second.goto(`${server.url}/healthz`);
+    await second.evaluate(prepare);
+    assert.equal(await second.evaluate(async () => (await me.tallow.unfinished()).length), 0, "another page has it");
+    await sender.close();
+    const gone = await second.evaluate(async () => {
+      const [item] = await me.until(async () => ((list) => (list.length ? list : undefined))(await me.tallow.unfinished()));
+      await item.discard();
+      const list = await me.tallow.unfinished();
+      const top = await (await navigator.storage.getDirectory()).getDirectoryHandle("tallow");
+      let journals = 0;
+      for await (const [, room] of top.entries()) {
+        for await (const [, delivery] of room.entries()) {
+          if (delivery.kind === "directory") for await (const [name] of delivery.entries()) if (name === "journal") journals++;
+        }
+      }
+      return [list.length, journals];
+    });
+    assert.deepEqual(gone, [0, 0]);
+  });
+});
+
+test("the page lists what is unfinished, and goes on with it", { timeout: 400_000 }, async (t) => {
+  const server = await startServer(t);
+  const folder = tempDir(t);
+  const big = await writeFile(folder, "big.bin", 60 * MB);
+  const small = await writeFile(folder, "small.bin", 1000);
+  const ada = await Person.arrive(t, { name: "Ada" });
+  let ben = await Person.arrive(t, { name: "Ben", alone: true });
+  await ada.open(`${server.url}/`);
+  const link = await ada.link();
+  await ben.open(link);
+  await ada.meets(1);
+  await ada.choose(big.file, small.file);
+  await ada.press("Send");
+  await ben.press("Accept");
+  await ada.seesDelivery("Ben", /^Transferring · [1-9]/);
+  await ada.press("Pause");
+  await ada.seesDelivery("Ben", /^Paused/);
+
+  await t.test("a reload of the recipient goes on by itself", async () => {
+    await ben.page.reload();
+    await ben.meets(1);
+    await ben.sees(/Receiving big\.bin and 1 more \(60 MB\) from Ada/);
+    await ben.seesDelivery("Ada", /^Paused · [1-9]/);
+  });
+
+  await t.test("after a reload the sender chooses the files again", async () => {
+    await ada.page.reload();
+    await ada.meets(1);
+    await ada.sees(/Unfinished[^]*Sending big\.bin and 1 more \(60 MB\) to Ben[^]*Choose the same files again to go on/);
+    const again = async (/** @type {string[]} */ ...files) => {
+      const button = await ada.control("button", "Choose the files");
+      const [chooser] = await Promise.all([ada.page.waitForFileChooser(), button.click()]);
+      await chooser.accept(files);
+    };
+    await again(big.file);
+    await ada.sees(/Not all of the files are among those\. Choose all 2 of them\./);
+    await again(big.file, small.file);
+    await ada.seesDelivery("Ben", /^Transferring · [1-9]/);
+    await ada.press("Pause");
+    await ada.seesDelivery("Ben", /^Paused/);
+    assert.doesNotMatch(await ada.text(), /Unfinished/);
+  });
+
+  await t.test("the recipient's browser is killed, and finds it again from the front page", async () => {
+    const { profile } = ben;
+    ben.page.browser().process()?.kill("SIGKILL");
+    await ada.seesDelivery("Ben", /^Connection lost/, 60_000);
+    ben = await Person.arrive(t, { name: "Ben", profile });
+    await ben.open(`${server.url}/`);
+    await ben.sees(/Unfinished[^]*Receiving big\.bin and 1 more \(60 MB\) from Ada[^]*Continue[^]*Discard/, 60_000);
+    await ben.press("Continue");
+    await ben.meets(1);
+    assert.equal(await ben.link(), link);
+    await ada.seesDelivery("Ben", /^Paused/);
+    await ada.press("Resume");
+    await ada.seesDelivery("Ben", /^Done: verified on disk$/, 120_000);
+    await ben.sees(/Verified and saved: 2 files/, 60_000);
+    await expectFiles(ben.downloads, [big, small], 60_000);
+    assert.doesNotMatch(await ben.text(), /Unfinished/);
+  });
+
+  await t.test("what is discarded is gone, on both sides", async () => {
+    await ada.choose(big.file);
+    await ada.press("Send");
+    await ben.press("Accept");
+    await ada.seesDelivery("Ben", /^Transferring · [1-9]/);
+    await ada.press("Pause");
+    await ada.page.reload();
+    await ada.press("Discard");
+    await ben.sees(/Cancelled by the other side/, 60_000);
+    await until("an empty list", async () => !/Unfinished/.test(await ada.text()));
+  });
+  assert.deepEqual([...ada.errors, ...ben.errors], []);
+});

@@ -1,0 +1,403 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"tallow/internal/core/chunk"
+	"tallow/internal/core/fault"
+	"tallow/internal/core/transfer"
+	"tallow/internal/core/wire"
+)
+
+// What outlives this room: each transfer has a journal in storage (package transfer says what is in it), and the next room of the same
+// identity goes on from there.
+
+const (
+	// KeepUnfinished is how long after it was last gone on with an unfinished transfer is deleted.
+	KeepUnfinished = 7 * 24 * time.Hour
+	// keepReceived is how long what was received lies about afterwards: whoever copies it elsewhere needs less.
+	keepReceived = time.Hour
+	// maxRestored bounds the transfers that a room begins with; others wait in storage for the next time.
+	maxRestored = maxTransfers / 2
+)
+
+// journal writes a transfer's journal, in order, one write at a time.
+type journal struct {
+	ctx      context.Context
+	storage  transfer.Durable
+	delivery string
+	start    func(func()) // runs what the room waits for
+
+	mu      sync.Mutex // held for moments only: the room's loop takes it
+	turn    *sync.Cond // a write has ended
+	queue   []byte
+	at      int64 // where the queue goes
+	written int64
+	busy    bool
+	gone    bool
+	err     error
+}
+
+// newJournal is nil where nothing is to outlive the room; all methods take that.
+func (r *Room) newJournal(delivery string, size int64) *journal {
+	storage, durable := r.cfg.Storage.(transfer.Durable)
+	if !r.cfg.Resume || !durable {
+		return nil
+	}
+	j := &journal{ctx: r.ctx, storage: storage, delivery: delivery, start: r.running.Go, at: size, written: size}
+	j.turn = sync.NewCond(&j.mu)
+	return j
+}
+
+// note appends records. They are written soon.
+func (j *journal) note(records []byte) {
+	if j == nil {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.queue = append(j.queue, records...)
+	if !j.busy && !j.gone && j.err == nil {
+		j.busy = true
+		j.start(j.write)
+	}
+}
+
+func (j *journal) write() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for len(j.queue) > 0 && !j.gone && j.err == nil {
+		p, at := j.queue, j.at
+		j.queue, j.at = nil, j.at+int64(len(p))
+		j.mu.Unlock()
+		err := j.storage.Put(j.ctx, j.delivery, transfer.JournalName, p, at)
+		j.mu.Lock()
+		j.err, j.written = err, at+int64(len(p))
+		j.turn.Broadcast()
+	}
+	j.busy = false
+	j.turn.Broadcast()
+}
+
+// position is where the journal will end when all that was noted is written.
+func (j *journal) position() int64 {
+	if j == nil {
+		return 0
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.at + int64(len(j.queue))
+}
+
+// wait returns when the journal is written up to a position, or will never be.
+func (j *journal) wait(position int64) error {
+	if j == nil {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for j.written < position && j.err == nil && !j.gone {
+		j.turn.Wait()
+	}
+	return j.err
+}
+
+// stop lets nothing more be written.
+func (j *journal) stop() {
+	if j == nil {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.gone = true
+	j.turn.Broadcast()
+	for j.busy {
+		j.turn.Wait()
+	}
+}
+
+// settle puts a receipt in the place of the journal. If it fails, the next room finds everything on disk and ends the transfer once more.
+func (j *journal) settle(receipt []byte) {
+	if j == nil {
+		return
+	}
+	ctx := context.WithoutCancel(j.ctx)
+	j.start(func() {
+		j.wait(j.position())
+		j.stop()
+		if j.storage.Put(ctx, j.delivery, transfer.ReceiptName, receipt, 0) == nil {
+			j.storage.Put(ctx, j.delivery, transfer.JournalName, nil, 0)
+		}
+	})
+}
+
+// discard deletes the journal of an outgoing transfer.
+func (j *journal) discard() {
+	if j != nil {
+		j.start(func() {
+			j.stop()
+			j.storage.Remove(context.WithoutCancel(j.ctx), j.delivery) // what cannot be removed is swept one day
+		})
+	}
+}
+
+// restore goes on with what an earlier room of this identity has left in storage. It is called before anybody can send anything. What cannot be
+// read, is not ours, or is too old is deleted.
+func (r *Room) restore() {
+	storage, durable := r.cfg.Storage.(transfer.Durable)
+	if !r.cfg.Resume || !durable {
+		return
+	}
+	list, err := storage.List(r.ctx)
+	if err != nil {
+		return // then everything is new
+	}
+	left := map[string]string{} // by delivery: what tells about it
+	for _, f := range list {
+		if f.Name == transfer.JournalName || left[f.Delivery] == "" {
+			left[f.Delivery] = f.Name
+		}
+		if f.Name == transfer.ReceiptName && left[f.Delivery] != transfer.JournalName {
+			left[f.Delivery] = f.Name
+		}
+	}
+	restored := 0
+	for delivery, name := range left {
+		if restored == maxRestored {
+			return
+		}
+		p, err := storage.Get(r.ctx, delivery, name)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			continue // another time
+		}
+		j, err := transfer.ParseJournal(p)
+		if err == nil && r.restoreTransfer(delivery, j) {
+			restored++
+		} else {
+			storage.Remove(r.ctx, delivery)
+		}
+	}
+}
+
+func (r *Room) restoreTransfer(delivery string, j *transfer.Journal) bool {
+	now := r.cfg.Now()
+	age := KeepUnfinished
+	if j.Done() {
+		age = keepReceived
+	}
+	if old := now.Sub(j.Opened); old > age || old < -age || j.Outgoing != (j.Key.Sender == r.self) || r.outgoing[j.Key] != nil || r.incoming[j.Key] != nil {
+		return false
+	}
+	_, known := j.Bytes()
+	notes := r.newJournal(delivery, j.Size)
+	if j.Outgoing {
+		o := &outgoing{machine: transfer.RestoreOutgoing(j, &r.shared, transfer.Star{}, now), paths: chunk.SafePaths(j.Manifest.Files), names: j.Names,
+			order: r.nextOrder(), journal: notes}
+		if o.machine.Over() {
+			return false
+		}
+		notes.note(transfer.OpenedRecord(now))
+		r.outgoing[j.Key] = o
+		r.event(TransferResumed{r.self.String(), j.Opened, int64(known), r.outgoingSnapshot(o)})
+		return true
+	}
+	in := &incoming{machine: transfer.RestoreIncoming(j, now), name: j.Names[j.Key.Sender], shown: true, ended: j.Done(), order: r.nextOrder(),
+		store: newStore(r.ctx, r.cfg.Storage, delivery)}
+	r.incoming[j.Key] = in
+	if j.Done() {
+		return true
+	}
+	in.store.journal = notes
+	notes.note(transfer.OpenedRecord(now))
+	r.shareCredit(in)
+	r.event(TransferResumed{j.Key.Sender.String(), j.Opened, int64(known), r.incomingSnapshot(in)})
+	r.verify(in)
+	return true
+}
+
+// Unfinished is what a journal tells of a transfer, without entering its room.
+type Unfinished struct {
+	Sender   string   `json:"sender"`
+	ID       string   `json:"id"` // of the transfer
+	Incoming bool     `json:"incoming"`
+	Names    []string `json:"names"` // of the sender, or of the recipients
+	Files    []File   `json:"files"` // those that are wanted
+	Total    int64    `json:"total"`
+	Bytes    int64    `json:"bytes"`  // about what had been transferred; to the recipient that was furthest
+	Opened   int64    `json:"opened"` // when it was begun or gone on with last, ms since 1970
+}
+
+// Describe reads a journal. One that says nothing of anything unfinished is an error.
+func Describe(p []byte) (Unfinished, error) {
+	j, err := transfer.ParseJournal(p)
+	if err != nil {
+		return Unfinished{}, err
+	}
+	if j.Done() {
+		return Unfinished{}, transfer.ErrJournal
+	}
+	total, known := j.Bytes()
+	u := Unfinished{Sender: j.Key.Sender.String(), ID: j.Key.Transfer.String(), Incoming: !j.Outgoing, Names: []string{}, Files: []File{},
+		Total: int64(total), Bytes: int64(known), Opened: j.Opened.UnixMilli()}
+	for _, name := range j.Names {
+		u.Names = append(u.Names, name)
+	}
+	slices.Sort(u.Names)
+	for _, f := range files(j.Manifest, chunk.SafePaths(j.Manifest.Files)) {
+		if j.Wanted(f.Index) {
+			u.Files = append(u.Files, f)
+		}
+	}
+	return u, nil
+}
+
+// verify holds what is on disk against what was announced.
+func (r *Room) verify(in *incoming) {
+	m := in.machine.Manifest()
+	announced := make([][]wire.Hash, len(m.Files))
+	for i := range announced {
+		announced[i] = in.machine.Announced(uint32(i))
+	}
+	r.running.Go(func() {
+		var have []chunk.Ref
+		for i, hashes := range announced {
+			if len(hashes) == 0 {
+				continue
+			}
+			file := in.store.existing(uint32(i), int64(m.Files[i].Size))
+			if file == nil {
+				continue
+			}
+			for index, hash := range hashes {
+				if r.ctx.Err() != nil {
+					return
+				}
+				ref := chunk.Ref{File: uint32(i), Index: uint32(index)}
+				if sum, err := r.sumAt(file, m, ref); err == nil && sum == hash {
+					have = append(have, ref)
+				}
+			}
+		}
+		r.box.post(func() { r.stepIncoming(in, transfer.Restored{Have: have}) })
+	})
+}
+
+// sumAt is the hash of a chunk as it can be read.
+func (r *Room) sumAt(file io.ReaderAt, m *chunk.Manifest, ref chunk.Ref) (wire.Hash, error) {
+	b := r.pool.Get(int(m.Length(ref)))
+	defer b.Release()
+	if err := readFull(file, b.B, m.Offset(ref)); err != nil {
+		return wire.Hash{}, err
+	}
+	sum, err := r.cfg.Engine.Sum256(b.B)
+	return wire.Hash(sum), err
+}
+
+// Continue gives an outgoing transfer of an earlier room its files again (Transfer.Waiting). They are found by their paths, or else by name and
+// size, and what was read of them before is read again: one that differs fails with file-changed, for this transfer, and nothing of it goes out.
+// Texts that are not given fail with file-unreadable where they were not delivered yet. The errors are UnknownTransfer and, when a file is not
+// among those given, InvalidArgument: then nothing has happened.
+func (r *Room) Continue(key transfer.Key, files []OutFile) error {
+	return r.withOutgoing(key, func(o *outgoing) error {
+		if !o.machine.Wanting() || o.files != nil {
+			return fault.New(fault.UnknownTransfer, nil)
+		}
+		m := o.machine.Manifest()
+		found := make([]OutFile, len(m.Files))
+		for i, f := range m.Files {
+			given, ok := match(f, files)
+			switch {
+			case ok && f.Kind == wire.KindText:
+				given.Source = text(given.Text)
+			case !ok && f.Kind == wire.KindFile && f.Size > 0:
+				return fault.Newf(fault.InvalidArgument, "room: file %d is not among those given", i)
+			case !ok:
+				given.Source = missing{f.Size}
+			}
+			found[i] = given
+		}
+		o.files = found
+		o.journal.note(transfer.OpenedRecord(r.cfg.Now()))
+		r.reread(o)
+		return nil
+	})
+}
+
+// match finds a file of the manifest among those that are given.
+func match(f wire.FileEntry, files []OutFile) (OutFile, bool) {
+	same := func(o OutFile) bool {
+		return o.Kind == f.Kind && strings.ToValidUTF8(o.Path, "_") == f.Path && (o.Kind != wire.KindText || uint64(len(o.Text)) == f.Size)
+	}
+	if i := slices.IndexFunc(files, same); i >= 0 {
+		return files[i], true
+	}
+	named := func(o OutFile) bool {
+		return o.Kind == wire.KindFile && f.Kind == o.Kind && o.Source != nil && uint64(o.Source.Size()) == f.Size && chunk.Base(o.Path) == chunk.Base(f.Path)
+	}
+	first := slices.IndexFunc(files, named)
+	if first < 0 || slices.IndexFunc(files[first+1:], named) >= 0 {
+		return OutFile{}, false
+	}
+	return files[first], true
+}
+
+// missing is a file that was not given again.
+type missing struct{ size uint64 }
+
+// ReadAt implements io.ReaderAt.
+func (missing) ReadAt([]byte, int64) (int, error) { return 0, transfer.ErrSourceUnreadable }
+
+// Size implements transfer.Source.
+func (m missing) Size() int64 { return int64(m.size) }
+
+// reread looks whether the files are what they were, as far as they had been read: recipients have those chunks, and must not get the rest of
+// another file.
+func (r *Room) reread(o *outgoing) {
+	m := o.machine.Manifest()
+	type read struct {
+		runs   []wire.Run
+		hashes []wire.Hash
+	}
+	before := make([]read, len(m.Files))
+	for i := range before {
+		runs, hashes := o.machine.Read(uint32(i))
+		before[i] = read{runs, slices.Clone(hashes)}
+	}
+	r.running.Go(func() {
+		for i, b := range before {
+			source := o.files[i].Source
+			if m.Files[i].Kind == wire.KindDirectory {
+				continue
+			}
+			if _, given := source.(missing); given {
+				continue // it fails if it is ever read
+			}
+			var err error
+			if uint64(source.Size()) != m.Files[i].Size {
+				err = transfer.ErrSourceChanged
+			}
+			for _, run := range b.runs {
+				for at := run.First; at < run.First+run.Count && err == nil; at++ {
+					if r.ctx.Err() != nil {
+						return
+					}
+					var sum wire.Hash
+					if sum, err = r.sumAt(source, m, chunk.Ref{File: uint32(i), Index: at}); err == nil && sum != b.hashes[at] {
+						err = transfer.ErrSourceChanged
+					}
+				}
+			}
+			if err != nil {
+				r.box.post(func() { r.stepOutgoing(o, transfer.SourceFailed{File: uint32(i), Err: err}) })
+			}
+		}
+		r.box.post(func() { r.stepOutgoing(o, transfer.SourcesReady{}) })
+	})
+}

@@ -1,0 +1,617 @@
+//go:build !js
+
+package room_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tallow/internal/core/fault"
+	"tallow/internal/core/room"
+	"tallow/internal/core/seal"
+	"tallow/internal/core/transfer"
+	"tallow/internal/core/transfer/diskstore"
+	"tallow/internal/core/wire"
+)
+
+// life is what of a person outlives a process: keys and a disk.
+type life struct {
+	w    *world
+	name string
+	seed [32]byte
+	dir  string
+	link *seal.Link // nil: the first life of an owner
+	now  func() time.Time
+}
+
+func (w *world) life(name string, link *seal.Link) *life {
+	return &life{w: w, name: name, seed: [32]byte([]byte(name + "                                ")), dir: w.t.TempDir(), link: link, now: time.Now}
+}
+
+// born enters the room in a new process.
+func (l *life) born() *person {
+	l.w.t.Helper()
+	p, cfg := l.w.person(l.name)
+	storage, err := diskstore.Open(l.dir)
+	if err != nil {
+		l.w.t.Fatal(err)
+	}
+	p.dir, p.storage, p.plug = l.dir, storage, &plug{Durable: storage}
+	cfg.Seed, cfg.Resume, cfg.Storage, cfg.ServerURL, cfg.Now = &l.seed, true, p.plug, l.w.url+"/?"+p.address, l.now
+	var r *room.Room
+	if l.link == nil {
+		if r, err = room.Create(l.w.t.Context(), cfg); err == nil {
+			link := r.Link()
+			l.link = &link
+		}
+	} else {
+		r, err = room.Join(l.w.t.Context(), *l.link, cfg)
+	}
+	if err != nil {
+		l.w.t.Fatalf("%s enters: %v", l.name, err)
+	}
+	p.room = r
+	l.w.t.Cleanup(func() { r.Leave(context.Background()) })
+	return p
+}
+
+// crash ends a person's process without a word: it reaches nobody, nor its disk. The others notice at once.
+func (w *world) crash(p *person, others ...*person) {
+	p.plug.pull()
+	id := p.id()
+	w.mu.Lock()
+	w.dead[p.address] = true
+	if t := w.taps[id]; t != nil {
+		t.cut()
+	}
+	w.mu.Unlock()
+	for _, o := range others {
+		o.cutLinks()
+	}
+}
+
+// plug is what a process and its disk are connected by.
+type plug struct {
+	transfer.Durable
+	mu     sync.RWMutex
+	pulled bool
+	writes atomic.Int64  // to files
+	held   chan struct{} // unless nil, notes wait until it is closed
+}
+
+var errCrashed = errors.New("the process has crashed")
+
+// pull returns when no operation is under way, and lets none begin.
+func (p *plug) pull() {
+	p.mu.Lock()
+	p.pulled = true
+	p.mu.Unlock()
+}
+
+func (p *plug) do(operation func() error) error {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.pulled {
+		return errCrashed
+	}
+	return operation()
+}
+
+func (p *plug) Create(ctx context.Context, delivery, name string, size int64) (f transfer.StoredFile, err error) {
+	err = p.do(func() error { f, err = p.Durable.Create(ctx, delivery, name, size); return err })
+	return &pluggedFile{f, p}, err
+}
+
+func (p *plug) Open(ctx context.Context, delivery, name string) (f transfer.StoredFile, err error) {
+	err = p.do(func() error { f, err = p.Durable.Open(ctx, delivery, name); return err })
+	return &pluggedFile{f, p}, err
+}
+
+func (p *plug) Remove(ctx context.Context, delivery string) error {
+	return p.do(func() error { return p.Durable.Remove(ctx, delivery) })
+}
+
+func (p *plug) Put(ctx context.Context, delivery, name string, b []byte, at int64) error {
+	if p.held != nil {
+		<-p.held
+	}
+	return p.do(func() error { return p.Durable.Put(ctx, delivery, name, b, at) })
+}
+
+type pluggedFile struct {
+	transfer.StoredFile
+	plug *plug
+}
+
+func (f *pluggedFile) WriteAt(b []byte, off int64) (n int, err error) {
+	err = f.plug.do(func() error { n, err = f.StoredFile.WriteAt(b, off); return err })
+	f.plug.writes.Add(1)
+	return n, err
+}
+
+func (f *pluggedFile) Commit(ctx context.Context) error {
+	return f.plug.do(func() error { return f.StoredFile.Commit(ctx) })
+}
+
+// stepped is a source that can be read up to a limit.
+type stepped struct {
+	source
+	reads atomic.Int64
+	mu    sync.Mutex
+	turn  *sync.Cond
+	limit int64
+}
+
+func newStepped(t *testing.T, s source) *stepped {
+	g := &stepped{source: s}
+	g.turn = sync.NewCond(&g.mu)
+	t.Cleanup(func() { g.raise(int64(len(s))) })
+	return g
+}
+
+func (s *stepped) raise(limit int64) {
+	s.mu.Lock()
+	s.limit = max(s.limit, limit)
+	s.turn.Broadcast()
+	s.mu.Unlock()
+}
+
+func (s *stepped) ReadAt(p []byte, off int64) (int, error) {
+	s.mu.Lock()
+	for off+int64(len(p)) > s.limit {
+		s.turn.Wait()
+	}
+	s.mu.Unlock()
+	s.reads.Add(1)
+	return s.source.ReadAt(p, off)
+}
+
+// told is how much a recipient has on disk, as far as p, the sender, knows.
+func (p *person) told(recipient *person) (bytes int64) {
+	for _, e := range p.since(0) {
+		if e, ok := e.(room.TransferProgress); ok {
+			for _, d := range e.Transfer.Deliveries {
+				if d.Peer == recipient.room.Self().ID {
+					bytes = max(bytes, d.Bytes)
+				}
+			}
+		}
+	}
+	return bytes
+}
+
+// done waits until a transfer has ended well. It may have ended before, for want of somebody.
+func (p *person) done(id room.TransferID) room.Result {
+	p.t.Helper()
+	return wait(p, "the transfer to succeed", func(e room.TransferFinished) bool {
+		ok := e.Result.ID == id.Transfer.String() && e.Result.Code == ""
+		for _, d := range e.Transfer.Deliveries {
+			ok = ok && d.State == room.DeliveryDone
+		}
+		return ok
+	}).Result
+}
+
+func (p *person) resumed() room.Transfer {
+	p.t.Helper()
+	return wait(p, "the transfer of before", func(room.TransferResumed) bool { return true }).Transfer
+}
+
+// spoil changes a byte of each first file of the deliveries on a disk.
+func spoil(t *testing.T, dir string, at int64) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "*", "0"))
+	if err != nil || len(names) == 0 {
+		t.Fatal(names, err)
+	}
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err == nil && int64(len(b)) > at {
+			b[at] ^= 1
+			err = os.WriteFile(name, b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// holdsNoSecret looks for keys in everything on a disk.
+func holdsNoSecret(t *testing.T, dir string, secrets ...[]byte) {
+	t.Helper()
+	looked := 0
+	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		for _, s := range secrets {
+			if bytes.Contains(b, s) {
+				t.Errorf("a secret lies in %s", path)
+			}
+		}
+		looked++
+		return err
+	})
+	if err != nil || looked < 2 {
+		t.Errorf("looked into %d files: %v", looked, err)
+	}
+}
+
+// slack is what records cost besides their chunks, and a chunk that is fetched again.
+const slack = 512 << 10
+
+// TestRecipientRestart: the recipient's process dies while bytes flow, several times. Nobody is asked again, and what the sender knew to be on disk is
+// not sent again.
+func TestRecipientRestart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	ann := w.life("Ann", nil).born()
+	link := ann.room.Link()
+	l := w.life("Bob", &link)
+	bob := l.born()
+	ann.meet(bob)
+	file := content(8*mib, 1)
+	s := newStepped(t, file)
+	id := ann.send(outFile("a.bin", s), outFile("empty", source{}))
+	bob.accept(ann)
+	var told int64
+	for _, step := range []struct{ limit, crash int64 }{{mib, 1}, {3 * mib, 2 * mib}, {6 * mib, 6 * mib}} {
+		s.raise(step.limit)
+		ann.stored(bob, step.crash)
+		w.crash(bob, ann)
+		if n := bob.bulk.Load(); n > step.limit-told+slack {
+			t.Errorf("%d bytes of records, when only %d were lacking", n, step.limit-told)
+		}
+		told = ann.told(bob)
+		spoil(t, l.dir, 100) // a chunk that was being written, or a bad disk: it is fetched again
+		bob = l.born()
+		if r := bob.resumed(); r.ID != id.Transfer.String() || !r.Incoming || r.Deliveries[0].Name != "Ann" || r.Deliveries[0].Peer != ann.room.Self().ID {
+			t.Fatalf("%+v", r)
+		}
+	}
+	holdsNoSecret(t, l.dir, l.seed[:], link.Secret[:])
+	s.raise(8 * mib)
+	bob.check(bob.done(id), file)
+	ann.done(id)
+	if n := bob.bulk.Load(); n > 8*mib-told+slack {
+		t.Errorf("%d bytes of records, when only %d were lacking", n, 8*mib-told)
+	}
+	for _, e := range bob.since(0) {
+		if o, ok := e.(room.OfferReceived); ok {
+			t.Errorf("asked again: %+v", o)
+		}
+	}
+	// Once more: nothing is left to go on with.
+	w.crash(bob, ann)
+	bob = l.born()
+	ann.meet(bob)
+	for _, e := range bob.since(0) {
+		if r, ok := e.(room.TransferResumed); ok {
+			t.Errorf("goes on with %+v", r.Transfer)
+		}
+	}
+}
+
+// TestSenderRestart: the sender's process dies in the middle, and both ends' do. The files are given again.
+func TestSenderRestart(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		owner      bool // the sender is
+		both       bool
+		change     int64 // of a byte of the file; -1: none
+		unfinished int64 // of the file, when it dies
+	}{
+		{"a member", false, false, -1, 3 * mib},
+		{"the owner, and the recipient", true, true, -1, 3 * mib},
+		{"changed where it was read before", false, false, 100, 2 * mib},
+		{"everything was read", false, false, -1, 5 * mib},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 11, 0)
+			first := w.life("Ann", nil)
+			ann := first.born()
+			second := w.life("Bob", first.link)
+			bob := second.born()
+			ann.meet(bob)
+			recipient, sender, from, to := ann, bob, second, first
+			if c.owner {
+				recipient, sender, from, to = bob, ann, first, second
+			}
+			sender.meet(recipient)
+			file, small := content(5*mib, 1), content(1000, 2)
+			s := newStepped(t, file)
+			id := sender.send(outFile("small.bin", small), outFile("dir/a.bin", s))
+			recipient.accept(sender)
+			s.raise(c.unfinished)
+			if c.unfinished < 5*mib {
+				sender.stored(recipient, c.unfinished)
+			} else {
+				sender.stored(recipient, mib)
+			}
+			before := recipient.bulk.Load()
+			stored := sender.told(recipient)
+			w.crash(sender, recipient)
+			if c.both {
+				w.crash(recipient)
+				before = 0
+			}
+			if c.owner { // who comes back first
+				sender = from.born()
+				recipient = to.born()
+			} else {
+				sender = from.born()
+			}
+			r := sender.resumed()
+			if r.Incoming || !r.Waiting || r.ID != id.Transfer.String() || len(r.Deliveries) != 1 || r.Deliveries[0].Name != to.name || r.Files[1].Path != "dir/a.bin" {
+				t.Fatalf("%+v", r)
+			}
+			again := append(source{}, file...)
+			if c.change >= 0 {
+				again[c.change] ^= 1
+			}
+			if err := sender.room.Continue(id, []room.OutFile{outFile("small.bin", small), outFile("b.bin", again)}); fault.Of(err) != fault.InvalidArgument {
+				t.Errorf("without one of the files: %v", err)
+			}
+			if err := sender.room.Continue(id, []room.OutFile{outFile("a.bin", again), outFile("small.bin", small)}); err != nil {
+				t.Fatal(err)
+			}
+			if err := sender.room.Continue(id, []room.OutFile{outFile("a.bin", again), outFile("small.bin", small)}); fault.Of(err) != fault.UnknownTransfer {
+				t.Errorf("twice: %v", err)
+			}
+			if c.change >= 0 {
+				end := wait(recipient, "the end", func(e room.TransferFinished) bool { return e.Result.Code == fault.FileChanged }).Result
+				if end.Files[1].Complete || end.Files[1].Code != fault.FileChanged {
+					t.Errorf("%+v", end)
+				}
+				end.Code = ""
+				recipient.check(end, small)
+				wait(sender, "the end", func(e room.TransferFinished) bool {
+					l := e.Result.Ledger[0]
+					return l.Code == fault.FileChanged && l.Files[0].Outcome == "verified" && l.Files[1].Outcome == "failed"
+				})
+				return
+			}
+			recipient.check(recipient.done(id), small, file)
+			sender.done(id)
+			if n := recipient.bulk.Load() - before; n > 5*mib-stored+slack {
+				t.Errorf("%d bytes of records, when only %d were lacking", n, 5*mib-stored)
+			}
+			for _, l := range []*life{from} {
+				if left, err := os.ReadDir(l.dir); err != nil || len(left) > 0 {
+					t.Errorf("%s keeps %v, %v", l.name, left, err)
+				}
+			}
+		})
+	}
+}
+
+// TestNotedBeforeTold: a recipient tells its sender of nothing that a crash at that moment would make it ask for again.
+func TestNotedBeforeTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	ann := w.life("Ann", nil).born()
+	link := ann.room.Link()
+	bob := w.life("Bob", &link).born()
+	ann.meet(bob)
+	bob.meet(ann)
+	bob.plug.held = make(chan struct{})
+	release := sync.OnceFunc(func() { close(bob.plug.held) })
+	t.Cleanup(release)
+	file := content(mib, 1)
+	id := ann.send(outFile("a.bin", file))
+	bob.accept(ann)
+	for end := time.After(patience); bob.plug.writes.Load() < 4; {
+		select {
+		case <-end:
+			t.Fatal("nothing is written")
+		default:
+			ann.room.State() // which takes a moment
+		}
+	}
+	for range 2 { // what Bob would have told is ahead of this
+		sent := bob.send(outFile("b.bin", file))
+		wait(ann, "an offer", func(e room.OfferReceived) bool { return e.Offer.ID == sent.Transfer.String() })
+	}
+	if n := ann.told(bob); n > 0 {
+		t.Errorf("%d bytes were told of, and nothing is noted", n)
+	}
+	release()
+	bob.check(bob.done(id), file)
+	ann.done(id)
+}
+
+// TestOtherSender: under another key the same transfer is a new one, and what was begun is not touched.
+func TestOtherSender(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	ann := w.life("Ann", nil).born()
+	link := ann.room.Link()
+	l := w.life("Bob", &link)
+	bob := l.born()
+	ann.meet(bob)
+	file := content(2*mib, 1)
+	id, g := ann.halfway(file, bob)
+	w.crash(bob, ann)
+	bob = l.born()
+	bob.resumed()
+	ann.meet(bob)
+	cleo := w.another("Cleo", link, bob)
+	f := cleo.forge(bob, []string{"a.bin"}, content(2*mib, 2))
+	f.key.Transfer, f.offer.Transfer = id.Transfer, id.Transfer
+	cleo.tell(bob, f.offer, wire.ManifestPart{Transfer: id.Transfer, Data: f.manifest.Encoded})
+	e := wait(bob, "to be asked", func(e room.OfferReceived) bool { return e.Offer.From == cleo.room.Self().ID })
+	if e.Offer.ID != id.Transfer.String() {
+		t.Errorf("%+v", e.Offer)
+	}
+	if _, err := bob.room.Accept(f.key, nil); err != nil {
+		t.Fatal(err)
+	}
+	cleo.tell(bob, f.hashes(0), f.chunk(0, 0), wire.Cancel{Sender: f.key.Sender, Transfer: id.Transfer, Code: wire.FailureCancelled})
+	g.open()
+	bob.check(bob.done(id), file)
+}
+
+// TestDiscarded: what its sender discards after a restart goes at the recipient too, and leaving the room leaves nothing.
+func TestDiscarded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	first := w.life("Ann", nil)
+	ann := first.born()
+	second := w.life("Bob", first.link)
+	bob := second.born()
+	ann.meet(bob)
+	id, _ := bob.halfway(content(2*mib, 1), ann)
+	w.crash(bob, ann)
+	bob = second.born()
+	bob.resumed()
+	if err := bob.room.Cancel(id); err != nil {
+		t.Fatal(err)
+	}
+	if r := ann.finished(id); r.Code != fault.CancelledByPeer {
+		t.Errorf("%+v", r)
+	}
+	bob.meet(ann)
+	g := newGated(t, content(2*mib, 3), mib)
+	id = bob.send(outFile("b.bin", g))
+	wait(ann, "the next offer", func(e room.OfferReceived) bool { return e.Offer.ID == id.Transfer.String() })
+	if _, err := ann.room.Accept(id, nil); err != nil {
+		t.Fatal(err)
+	}
+	wait(bob, "some of it at Ann", func(e room.TransferProgress) bool {
+		return e.Transfer.ID == id.Transfer.String() && e.Transfer.Deliveries[0].Bytes >= mib
+	})
+	go g.open() // a read must not hold up Leave for ever
+	bob.room.Leave(context.Background())
+	wait(ann, "the end of the other", func(e room.TransferFinished) bool { return e.Result.ID == id.Transfer.String() && e.Result.Code != "" })
+	ann.room.Leave(context.Background())
+	for _, l := range []*life{first, second} {
+		if left, err := os.ReadDir(l.dir); err != nil || len(left) > 0 {
+			t.Errorf("%s keeps %v, %v", l.name, left, err)
+		}
+	}
+}
+
+// TestLongAbsence: a laptop is closed for longer than anybody waits, and opened again.
+func TestLongAbsence(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	time := newClock()
+	first := w.life("Ann", nil)
+	first.now = time.Now
+	ann := first.born()
+	second := w.life("Bob", first.link)
+	second.now = time.Now
+	bob := second.born()
+	ann.meet(bob)
+	file := content(4*mib, 1)
+	id, g := ann.halfway(file, bob)
+	received := bob.bulk.Load()
+	absent := func(away bool) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.dead[bob.address] = away
+		if tap := w.taps[bob.id()]; away && tap != nil {
+			tap.cut()
+		}
+	}
+	absent(true)
+	time.run(20)
+	gone := func(e room.TransferFinished) bool { return e.Transfer.Deliveries[0].Code == fault.PeerGone }
+	wait(ann, "Bob to be gone", gone)
+	wait(bob, "Ann to be gone", gone)
+	time.run(1)
+	absent(false)
+	bob.room.Nudge()
+	waitAfter(ann, 0, "the transfer to go on", func(e room.TransferProgress) bool {
+		return e.Transfer.Deliveries[0].State == room.DeliveryTransferring && e.Transfer.Deliveries[0].Bytes >= mib
+	})
+	g.open()
+	bob.check(bob.done(id), file)
+	ann.done(id)
+	if n := bob.bulk.Load() - received; n > 3*mib+slack {
+		t.Errorf("%d bytes of records, when only %d were lacking", n, 3*mib)
+	}
+}
+
+// TestForgotten: what nobody has gone on with for a week is deleted, and so is what is not ours or cannot be read.
+func TestForgotten(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	first := w.life("Ann", nil)
+	ann := first.born()
+	link := ann.room.Link()
+	l := w.life("Bob", &link)
+	bob := l.born()
+	ann.meet(bob)
+	ann.halfway(content(2*mib, 1), bob)
+	journals, err := filepath.Glob(filepath.Join(first.dir, "*", transfer.JournalName))
+	if err != nil || len(journals) != 1 {
+		t.Fatal(journals, err)
+	}
+	other := ann.send(outFile("b.bin", content(mib, 2)))
+	wait(bob, "the other offer", func(e room.OfferReceived) bool { return e.Offer.ID == other.Transfer.String() })
+	w.crash(bob, ann)
+	var foreign []byte // Ann's journal of what Bob has not accepted, among Bob's; it is written soon
+	for end := time.After(patience); ; ann.room.State() {
+		all, err := filepath.Glob(filepath.Join(first.dir, "*", transfer.JournalName))
+		for _, path := range all {
+			if path != journals[0] && err == nil {
+				foreign, err = os.ReadFile(path)
+			}
+		}
+		if j, bad := transfer.ParseJournal(foreign); err == nil && bad == nil && j.Outgoing && j.Key == other {
+			break
+		}
+		select {
+		case <-end:
+			t.Fatal("no journal of the second transfer: ", all, err)
+		default:
+		}
+	}
+	err = os.Mkdir(filepath.Join(l.dir, "foreign"), 0o700)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(l.dir, "foreign", transfer.JournalName), foreign, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.now = func() time.Time { return time.Now().Add(room.KeepUnfinished - time.Hour) }
+	bob = l.born()
+	if r := bob.resumed(); !r.Incoming {
+		t.Errorf("%+v", r)
+	}
+	if _, err := os.Stat(filepath.Join(l.dir, "foreign")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what is not ours: %v", err)
+	}
+	w.crash(bob, ann)
+	storage, err := diskstore.Open(l.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	for delivery, journal := range map[string][]byte{"junk": {1, 2, 3}, "older": nil} {
+		if journal != nil {
+			err = storage.Put(ctx, delivery, transfer.JournalName, journal, 0)
+		} else {
+			_, err = storage.Create(ctx, delivery, "0", 100) // of which no journal tells
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	again := l.now()
+	l.now = func() time.Time { return again.Add(room.KeepUnfinished + time.Hour) }
+	l.born()
+	if left, err := os.ReadDir(l.dir); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+}

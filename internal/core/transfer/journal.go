@@ -1,0 +1,369 @@
+package transfer
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"time"
+
+	"tallow/internal/core/chunk"
+	"tallow/internal/core/fault"
+	"tallow/internal/core/wire"
+)
+
+// A journal is what a transfer needs to go on in another page or process: the offer, the manifest, what was accepted, the hashes
+// announced or read so far, and how deliveries have ended. It holds no key and no file's contents. It is only ever appended to:
+//
+//	record = length u32 (of the body) ‖ CRC-32 u32 (IEEE, of the body) ‖ body
+//	body   = type u8 ‖ fields
+//
+//	1 start      version u8 = 1, outgoing u8 (0, 1), sender 16, when u64 (ms since 1970), Offer (a control message)
+//	2 manifest   as it travels
+//	3 wanted     file bitmap: what the recipient has accepted
+//	4 hashes     file u32, first chunk u32, hashes 32 each
+//	5 end        End (a bulk message)
+//	6 recipient  member 16, transfer 16, state u8, code bytes8, wanted bytes16, signed u8, [root 32, file bitmap bytes16], [Receipt]
+//	7 name       member 16, name (the rest)
+//	8 opened     when u64: it has been gone on with
+//
+// What is on disk is not in it: a chunk counts again when what is there has the hash that was announced. So a chunk whose writing a crash cut
+// short is fetched again, and neither the order in which the system wrote things down nor a rotten disk can make wrong bytes right.
+const journalVersion = 1
+
+const (
+	recordStart = iota + 1
+	recordManifest
+	recordWanted
+	recordHashes
+	recordEnd
+	recordRecipient
+	recordName
+	recordOpened
+)
+
+// JournalName and ReceiptName are the names in Storage of a delivery's journal, and of what is left of it once all is verified and durable: enough
+// to answer a repeated offer with the receipt.
+const (
+	JournalName = "journal"
+	ReceiptName = "receipt"
+)
+
+// ErrJournal says that a journal lacks its beginning, or is of another version.
+var ErrJournal = errors.New("transfer: unusable journal")
+
+// Journal is a journal as read.
+type Journal struct {
+	Key      Key
+	Outgoing bool
+	Opened   time.Time // when it was begun, or gone on with last
+	Manifest *chunk.Manifest
+	Names    map[wire.ID]string
+	Size     int64 // bytes up to where it is whole
+
+	offer      wire.TransferOffer
+	wanted     wire.Bitmap
+	hashes     []journalFile
+	end        *wire.End
+	recipients []*recipient
+}
+
+type journalFile struct {
+	list  []wire.Hash
+	known chunk.Set
+}
+
+// ParseJournal reads a journal up to where it is whole: a crash may have cut off its last record. Too little of it is ErrJournal.
+func ParseJournal(p []byte) (*Journal, error) {
+	j := &Journal{Names: map[wire.ID]string{}}
+	for rest := p; len(rest) >= 8; rest = p[j.Size:] {
+		n := binary.BigEndian.Uint32(rest)
+		if n == 0 || uint64(n) > uint64(len(rest)-8) {
+			break
+		}
+		body := rest[8 : 8+n]
+		if crc32.ChecksumIEEE(body) != binary.BigEndian.Uint32(rest[4:]) || !j.record(body[0], body[1:]) {
+			break
+		}
+		j.Size += 8 + int64(n)
+	}
+	switch {
+	case j.offer.Files == 0:
+		return nil, fmt.Errorf("%w: no start", ErrJournal)
+	case j.end == nil && j.Manifest == nil, j.Manifest != nil && !j.Outgoing && j.wanted == nil:
+		return nil, fmt.Errorf("%w: no manifest, or nothing accepted", ErrJournal)
+	}
+	return j, nil
+}
+
+// record takes one record. It reports false for one that does not fit: the journal ends before it.
+func (j *Journal) record(kind byte, p []byte) bool {
+	if (kind == recordStart) != (j.offer.Files == 0) {
+		return false
+	}
+	switch kind {
+	case recordStart:
+		if len(p) < 1+1+16+8 || p[0] != journalVersion || p[1] > 1 {
+			return false
+		}
+		m, err := wire.ParseControl(p[26:])
+		offer, ok := m.(wire.TransferOffer)
+		if err != nil || !ok {
+			return false
+		}
+		j.Outgoing, j.offer, j.Key = p[1] == 1, offer, Key{wire.ID(p[2:18]), offer.Transfer}
+		j.Opened = fromMillis(p[18:])
+	case recordManifest:
+		m, err := chunk.ParseManifest(j.offer, bytes.Clone(p)) // not all of the journal is kept
+		if err != nil || j.Manifest != nil {
+			return false
+		}
+		j.Manifest, j.hashes = m, make([]journalFile, len(m.Files))
+	case recordWanted:
+		b := wire.Bitmap(p)
+		if j.Manifest == nil || !b.Fits(len(j.Manifest.Files)) || b.Empty() {
+			return false
+		}
+		j.wanted = bytes.Clone(b)
+	case recordHashes:
+		return j.addHashes(p)
+	case recordEnd:
+		end, err := wire.ParseEnd(bytes.Clone(p))
+		if err != nil || end.Transfer != j.Key.Transfer || !end.Files.Fits(int(j.offer.Files)) || end.Files.Empty() {
+			return false
+		}
+		j.end = &end
+	case recordRecipient:
+		r, ok := parseRecipient(bytes.Clone(p), int(j.offer.Files))
+		if !ok || len(j.recipients) == wire.MaxParticipants && j.recipient(r.id) == nil {
+			return false
+		}
+		if old := j.recipient(r.id); old != nil {
+			*old = *r
+		} else {
+			j.recipients = append(j.recipients, r)
+		}
+	case recordName:
+		if len(p) < 16 || len(p) > 16+wire.MaxName || len(j.Names) > wire.MaxParticipants {
+			return false
+		}
+		j.Names[wire.ID(p)] = string(p[16:])
+	case recordOpened:
+		if len(p) != 8 {
+			return false
+		}
+		j.Opened = fromMillis(p)
+	default:
+		return false
+	}
+	return true
+}
+
+func (j *Journal) addHashes(p []byte) bool {
+	if j.Manifest == nil || len(p) < 8+32 || (len(p)-8)%32 != 0 {
+		return false
+	}
+	file, first, n := binary.BigEndian.Uint32(p), binary.BigEndian.Uint32(p[4:]), uint32((len(p)-8)/32)
+	if uint64(file) >= uint64(len(j.hashes)) || uint64(first)+uint64(n) > uint64(j.Manifest.Chunks(file)) {
+		return false
+	}
+	f := &j.hashes[file]
+	if !j.Outgoing && int(first) != len(f.list) { // announced in order
+		return false
+	}
+	if j.Outgoing && f.list == nil {
+		f.list = make([]wire.Hash, j.Manifest.Chunks(file))
+	}
+	for i := range n {
+		h := wire.Hash(p[8+32*i:])
+		if j.Outgoing {
+			f.list[first+i] = h
+		} else {
+			f.list = append(f.list, h)
+		}
+	}
+	f.known.AddRun(wire.Run{First: first, Count: n})
+	return true
+}
+
+func (j *Journal) recipient(id wire.ID) *recipient {
+	for _, r := range j.recipients {
+		if r.id == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// Done reports whether all is verified and durable already: only the receipt is left.
+func (j *Journal) Done() bool { return j.Manifest == nil }
+
+// Bytes is what was wanted, and for how much of that hashes were known when the journal ended: about what had been transferred.
+func (j *Journal) Bytes() (total, known uint64) {
+	if j.Manifest == nil {
+		return 0, 0
+	}
+	for i, f := range j.Manifest.Files {
+		if j.Outgoing || j.wanted.Has(uint32(i)) {
+			total += f.Size
+			known += chunkBytes(j.Manifest, uint32(i), &j.hashes[i].known)
+		}
+	}
+	return total, known
+}
+
+// Wanted reports whether a file was accepted; of what we send, all are.
+func (j *Journal) Wanted(file uint32) bool { return j.Outgoing || j.wanted.Has(file) }
+
+// Recipients are the participants of the offer, those who joined late included.
+func (j *Journal) Recipients() []wire.ID {
+	var list []wire.ID
+	for _, id := range j.offer.Participants {
+		if id != j.Key.Sender { // which stands for nobody: see startRecord
+			list = append(list, id)
+		}
+	}
+	for _, r := range j.recipients {
+		known := false
+		for _, id := range list {
+			known = known || id == r.id
+		}
+		if !known {
+			list = append(list, r.id)
+		}
+	}
+	return list
+}
+
+func fromMillis(p []byte) time.Time {
+	return time.UnixMilli(int64(binary.BigEndian.Uint64(p) & (1<<53 - 1)))
+}
+
+// beginRecord starts a record; endRecord completes what begins at that offset.
+func beginRecord(b []byte, kind byte) []byte { return append(b, 0, 0, 0, 0, 0, 0, 0, 0, kind) }
+
+func endRecord(b []byte, start int) []byte {
+	body := b[start+8:]
+	binary.BigEndian.PutUint32(b[start:], uint32(len(body)))
+	binary.BigEndian.PutUint32(b[start+4:], crc32.ChecksumIEEE(body))
+	return b
+}
+
+func startRecord(b []byte, outgoing bool, key Key, offer wire.TransferOffer, now time.Time) []byte {
+	at := len(b)
+	b = append(beginRecord(b, recordStart), journalVersion, 0)
+	if outgoing {
+		b[len(b)-1] = 1
+	}
+	offer.Transfer = key.Transfer
+	if len(offer.Participants) == 0 { // for late joiners only; an offer on the wire has some
+		offer.Participants = []wire.ID{key.Sender}
+	}
+	b = binary.BigEndian.AppendUint64(append(b, key.Sender[:]...), uint64(max(now.UnixMilli(), 0)))
+	return endRecord(offer.Append(b), at)
+}
+
+func bytesRecord(b []byte, kind byte, p []byte) []byte {
+	at := len(b)
+	return endRecord(append(beginRecord(b, kind), p...), at)
+}
+
+func hashesRecord(b []byte, file, first uint32, list []wire.Hash) []byte {
+	at := len(b)
+	b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(beginRecord(b, recordHashes), file), first)
+	for i := range list {
+		b = append(b, list[i][:]...)
+	}
+	return endRecord(b, at)
+}
+
+// NameRecord notes what a member is called.
+func NameRecord(id wire.ID, name string) []byte {
+	return bytesRecord(nil, recordName, append(id[:], name...))
+}
+
+// OpenedRecord notes that a transfer is gone on with.
+func OpenedRecord(now time.Time) []byte {
+	return bytesRecord(nil, recordOpened, binary.BigEndian.AppendUint64(nil, uint64(max(now.UnixMilli(), 0))))
+}
+
+// recipientRecord notes how far a delivery of ours is: its transfer's id, what was wanted, the last End signed, and how it has ended.
+func recipientRecord(b []byte, r *recipient) []byte {
+	at := len(b)
+	b = append(append(append(beginRecord(b, recordRecipient), r.id[:]...), r.transfer[:]...), byte(r.state))
+	b = append(append(b, byte(len(r.code))), r.code...)
+	b = append(binary.BigEndian.AppendUint16(b, uint16(len(r.wanted))), r.wanted...)
+	if r.signed == nil {
+		return endRecord(append(b, 0), at)
+	}
+	b = append(append(b, 1), r.signed.Root[:]...)
+	b = append(binary.BigEndian.AppendUint16(b, uint16(len(r.signed.Files))), r.signed.Files...)
+	if r.receipt != nil {
+		b = r.receipt.Append(b)
+	}
+	return endRecord(b, at)
+}
+
+func parseRecipient(p []byte, files int) (*recipient, bool) {
+	take := func(n int) []byte {
+		if n > len(p) {
+			n, p = 0, nil
+		}
+		b := p[:n:n]
+		p = p[n:]
+		return b
+	}
+	bitmap := func() (wire.Bitmap, bool) {
+		n := take(2)
+		if len(n) < 2 {
+			return nil, false
+		}
+		size := int(binary.BigEndian.Uint16(n))
+		b := wire.Bitmap(take(size))
+		return b, len(b) == size && (size == 0 || b.Fits(files))
+	}
+	head := take(16 + 16 + 1 + 1)
+	if len(head) < 34 || head[32] > byte(Failed) {
+		return nil, false
+	}
+	r := &recipient{id: wire.ID(head), transfer: wire.ID(head[16:]), state: State(head[32])}
+	code := take(int(head[33]))
+	wanted, ok := bitmap()
+	flag := take(1)
+	if len(code) != int(head[33]) || !ok || len(flag) < 1 || flag[0] > 1 {
+		return nil, false
+	}
+	r.code = fault.Code(code)
+	if len(wanted) > 0 {
+		r.wanted = wanted
+	}
+	if flag[0] == 0 {
+		return r, len(p) == 0 && r.state != Done
+	}
+	root := take(32)
+	signed, ok := bitmap()
+	if len(root) < 32 || !ok || len(signed) == 0 {
+		return nil, false
+	}
+	r.signed = &wire.End{Transfer: r.transfer, Root: wire.Hash(root), Files: signed}
+	if len(p) == 0 {
+		return r, r.state != Done
+	}
+	m, err := wire.ParseControl(p)
+	receipt, ok := m.(wire.Receipt)
+	r.receipt = &receipt
+	return r, err == nil && ok
+}
+
+// chunkBytes is how many bytes a set of a file's chunks is.
+func chunkBytes(m *chunk.Manifest, file uint32, set *chunk.Set) uint64 {
+	if set == nil {
+		return 0
+	}
+	n := uint64(set.Count()) * uint64(m.ChunkSize)
+	if last := m.Chunks(file); last > 0 && set.Has(last-1) {
+		n -= uint64(m.ChunkSize - m.Length(chunk.Ref{File: file, Index: last - 1}))
+	}
+	return n
+}

@@ -1,0 +1,419 @@
+package transfer_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"testing"
+	"time"
+
+	"tallow/internal/core/chunk"
+	"tallow/internal/core/fault"
+	"tallow/internal/core/transfer"
+	"tallow/internal/core/wire"
+)
+
+// newKeptSim is a sim whose ends have journals.
+func newKeptSim(t *testing.T, seed uint64, recipients int, sizes ...int) *sim {
+	s := newSim(t, seed, recipients, false, sizes...)
+	s.keep = true
+	s.out = transfer.NewOutgoing(transfer.OutgoingConfig{Key: s.key, Manifest: s.manifest, Recipients: s.order, Schedule: transfer.Star{}, Keep: true})
+	s.journal = s.out.Journal(s.now)
+	return s
+}
+
+// rounds is how many runs at random a test makes.
+func rounds() uint64 {
+	if os.Getenv("TALLOW_SOAK") == "1" {
+		return 500
+	}
+	return 12
+}
+
+// crash ends a recipient's process: nothing stays but its disk and as much of its journal.
+func (p *simPeer) crash(journal []byte) {
+	p.s.t.Helper()
+	p.up, p.control, p.bulk, p.back, p.tasks, p.broken = false, nil, nil, nil, nil, nil
+	p.s.step(transfer.LinkDown{Peer: p.id})
+	j, err := transfer.ParseJournal(journal)
+	if err != nil {
+		p.in, p.gone = nil, false // then it is a new offer
+		clear(p.disk)
+		return
+	}
+	p.journal = bytes.Clone(journal[:j.Size])
+	p.in = transfer.RestoreIncoming(j, p.s.now)
+	if !j.Done() {
+		p.tasks = append(p.tasks, func() { p.step(transfer.Restored{Have: p.verified()}) })
+	}
+}
+
+// verified is which of the announced chunks are on disk.
+func (p *simPeer) verified() (have []chunk.Ref) {
+	m := p.s.manifest
+	for i := range m.Files {
+		for index, hash := range p.in.Announced(uint32(i)) {
+			ref := chunk.Ref{File: uint32(i), Index: uint32(index)}
+			disk := p.disk[ref.File]
+			if at := m.Offset(ref); disk != nil && sha256.Sum256(disk[at:at+int64(m.Length(ref))]) == hash {
+				have = append(have, ref)
+			}
+		}
+	}
+	return have
+}
+
+// crashSender ends the sender's process: nothing stays but as much of its journal.
+func (s *sim) crashSender(journal []byte) {
+	s.t.Helper()
+	s.tasks, s.finished = nil, false
+	for _, p := range s.peers {
+		p.up, p.control, p.bulk, p.back = false, nil, nil, nil
+		clear(p.sent) // by whoever knew it
+		if p.in != nil {
+			p.step(transfer.LinkDown{Peer: s.key.Sender})
+		}
+	}
+	j, err := transfer.ParseJournal(journal)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.journal = bytes.Clone(journal[:j.Size])
+	s.out = transfer.RestoreOutgoing(j, nil, transfer.Star{}, s.now)
+}
+
+// TestRecipientCrash: at every kind of moment. What is on disk is not sent again, and nobody is asked again.
+func TestRecipientCrash(t *testing.T) {
+	for seed := range rounds() {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			s := newKeptSim(t, seed, 2, 700_000, 0, 65_536, 1, 300_000)
+			p := s.peers[member(0)]
+			asked := 0
+			p.answer = func(p *simPeer) { asked++; p.step(transfer.AcceptFiles{Files: []uint32{0, 1, 2, 4}}) }
+			for _, id := range s.order {
+				s.connect(s.peers[id])
+			}
+			for range 4 {
+				stop := len(p.writes) + s.rand.IntN(6)
+				s.run(func() bool { return p.in != nil && p.in.Accepted() && len(p.writes) >= stop })
+				if p.settled != nil {
+					break
+				}
+				held := maps.Clone(p.writes)
+				clear(p.received)
+				p.crash(p.journal)
+				if s.rand.IntN(2) == 0 { // the link may be there before what is on disk has been verified
+					s.connect(p)
+				} else {
+					s.run(func() bool { return !p.in.Checking() })
+					s.connect(p)
+				}
+				s.run(func() bool { return p.in.Progress().State != transfer.Transferring || s.rand.IntN(20) == 0 })
+				for ref := range held {
+					if p.received[ref] > 0 {
+						t.Fatalf("chunk %v is on disk and was sent again", ref)
+					}
+				}
+			}
+			s.run(nil)
+			s.expectDone(s.peers[member(1)])
+			if asked != 1 || s.state(p.id) != transfer.Done || p.in.Progress().State != transfer.Done {
+				t.Fatalf("asked %d times: %+v, %+v", asked, s.out.Progress(), p.in.Progress())
+			}
+			for i, n := range map[int]int{0: 700_000, 2: 65_536, 4: 300_000} {
+				if !bytes.Equal(p.disk[uint32(i)], s.files[i]) || len(p.disk[uint32(i)]) != n {
+					t.Errorf("file %d differs", i)
+				}
+			}
+			for ref, n := range p.writes {
+				if n != 1 {
+					t.Errorf("chunk %v was written %d times", ref, n)
+				}
+			}
+		})
+	}
+}
+
+// TestJournalTruncated cuts a recipient's journal off at every byte: what is left is whole. And around the end of each record (soak: at every byte)
+// the delivery goes on from there, with what is on disk spoilt, to the right bytes.
+func TestJournalTruncated(t *testing.T) {
+	begin := func() (*sim, *simPeer) {
+		s := newKeptSim(t, 5, 1, 200_000, 70_000)
+		p := s.peers[member(0)]
+		s.connect(p)
+		s.run(func() bool { return len(p.writes) == 5 })
+		return s, p
+	}
+	_, p := begin()
+	journal := bytes.Clone(p.journal)
+	whole := int64(0)
+	for n := range len(journal) + 1 {
+		before := whole
+		if j, err := transfer.ParseJournal(journal[:n]); err == nil {
+			if whole = j.Size; whole < before || whole > int64(n) {
+				t.Fatalf("cut off at %d: %d bytes are whole, and %d were before", n, whole, before)
+			}
+		} else if !errors.Is(err, transfer.ErrJournal) {
+			t.Fatal(err)
+		}
+		if whole == before && n > 0 && n < len(journal) && os.Getenv("TALLOW_SOAK") != "1" {
+			continue
+		}
+		s, p := begin()
+		if !bytes.Equal(p.journal, journal) {
+			t.Fatal("the run is not the same each time")
+		}
+		p.disk[0][65_536] ^= 1 // a chunk that was being written, or a bad disk
+		p.crash(journal[:n])
+		s.connect(p)
+		s.run(nil)
+		if s.state(p.id) != transfer.Done || !bytes.Equal(p.disk[0], s.files[0]) || !bytes.Equal(p.disk[1], s.files[1]) {
+			t.Fatalf("cut off at %d of %d: %+v, %v", n, len(journal), s.out.Progress(), p.broken)
+		}
+	}
+	for at := range journal { // a record that is not what was written ends the journal
+		bad := bytes.Clone(journal)
+		bad[at] ^= 0x10
+		if j, err := transfer.ParseJournal(bad); err == nil && j.Size > int64(at) {
+			t.Fatalf("byte %d was changed, and %d bytes are taken for whole", at, j.Size)
+		}
+	}
+}
+
+// TestSenderCrash: the files are given again. Nobody gets twice what it has, receipts that were under way count, and who was done stays so.
+func TestSenderCrash(t *testing.T) {
+	for seed := range rounds() {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			s := newKeptSim(t, seed, 3, 500_000, 0, 65_536, 300_001)
+			s.peers[member(2)].slow = 5
+			s.peers[member(1)].answer = func(p *simPeer) { p.step(transfer.AcceptFiles{Files: []uint32{2, 3}}) }
+			for _, id := range s.order {
+				s.connect(s.peers[id])
+			}
+			for range 3 {
+				steps := s.rand.IntN(300)
+				s.run(func() bool { steps--; return steps < 0 })
+				if s.finished {
+					break
+				}
+				done := map[wire.ID]bool{}
+				for _, p := range s.out.Progress() {
+					done[p.Peer] = p.State == transfer.Done
+				}
+				s.crashSender(s.journal)
+				for _, id := range s.order {
+					if (s.state(id) == transfer.Done) != done[id] {
+						t.Fatalf("the outcome of %v is forgotten: %+v", id[1], s.out.Progress())
+					}
+					s.connect(s.peers[id])
+				}
+				s.run(nil) // as far as it goes without files
+				for _, p := range s.out.Progress() {
+					if p.State != transfer.Done && p.State != transfer.Paused && p.State != transfer.Verifying {
+						t.Fatalf("without its files: %+v", s.out.Progress())
+					}
+				}
+				s.step(transfer.SourcesReady{})
+			}
+			s.run(nil)
+			s.expectDone(s.peers[member(0)])
+			s.expectDone(s.peers[member(2)])
+			p := s.peers[member(1)]
+			if s.state(p.id) != transfer.Done || !bytes.Equal(p.disk[2], s.files[2]) || !bytes.Equal(p.disk[3], s.files[3]) {
+				t.Errorf("%+v", s.out.Progress())
+			}
+			if s.journal != nil || !s.finished {
+				t.Error("the journal is still there")
+			}
+		})
+	}
+}
+
+// TestSenderChanged: of files that are given again one is another. It fails for who lacks any of it; the rest arrives.
+func TestSenderChanged(t *testing.T) {
+	for _, change := range []string{"read before", "known", "unknown"} {
+		t.Run(change, func(t *testing.T) {
+			s := newKeptSim(t, 3, 1, 300_000, 100_000)
+			p := s.peers[member(0)]
+			s.connect(p)
+			s.run(func() bool { return len(p.writes) == 2 })
+			s.crashSender(s.journal)
+			s.connect(p)
+			switch change {
+			case "read before": // the room has read it again
+				s.step(transfer.SourceFailed{File: 0, Err: transfer.ErrSourceChanged})
+			case "known": // as it is read: its hash was noted, though not sent to anybody yet
+				runs, _ := s.out.Read(0)
+				s.files[0][int(runs[0].Count-1)*wire.MinChunkSize] ^= 1
+			case "unknown": // nothing tells that chunk from a right one, but it contradicts what was announced to nobody
+				s.step(transfer.SourceFailed{File: 0, Err: fmt.Errorf("gone: %w", transfer.ErrSourceUnreadable)})
+			}
+			s.step(transfer.SourcesReady{})
+			s.run(nil)
+			want := fault.FileChanged
+			if change == "unknown" {
+				want = fault.FileUnreadable
+			}
+			if got := s.out.Progress()[0]; got.State != transfer.Failed || got.Code != want {
+				t.Errorf("at the sender: %+v", got)
+			}
+			if got := p.in.Progress(); got.State != transfer.Failed || got.Code != want {
+				t.Errorf("at the recipient: %+v", got)
+			}
+			if !p.in.Complete(1) || p.in.Complete(0) || !bytes.Equal(p.disk[1], s.files[1]) {
+				t.Error("the other file did not arrive alone")
+			}
+		})
+	}
+}
+
+// TestSuspended: whoever was gone for longer than the grace goes on where it was, whichever end that was. A cancelled one does not.
+func TestSuspended(t *testing.T) {
+	for _, cancelled := range []string{"", "sender", "recipient"} {
+		t.Run("cancelled by the "+cancelled, func(t *testing.T) {
+			s := newKeptSim(t, 2, 1, 900_000)
+			p := s.peers[member(0)]
+			s.connect(p)
+			s.run(func() bool { return len(p.writes) >= 3 && len(p.tasks) >= 2 })
+			s.cut(p, false)
+			slow := p.tasks // the disk takes longer than the grace
+			p.tasks = nil
+			s.now = s.now.Add(transfer.Grace + time.Second)
+			s.step(transfer.Tick{})
+			p.step(transfer.Tick{})
+			for _, task := range slow {
+				task()
+			}
+			if s.state(p.id) != transfer.Failed || !s.finished || !p.finished || !p.in.Suspended() || p.gone || s.journal == nil || p.journal == nil {
+				t.Fatalf("%+v, %+v", s.out.Progress(), p.in.Progress())
+			}
+			held := maps.Clone(p.writes)
+			clear(p.received)
+			want := transfer.Cancelled
+			switch cancelled {
+			case "":
+				want = transfer.Done
+			case "sender":
+				s.step(transfer.CancelAll{})
+			case "recipient":
+				p.step(transfer.CancelAll{})
+			}
+			s.connect(p)
+			s.run(nil)
+			if s.state(p.id) != want || p.in.Progress().State != want || s.journal != nil || p.journal != nil {
+				t.Fatalf("%+v, %+v; journals of %d and %d bytes", s.out.Progress(), p.in.Progress(), len(s.journal), len(p.journal))
+			}
+			if cancelled == "" {
+				s.expectDone(p)
+			} else if !p.gone {
+				t.Error("what was stored is still there")
+			}
+			for ref := range held {
+				if p.received[ref] > 0 {
+					t.Errorf("chunk %v is on disk and was sent again", ref)
+				}
+			}
+		})
+	}
+}
+
+// TestLongVerification: what is on disk takes longer to verify than the grace, while the sender is there.
+func TestLongVerification(t *testing.T) {
+	s := newKeptSim(t, 4, 1, 400_000)
+	p := s.peers[member(0)]
+	s.connect(p)
+	s.run(func() bool { return len(p.writes) == 3 })
+	p.crash(p.journal)
+	verify := p.tasks
+	p.tasks = nil
+	s.connect(p)
+	s.run(func() bool { return len(p.control) == 0 })
+	s.now = s.now.Add(transfer.Grace + time.Second)
+	p.step(transfer.Tick{})
+	if got := p.in.Progress(); got.State != transfer.Interrupted {
+		t.Fatalf("%+v", got)
+	}
+	p.tasks = verify
+	s.run(nil)
+	s.expectDone(p)
+}
+
+// TestReceiptAfterCrash: what is left of a delivery that is done answers a repeated offer, and asks nobody.
+func TestReceiptAfterCrash(t *testing.T) {
+	s := newKeptSim(t, 4, 1, 200_000)
+	p := s.peers[member(0)]
+	p.answer = func(p *simPeer) { p.step(transfer.AcceptFiles{}) }
+	s.connect(p)
+	s.run(func() bool { return p.settled != nil })
+	if s.state(p.id) == transfer.Done || p.journal != nil {
+		t.Fatalf("%+v, a journal of %d bytes", s.out.Progress(), len(p.journal))
+	}
+	clear(p.received)
+	p.crash(p.settled)
+	p.answer = func(*simPeer) { t.Error("asked again") }
+	s.connect(p)
+	s.run(nil)
+	if s.state(p.id) != transfer.Done || len(p.received) > 0 {
+		t.Errorf("%+v; %d chunks were sent again", s.out.Progress(), len(p.received))
+	}
+}
+
+// TestJournalTells: whose transfer it is and how far it had come; and junk tells nothing.
+func TestJournalTells(t *testing.T) {
+	s := newKeptSim(t, 4, 1, 200_000)
+	p := s.peers[member(0)]
+	s.connect(p)
+	s.run(func() bool { return len(p.writes) == 2 })
+	j, err := transfer.ParseJournal(p.journal)
+	if err != nil || j.Key != s.key || j.Outgoing || j.Done() {
+		t.Fatal(j, err)
+	}
+	if total, known := j.Bytes(); total != 200_000 || known == 0 || known > total {
+		t.Errorf("%d of %d bytes", known, total)
+	}
+	for _, junk := range [][]byte{nil, {1}, make([]byte, 100), bytes.Repeat([]byte{0xff}, 100), p.journal[:100]} {
+		if _, err := transfer.ParseJournal(junk); !errors.Is(err, transfer.ErrJournal) {
+			t.Errorf("%d bytes of junk: %v", len(junk), err)
+		}
+	}
+}
+
+// FuzzJournal: whatever is in a journal, reading it does not panic, and what is taken from it can be gone on with.
+func FuzzJournal(f *testing.F) {
+	s := newKeptSim(&testing.T{}, 4, 2, 200_000, 0, 65_537)
+	for _, id := range s.order {
+		s.connect(s.peers[id])
+	}
+	s.run(func() bool { return len(s.peers[member(0)].writes) == 3 })
+	f.Add(s.journal)
+	f.Add(s.peers[member(0)].journal)
+	s.run(func() bool { return s.peers[member(0)].settled != nil })
+	f.Add(s.peers[member(0)].settled)
+	f.Fuzz(func(t *testing.T, p []byte) {
+		p = transfer.Checksummed(p) // so that the fuzzer gets past the checksums
+		j, err := transfer.ParseJournal(p)
+		if err != nil {
+			return
+		}
+		if again, err := transfer.ParseJournal(p[:j.Size]); err != nil || again.Size != j.Size {
+			t.Fatalf("%d bytes are whole, of which %v, %v", j.Size, again, err)
+		}
+		now := time.Unix(1_800_000_000, 0)
+		if j.Outgoing {
+			if j.Manifest != nil {
+				o := transfer.RestoreOutgoing(j, nil, transfer.Star{}, now)
+				for _, id := range j.Recipients() {
+					o.Step(now, transfer.LinkUp{Peer: id})
+				}
+				o.Step(now, transfer.SourcesReady{})
+			}
+			return
+		}
+		in := transfer.RestoreIncoming(j, now)
+		in.Step(now, transfer.Restored{})
+		in.Step(now, transfer.LinkUp{Peer: j.Key.Sender})
+	})
+}

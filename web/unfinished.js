@@ -1,0 +1,88 @@
+// @ts-check
+// What earlier visits have left unfinished: one card each, to go on with it or to discard it.
+
+import { byId, complaint, el, say, size, title } from "./view.js";
+
+/** @typedef {import("./tallow.js").UnfinishedTransfer} UnfinishedTransfer */
+
+export class Unfinished {
+  #section = byId("unfinished", HTMLElement);
+  #list = byId("unfinished-list", HTMLElement);
+  #complain;
+  #enter;
+  #continued;
+  /** @type {import("./tallow.js").Tallow | undefined} */
+  #tallow;
+  /** Counts the looks, which may overlap. */
+  #looks = 0;
+
+  /**
+   * @param {(error: unknown) => void} complain
+   * @param {(link: string) => void} enter enters the room of a link
+   * @param {(transfer: import("./tallow.js").OutgoingTransfer) => void} continued called with what goes on here
+   */
+  constructor(complain, enter, continued) {
+    this.#complain = complain;
+    this.#enter = enter;
+    this.#continued = continued;
+  }
+
+  /** Lists what there is now. @param {import("./tallow.js").Tallow} tallow */
+  async show(tallow) {
+    this.#tallow = tallow;
+    const look = ++this.#looks;
+    try {
+      const items = await tallow.unfinished();
+      if (look !== this.#looks) return;
+      this.#list.replaceChildren(...items.map((item) => this.#card(item)));
+      this.#section.hidden = items.length === 0;
+    } catch (error) {
+      this.#complain(error);
+    }
+  }
+
+  /** @param {UnfinishedTransfer} item */
+  #card(item) {
+    const whom = [...new Set(item.names.filter(Boolean))].join(", ");
+    const incoming = item.direction === "incoming";
+    const heading = `${incoming ? "Receiving" : "Sending"} ${title(item.files)} (${size(item.total)})${whom && `${incoming ? " from " : " to "}${whom}`}`;
+    const note = el("p", { class: "hint" }, `${size(item.bytes)} of ${size(item.total)} · ${new Date(item.when).toLocaleString()}`);
+    const problem = el("p", { class: "result bad", role: "alert" });
+    const choosable = item.entered && !incoming;
+    const choose = choosable && !item.remembered;
+    if (choose) note.append(" · Choose the same files again to go on.");
+    const run = async (/** @type {() => Promise<unknown>} */ act) => {
+      try {
+        say(problem, "");
+        await act();
+        if (this.#tallow) await this.show(this.#tallow);
+      } catch (error) {
+        const lacking = error instanceof Error && "code" in error && error.code === "invalid-argument";
+        say(problem, lacking ? `Not all of the files are among those. Choose all ${item.files.length} of them.` : complaint(error));
+      }
+    };
+    const files = el("input", { type: "file", multiple: true, hidden: true, webkitdirectory: item.files.every(({ path }) => path.includes("/")) });
+    files.addEventListener("change", () => {
+      const chosen = [...(files.files ?? [])].map((file) => ({ path: file.webkitRelativePath || file.name, file }));
+      files.value = "";
+      run(async () => this.#continued(await item.continue(chosen)));
+    });
+    const go = () => {
+      if (!item.entered) this.#enter(item.link);
+      else run(async () => this.#continued(await item.continue()));
+    };
+    const buttons = [el("button", { type: "button", onclick: () => run(() => item.discard()) }, "Discard")];
+    // The browser may refuse what it has kept access to: then the person can still choose.
+    if (choosable) buttons.unshift(el("button", { type: "button", class: choose ? "primary" : "", onclick: () => files.click() }, "Choose the files"));
+    if (!choose) buttons.unshift(el("button", { type: "button", class: "primary", onclick: go }, "Continue"));
+    return el(
+      "article",
+      { class: "card", "aria-label": heading },
+      el("h3", {}, heading),
+      note,
+      problem,
+      files,
+      el("p", { class: "buttons" }, ...buttons),
+    );
+  }
+}
