@@ -178,7 +178,6 @@ func (c *conn) stats() (s ConnStats, err error) {
 		return s, err
 	}
 	s = ConnStats{
-		RTT:       time.Duration(pair.CurrentRoundTripTime * float64(time.Second)),
 		BytesSent: pair.BytesSent, BytesReceived: pair.BytesReceived,
 		PacketsSent: uint64(pair.PacketsSent), PacketsReceived: uint64(pair.PacketsReceived),
 		LocalType: selected.Local.Typ.String(), RemoteType: selected.Remote.Typ.String(), Protocol: selected.Local.Protocol.String(),
