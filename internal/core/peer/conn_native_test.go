@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -148,4 +149,53 @@ func TestLostFlights(t *testing.T) {
 func leakCheck(t *testing.T) func() {
 	before := goleak.IgnoreCurrent()
 	return func() { goleak.VerifyNone(t, before) }
+}
+
+// TestServersWhileGathering: new servers that come while candidates are gathered count afterwards. The race detector sees it if not.
+func TestServersWhileGathering(t *testing.T) {
+	t.Parallel()
+	silent, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	servers := func(username string) wire.ICEServers {
+		return wire.ICEServers{Servers: []wire.ICEServer{{URLs: []string{"turn:" + silent.LocalAddr().String()}, Username: username, Credential: "c"}}}
+	}
+	var settings webrtc.SettingEngine
+	settings.SetSTUNGatherTimeout(time.Second)
+	made, err := NewConnWith(ConnConfig{ICE: servers("first")}, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer made.Close()
+	c := made.(*conn)
+	if _, err := c.Offer(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	for _, username := range []string{"second", "third"} {
+		if err := c.SetICEServers(servers(username)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	configured := func() (username string, gathering bool) {
+		_ = c.exclusively(t.Context(), "look", func() error {
+			username = c.pc.GetConfiguration().ICEServers[0].Username
+			gathering = c.pc.ICEGatheringState() == webrtc.ICEGatheringStateGathering
+			return nil
+		})
+		return username, gathering
+	}
+	for end := time.Now().Add(testPatience); ; <-time.After(10 * time.Millisecond) {
+		username, gathering := configured()
+		if gathering && username != "first" {
+			t.Fatalf("%s servers, while candidates are gathered", username)
+		}
+		if username == "third" {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("the new servers never count")
+		}
+	}
 }
