@@ -183,7 +183,7 @@ export default function channels(host) {
 
 /** In the order of rawStats in conn_js.go. @param {RTCStatsReport} report */
 function summarize(report) {
-  const values = new Float64Array(10);
+  const values = new Float64Array(9);
   /** @type {any} */
   let transport;
   /** @type {any[]} */
@@ -203,7 +203,6 @@ function summarize(report) {
   /** @param {string[]} names @param {string | undefined} name */
   const index = (names, name) => Math.max(0, names.indexOf(name ?? ""));
   values.set([
-    pair.currentRoundTripTime ?? 0,
     count("bytesSent"),
     count("bytesReceived"),
     count("packetsSent"),

@@ -3,7 +3,6 @@ package peer
 import (
 	"context"
 	"errors"
-	"time"
 
 	"tallow/internal/core/bulk"
 	"tallow/internal/core/wire"
@@ -76,12 +75,11 @@ type Conn interface {
 
 // ConnStats are the counters of a connection.
 type ConnStats struct {
-	RTT                          time.Duration // of the selected candidate pair; 0: unknown
-	BytesSent, BytesReceived     uint64        // on the wire, by the transport
-	PacketsSent, PacketsReceived uint64        // 0 where the platform does not count them
-	ChecksSent, ChecksAnswered   uint64        // connectivity checks on the selected pair; 0 sent where the platform does not count them
-	LocalType, RemoteType        string        // candidate types of the selected pair: host, srflx, prflx, relay; empty: none yet
-	Protocol                     string        // udp, tcp or tls; of a local relay candidate, the protocol to the relay
+	BytesSent, BytesReceived     uint64 // on the wire, by the transport
+	PacketsSent, PacketsReceived uint64 // 0 where the platform does not count them
+	ChecksSent, ChecksAnswered   uint64 // connectivity checks on the selected pair; 0 sent where the platform does not count them
+	LocalType, RemoteType        string // candidate types of the selected pair: host, srflx, prflx, relay; empty: none yet
+	Protocol                     string // udp, tcp or tls; of a local relay candidate, the protocol to the relay
 }
 
 // Channel carries records over one data channel: WriteRecord cuts them into messages, ReadRecord puts them together.

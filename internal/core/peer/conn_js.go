@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"syscall/js"
-	"time"
 	"unsafe"
 
 	"github.com/pion/webrtc/v4"
@@ -168,7 +167,7 @@ func (c *conn) configure(ice wire.ICEServers) (err error) {
 
 // rawStats is how web/host-channels.js writes them.
 type rawStats struct {
-	rtt, bytesSent, bytesReceived, packetsSent, packetsReceived, checksSent, checksAnswered, localType, remoteType, protocol uint64 // bits of float64
+	bytesSent, bytesReceived, packetsSent, packetsReceived, checksSent, checksAnswered, localType, remoteType, protocol uint64 // bits of float64
 }
 
 var (
@@ -208,7 +207,6 @@ func (c *conn) Stats(ctx context.Context) (ConnStats, error) {
 	}
 	number := math.Float64frombits
 	return ConnStats{
-		RTT:       time.Duration(number(raw.rtt) * float64(time.Second)),
 		BytesSent: uint64(number(raw.bytesSent)), BytesReceived: uint64(number(raw.bytesReceived)),
 		PacketsSent: uint64(number(raw.packetsSent)), PacketsReceived: uint64(number(raw.packetsReceived)),
 		ChecksSent: uint64(number(raw.checksSent)), ChecksAnswered: uint64(number(raw.checksAnswered)),

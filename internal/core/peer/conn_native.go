@@ -31,6 +31,8 @@ type platform struct {
 	noticeMu   sync.Mutex
 	candidates []wire.Candidate // gathered and not told yet
 	notice     chan struct{}    // one token: there is something to tell
+
+	servers *wire.ICEServers // for the next gathering; nil: those that pion has
 }
 
 // maxRetransmission is how long SCTP may wait before it tries again what was lost. pion's minute is far too long for a path that
@@ -69,6 +71,11 @@ func NewConnWith(cfg ConnConfig, settings webrtc.SettingEngine) (Conn, error) {
 	}
 	pc.OnDataChannel(func(dc *webrtc.DataChannel) { _ = dc.Close() })
 	pc.OnConnectionStateChange(func(webrtc.PeerConnectionState) { signal(c.notice) })
+	pc.OnICEGatheringStateChange(func(state webrtc.ICEGatheringState) {
+		if state == webrtc.ICEGatheringStateComplete {
+			c.loops.run(func() { _ = c.exclusively(context.Background(), "set ICE servers", c.configureNext) })
+		}
+	})
 	pc.OnICECandidate(func(candidate *webrtc.ICECandidate) {
 		c.noticeMu.Lock()
 		c.candidates = append(c.candidates, localCandidate(candidate))
@@ -149,8 +156,19 @@ func (c *conn) addCandidate(candidate wire.Candidate) error {
 	return c.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: candidate.Candidate})
 }
 
+// configure waits for the end of a gathering, whose goroutines read pion's list of servers without a lock.
 func (c *conn) configure(ice wire.ICEServers) error {
-	return c.pc.SetConfiguration(configuration(ice, c.cfg.RelayOnly))
+	c.servers = &ice
+	return c.configureNext()
+}
+
+func (c *conn) configureNext() error {
+	if c.servers == nil || c.pc.ICEGatheringState() == webrtc.ICEGatheringStateGathering {
+		return nil
+	}
+	next := configuration(*c.servers, c.cfg.RelayOnly)
+	c.servers = nil
+	return c.pc.SetConfiguration(next)
 }
 
 // Stats implements Conn.
@@ -178,7 +196,6 @@ func (c *conn) stats() (s ConnStats, err error) {
 		return s, err
 	}
 	s = ConnStats{
-		RTT:       time.Duration(pair.CurrentRoundTripTime * float64(time.Second)),
 		BytesSent: pair.BytesSent, BytesReceived: pair.BytesReceived,
 		PacketsSent: uint64(pair.PacketsSent), PacketsReceived: uint64(pair.PacketsReceived),
 		LocalType: selected.Local.Typ.String(), RemoteType: selected.Remote.Typ.String(), Protocol: selected.Local.Protocol.String(),

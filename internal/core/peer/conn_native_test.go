@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -148,4 +150,55 @@ func TestLostFlights(t *testing.T) {
 func leakCheck(t *testing.T) func() {
 	before := goleak.IgnoreCurrent()
 	return func() { goleak.VerifyNone(t, before) }
+}
+
+// TestServersWhileGathering: new servers that come while candidates are gathered count afterwards. The race detector sees it if not.
+func TestServersWhileGathering(t *testing.T) {
+	t.Parallel()
+	silent, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	_, port, _ := net.SplitHostPort(silent.LocalAddr().String())
+	servers := func(host string) wire.ICEServers {
+		return wire.ICEServers{Servers: []wire.ICEServer{{URLs: []string{"stun:" + host + ":" + port}}}}
+	}
+	const first, second, third = "127.0.0.1", "127.0.0.2", "127.0.0.3"
+	var settings webrtc.SettingEngine
+	settings.SetSTUNGatherTimeout(time.Second)
+	made, err := NewConnWith(ConnConfig{ICE: servers(first)}, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer made.Close()
+	c := made.(*conn)
+	if _, err := c.Offer(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{second, third} {
+		if err := c.SetICEServers(servers(host)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	configured := func() (url string, gathering bool) {
+		_ = c.exclusively(t.Context(), "look", func() error {
+			url = c.pc.GetConfiguration().ICEServers[0].URLs[0]
+			gathering = c.pc.ICEGatheringState() == webrtc.ICEGatheringStateGathering
+			return nil
+		})
+		return url, gathering
+	}
+	for end := time.Now().Add(testPatience); ; <-time.After(10 * time.Millisecond) {
+		url, gathering := configured()
+		if gathering && !strings.Contains(url, first) {
+			t.Fatalf("%s, while candidates are gathered", url)
+		}
+		if strings.Contains(url, third) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("the new servers never count")
+		}
+	}
 }

@@ -545,7 +545,7 @@ func TestConnStats(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if sent.BytesSent < size || received.BytesReceived < size || sent.PacketsSent < 100 || received.PacketsReceived < 100 || sent.RTT <= 0 {
+		if sent.BytesSent < size || received.BytesReceived < size || sent.PacketsSent < 100 || received.PacketsReceived < 100 {
 			if ctx.Err() == nil {
 				continue // counters may lag
 			}
@@ -556,7 +556,7 @@ func TestConnStats(t *testing.T) {
 				t.Errorf("route of %+v", s)
 			}
 		}
-		if sent.RTT > time.Second || sent.BytesSent > 2*size {
+		if sent.BytesSent > 2*size {
 			t.Errorf("sent %+v", sent)
 		}
 		return

@@ -131,6 +131,7 @@ func TestPacerFillsThePath(t *testing.T) {
 		{"8 Mbit/s, 50 ms", 8 * mbit, 50 * time.Millisecond},
 		{"100 Mbit/s, 25 ms", 100 * mbit, 25 * time.Millisecond},
 		{"100 Mbit/s, 100 ms", 100 * mbit, 100 * time.Millisecond},
+		{"1 Mbit/s, 50 ms", mbit, 50 * time.Millisecond},
 		{"1 Mbit/s, 200 ms", mbit, 200 * time.Millisecond},
 	} {
 		p := newPath(c.rate, c.delay)

@@ -417,6 +417,7 @@ func TestMisuse(t *testing.T) {
 	nobody := room.TransferID{Sender: ann.id(), Transfer: wire.ID{1}}
 	_, accepted := ann.room.Accept(nobody, nil)
 	_, chunk := ann.room.Send([]room.OutFile{file}, room.SendOptions{ChunkSize: 1000})
+	_, total := ann.room.Send([]room.OutFile{file}, room.SendOptions{Limit: -1})
 	for name, c := range map[string]struct {
 		err  error
 		code fault.Code
@@ -424,6 +425,7 @@ func TestMisuse(t *testing.T) {
 		"nothing":           {send(nil, 0), fault.InvalidArgument},
 		"no content":        {send(nil, 0, outFile("a", nil)), fault.InvalidArgument},
 		"negative limit":    {send(nil, -1, file), fault.InvalidArgument},
+		"negative total":    {total, fault.InvalidArgument},
 		"chunk size":        {chunk, fault.InvalidArgument},
 		"nobody":            {send([]wire.ID{}, 0, file), fault.NoRecipients},
 		"twice":             {send([]wire.ID{bob.id(), bob.id()}, 0, file), fault.UnknownPeer},
@@ -440,6 +442,8 @@ func TestMisuse(t *testing.T) {
 		"retry":             {ann.room.Retry(nobody, bob.id()), fault.UnknownTransfer},
 		"limit":             {ann.room.SetLimit(nobody, 1), fault.UnknownTransfer},
 		"a negative limit":  {ann.room.SetLimit(nobody, -1), fault.InvalidArgument},
+		"a negative total":  {ann.room.SetTotalLimit(nobody, -1), fault.InvalidArgument},
+		"the room's":        {ann.room.SetRoomLimit(-1), fault.InvalidArgument},
 		"verified":          {ann.room.MarkVerified(wire.ID{1}, true), fault.UnknownPeer},
 		"approve":           {ann.room.Approve(wire.ID{1}, true), fault.UnknownPeer},
 		"approve as guest":  {bob.room.Approve(wire.ID{1}, true), fault.NotOwner},

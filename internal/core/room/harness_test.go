@@ -60,6 +60,7 @@ type world struct {
 	sites  map[string]site         // where the persons of these names are who are not on the router itself
 	lans   int                     // networks behind NATs
 	relay  string                  // address of the TURN server; "": there is none
+	relays map[string]bool         // addresses and ports on it that somebody was told of
 	nic    func(vnet.NIC) vnet.NIC // what the next persons' packets come through besides; nil: nothing
 
 	mu   sync.Mutex
@@ -98,13 +99,16 @@ func newWorld(t *testing.T, maxMembers, loss int) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, limit: maxMembers, router: router, loss: loss, sites: map[string]site{},
-		taps: map[wire.ID]*tap{}, out: map[wire.ID]bool{}, dead: map[string]bool{}, used: map[string]bool{}}
+		relays: map[string]bool{}, taps: map[wire.ID]*tap{}, out: map[wire.ID]bool{}, dead: map[string]bool{}, used: map[string]bool{}}
 	router.AddChunkFilter(func(c vnet.Chunk) bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		from, to := c.SourceAddr().String(), c.DestinationAddr().String()
 		if _, known := w.used[from]; !known {
 			w.used[from] = false
+		}
+		if host(c.SourceAddr()) == w.relay && from != w.relay+":3478" && !w.relays[from] {
+			return false
 		}
 		return !w.dead[host(c.SourceAddr())] && !w.dead[host(c.DestinationAddr())] && !w.used[from] && !w.used[to]
 	})
@@ -353,14 +357,27 @@ func (w *world) person(name string) (*person, room.Config) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			p.conns = append(p.conns, conn)
-			return &meteredConn{conn, p}, nil
+			return &meteredConn{conn, p, w}, nil
 		}}
 }
 
-// meteredConn counts what arrives on the bulk channel.
+// meteredConn counts what arrives on the bulk channel, and notes the relays that it is told of.
 type meteredConn struct {
 	peer.Conn
 	p *person
+	w *world
+}
+
+// AddCandidate has the relay pass on what comes from a candidate. A check that came before its candidate would be one from a path without a
+// relay, to pion, and preferred to a direct one that has not answered within a second.
+func (c *meteredConn) AddCandidate(ctx context.Context, candidate wire.Candidate) error {
+	err := c.Conn.AddCandidate(ctx, candidate)
+	if fields := strings.Fields(candidate.Candidate); len(fields) > 7 && fields[7] == "relay" {
+		c.w.mu.Lock()
+		c.w.relays[net.JoinHostPort(fields[4], fields[5])] = true
+		c.w.mu.Unlock()
+	}
+	return err
 }
 
 func (c *meteredConn) Channel(ch wire.Channel) peer.Channel {

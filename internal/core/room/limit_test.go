@@ -13,6 +13,7 @@ import (
 // TestRoomLimit: a limit on all that a member sends is shared equally by its deliveries, whatever transfers they are of; it can be changed
 // under way. The sender's clock stands still but for what the test adds, so what has gone out says exactly what the limit let through.
 func TestRoomLimit(t *testing.T) {
+	t.Parallel()
 	const limit, chunkSize = 1_000_000, wire.MinChunkSize
 	w := newWorld(t, 8, 0)
 	clock := newClock()
@@ -68,6 +69,20 @@ func TestRoomLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	pass(3*limit, 2*time.Second)
+	// Who rests saves up a moment's worth, not what the time would have let through.
+	pause := func(paused bool) {
+		t.Helper()
+		for _, id := range []room.TransferID{first, second} {
+			if err := ann.room.SetPaused(id, paused); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	pause(true)
+	clock.skip(10 * time.Second)
+	pause(false)
+	let += 3 * limit / 4
+	pass(3*limit, 500*time.Millisecond)
 	if n := cleo.bulk.Load(); float64(n) < let/3-8*chunkSize || float64(n) > let/3*1.03+8*chunkSize {
 		t.Errorf("one of three deliveries has had %d of %.0f bytes", n, let)
 	}

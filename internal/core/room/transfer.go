@@ -55,8 +55,11 @@ type incoming struct {
 
 // Send offers files to members of the room.
 func (r *Room) Send(files []OutFile, options SendOptions) (snapshot Transfer, err error) {
-	if len(files) == 0 || options.LimitPerRecipient < 0 || options.Limit < 0 {
-		return snapshot, fault.Newf(fault.InvalidArgument, "room: nothing to send, or a negative limit")
+	if len(files) == 0 {
+		return snapshot, fault.Newf(fault.InvalidArgument, "room: nothing to send")
+	}
+	if err := checkLimits(options.LimitPerRecipient, options.Limit); err != nil {
+		return snapshot, err
 	}
 	files = slices.Clone(files)
 	entries := make([]wire.FileEntry, len(files))
@@ -292,28 +295,33 @@ func (r *Room) Retry(key transfer.Key, to wire.ID) error {
 	})
 }
 
-var errNegativeLimit = fault.Newf(fault.InvalidArgument, "room: negative limit")
+func checkLimits(bytesPerSecond ...int64) error {
+	if slices.Min(bytesPerSecond) < 0 {
+		return fault.Newf(fault.InvalidArgument, "room: negative limit")
+	}
+	return nil
+}
 
 // SetLimit changes an outgoing transfer's limit, in bytes of files per second and recipient; 0: none.
 func (r *Room) SetLimit(key transfer.Key, bytesPerSecond int64) error {
-	if bytesPerSecond < 0 {
-		return errNegativeLimit
+	if err := checkLimits(bytesPerSecond); err != nil {
+		return err
 	}
 	return r.withOutgoing(key, func(o *outgoing) error { o.machine.SetLimit(bytesPerSecond); return nil })
 }
 
 // SetTotalLimit changes an outgoing transfer's limit, in bytes of files per second to all its recipients together; 0: none.
 func (r *Room) SetTotalLimit(key transfer.Key, bytesPerSecond int64) error {
-	if bytesPerSecond < 0 {
-		return errNegativeLimit
+	if err := checkLimits(bytesPerSecond); err != nil {
+		return err
 	}
 	return r.withOutgoing(key, func(o *outgoing) error { o.machine.SetTotalLimit(bytesPerSecond); return nil })
 }
 
 // SetRoomLimit changes the limit on all that this member sends, in bytes of files per second; 0: none.
 func (r *Room) SetRoomLimit(bytesPerSecond int64) error {
-	if bytesPerSecond < 0 {
-		return errNegativeLimit
+	if err := checkLimits(bytesPerSecond); err != nil {
+		return err
 	}
 	return r.attempt(func() error {
 		r.shared.SetLimit(r.cfg.Now(), bytesPerSecond)
@@ -326,7 +334,7 @@ func (r *Room) SetRoomLimit(bytesPerSecond int64) error {
 
 // grant lets out what the room's limit allows, in turn.
 func (r *Room) grant() {
-	for {
+	for r.shared.Limited() {
 		var next *outgoing
 		var first uint64
 		limited := false

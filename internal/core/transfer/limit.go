@@ -66,6 +66,9 @@ func (s *Shared) SetLimit(now time.Time, limit int64) {
 	s.Allows(now)
 }
 
+// Limited reports whether there is a limit. Without one nobody waits for a Grant.
+func (s *Shared) Limited() bool { return s.limit > 0 }
+
 // Rest notes that no transfer waits for the limit, or for one of its own.
 func (s *Shared) Rest(now time.Time) { s.bucket.rest(now) }
 

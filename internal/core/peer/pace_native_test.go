@@ -1,0 +1,229 @@
+//go:build !js
+
+package peer
+
+import (
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pion/logging"
+	"github.com/pion/transport/v5/vnet"
+
+	"tallow/internal/core/bulk"
+	"tallow/internal/core/wire"
+)
+
+// What follows is whole links over pion and a virtual network, in virtual time: however slow the machine, computing takes no time, so what is
+// read says something of the protocols alone.
+
+// bottleneck is the way from one network to another: a delay both ways, and, one way, a queue that is served at a rate.
+type bottleneck struct {
+	near, far    *lab
+	rate         float64 // bytes per second, of UDP payload
+	delay        time.Duration
+	queued, most atomic.Int64 // bytes before the bottleneck; drops would count for good
+}
+
+func newBottleneck(t *testing.T, rate float64, delay time.Duration) *bottleneck {
+	t.Helper()
+	router := func(c vnet.RouterConfig) *vnet.Router {
+		c.LoggerFactory = logging.NewDefaultLoggerFactory()
+		r, err := vnet.NewRouter(&c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	const door = "10.1.255.1"
+	near := router(vnet.RouterConfig{CIDR: "10.1.0.0/16", MinDelay: delay})
+	far := router(vnet.RouterConfig{CIDR: "10.2.0.0/16", StaticIPs: []string{door}, NATType: &vnet.NATType{}}) // open to everybody
+	b := &bottleneck{near: &lab{t: t, router: near}, far: &lab{t: t, router: far}, rate: rate, delay: delay}
+	if err := near.AddNet(slow(t, far, rate)); err != nil {
+		t.Fatal(err)
+	}
+	if err := near.AddChildRouter(far); err != nil {
+		t.Fatal(err)
+	}
+	near.AddChunkFilter(func(c vnet.Chunk) bool { // on its way into the queue, when the delay is over
+		if to, ok := c.DestinationAddr().(*net.UDPAddr); ok && to.IP.String() == door {
+			b.most.Store(max(b.queued.Add(int64(len(c.UserData()))), b.most.Load()))
+		}
+		return true
+	})
+	far.AddChunkFilter(func(c vnet.Chunk) bool { // out of it
+		if from, ok := c.SourceAddr().(*net.UDPAddr); ok && from.IP[len(from.IP)-3] == 1 {
+			b.queued.Add(-int64(len(c.UserData())))
+		}
+		return true
+	})
+	if err := near.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = near.Stop() })
+	return b
+}
+
+// slow puts a queue before a network.
+func slow(t *testing.T, nic vnet.NIC, rate float64) vnet.NIC {
+	t.Helper()
+	q, err := vnet.NewQueue(nic, vnet.NewTBFQueue(int(8*rate), 3000, 64<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = q.Close() })
+	return q
+}
+
+// load is one end of a link that does what the room does besides: it answers Pings, and tells the link what its own took.
+type load struct {
+	link           *Link
+	opened, closed chan struct{}
+	received       atomic.Int64 // bytes of bulk messages
+
+	mu   sync.Mutex
+	sent map[uint64]time.Time // Pings
+	took []time.Duration
+}
+
+func (l *load) Opened()             { close(l.opened) }
+func (l *load) Bulk(b *bulk.Buffer) { l.received.Add(int64(len(b.B))) }
+func (l *load) Closed(error)        { close(l.closed) }
+
+func (l *load) Control(m wire.ControlMessage) {
+	switch m := m.(type) {
+	case wire.Ping:
+		l.link.SendControl(wire.Pong(m))
+	case wire.Pong:
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		rtt := time.Since(l.sent[m.Token])
+		l.took = append(l.took, rtt)
+		l.link.Measured(rtt)
+	}
+}
+
+func (l *load) ping() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	token := uint64(len(l.sent) + 1)
+	l.sent[token] = time.Now()
+	l.link.SendControl(wire.Ping{Token: token})
+}
+
+// slowest is the longest round trip since the last call.
+func (l *load) slowest() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	took := append(l.took, 0)
+	l.took = nil
+	return slices.Max(took)
+}
+
+// fill sends as much as the link takes, until it ends.
+func (l *load) fill() {
+	message, space := make([]byte, wire.MessageSize), make(chan struct{}, 4)
+	for {
+		select {
+		case space <- struct{}{}:
+			l.link.SendBulk(BulkItem{Head: message, Sent: func() { <-space }})
+		case <-l.closed:
+			return
+		}
+	}
+}
+
+// link opens a link through the bottleneck.
+func (b *bottleneck) link(t *testing.T, far *lab) (from, to *load) {
+	t.Helper()
+	one, other := newEnd(t, b.near), newEnd(t, far)
+	carry(t, one, other)
+	carry(t, other, one)
+	negotiate(t, one, other, false)
+	i, r := shakeHands(t)
+	start := func(c Conn, h Handshake) *load {
+		l := &load{opened: make(chan struct{}), closed: make(chan struct{}), sent: map[uint64]time.Time{}}
+		l.link = NewLink(LinkConfig{Conn: c, Handshake: h, Engine: bulk.Go{}, Pool: new(bulk.Pool), Now: time.Now, Handler: l})
+		l.link.Start()
+		t.Cleanup(func() {
+			l.link.Abort(nil)
+			<-l.closed
+			l.link.Destroy()
+		})
+		return l
+	}
+	from, to = start(one, i), start(other, r)
+	wait(t, "the link opens", from.opened)
+	wait(t, "the link opens", to.opened)
+	return from, to
+}
+
+// pass lets time pass, as the room does.
+func pass(d time.Duration, all ...*load) {
+	links := make([]*Link, len(all))
+	for i, l := range all {
+		links[i] = l.link
+	}
+	for ; d > 0; d -= tickEvery {
+		time.Sleep(tickEvery)
+		Balance(links)
+		for _, l := range all {
+			l.ping()
+		}
+	}
+}
+
+// TestPath: a path is filled, its queue stays short, and what goes over the control channel takes little longer than that queue.
+func TestPath(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		rate         float64
+		delay        time.Duration // one way
+		settle, span time.Duration
+		long         bool
+	}{
+		{"1 Mbit/s, 100 ms", mbit, 50 * time.Millisecond, 10 * time.Second, 10 * time.Second, false},
+		{"10 Mbit/s, 50 ms", 10 * mbit, 25 * time.Millisecond, 3 * time.Second, 3 * time.Second, false},
+		{"100 Mbit/s, 50 ms", 100 * mbit, 25 * time.Millisecond, 3 * time.Second, 10 * time.Second, true},
+	} {
+		if c.long && os.Getenv("TALLOW_SOAK") != "1" {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBottleneck(t, c.rate, c.delay)
+				from, to := b.link(t, b.far)
+				pass(time.Second, from)
+				idle := from.slowest()
+				go from.fill()
+				pass(c.settle, from)
+				first := b.most.Swap(0)
+				before := to.received.Load()
+				from.slowest()
+				pass(c.span, from)
+				share := float64(to.received.Load()-before) / c.span.Seconds() / c.rate
+				most, busy := b.most.Load(), from.slowest()
+				queue := time.Duration(float64(most) / c.rate * float64(time.Second))
+				t.Logf("share=%.3f queue_ms=%d first_queue_bytes=%d idle_ms=%d busy_ms=%d", share, queue.Milliseconds(), first, idle.Milliseconds(), busy.Milliseconds())
+				if share < 0.8 {
+					t.Errorf("%.3f of the path is used", share)
+				}
+				// A window is the path's own, the slack, and room for steps and messages; pion adds a tenth of heads.
+				if limit := int64(1.1 * (c.rate*slack.Seconds() + float64(leastWindow) + 5*2*max(leastReport, c.rate*reportGap.Seconds()))); most > limit {
+					t.Errorf("%d bytes wait before the bottleneck, want %d at most", most, limit)
+				}
+				if first > startWindow*5/4 {
+					t.Errorf("%d bytes waited before anything was known of the path", first)
+				}
+				if busy > idle+queue+100*time.Millisecond {
+					t.Errorf("a Ping takes %v over a path of %v with a queue of %v", busy, idle, queue)
+				}
+			})
+		})
+	}
+}
