@@ -6,7 +6,7 @@ import { Compose } from "./compose.js";
 import { People, toWhom } from "./people.js";
 import { svg } from "./qr.js";
 import { Unfinished } from "./unfinished.js";
-import { byId, complaint, copy, el, say } from "./view.js";
+import { byId, complaint, copy, el, say, shorten } from "./view.js";
 
 /**
  * @typedef {import("./tallow.js").Room} Room
@@ -29,6 +29,7 @@ const person = store(() => localStorage);
 
 const alerts = byId("alerts", HTMLElement);
 const sendButton = byId("send-button", HTMLButtonElement);
+const later = byId("later", HTMLInputElement);
 const compose = new Compose(showSendable);
 const people = new People(showSendable, complain);
 const unfinished = new Unfinished(complain, continueIn, async (transfer) => (await modules)?.[1].sent(transfer));
@@ -283,8 +284,8 @@ function complain(error, about) {
 
 function showSendable() {
   const what = compose.summary;
-  const whom = toWhom(people.picked, people.open);
-  sendButton.disabled = !room || !what || people.picked.length === 0;
+  const whom = toWhom(people.picked, people.open, later.checked);
+  sendButton.disabled = !room || !what || (people.picked.length === 0 && !later.checked);
   say(byId("send-summary", HTMLElement), what ? [what, whom || "nobody is here yet"].join(" · ") : whom ? `Choose what to send ${whom}.` : "");
 }
 
@@ -292,7 +293,10 @@ async function send() {
   if (!room || !modules) return;
   const [, transfers] = await modules;
   try {
-    transfers.sent(room.send(compose.items, { to: people.picked }));
+    // Who is picked, if not everybody: then the others are not to get it later either.
+    const everybody = later.checked && people.picked.length === people.open.length;
+    transfers.sent(room.send(compose.items, { to: everybody ? undefined : people.picked, lateJoiners: later.checked }));
+    later.checked = false;
     compose.clear();
   } catch (error) {
     complain(error);
@@ -309,6 +313,7 @@ function connectControls() {
     if (link) openRoom(link);
   });
   sendButton.addEventListener("click", send);
+  later.addEventListener("change", showSendable);
   byId("problem-retry", HTMLButtonElement).addEventListener("click", () => {
     if (!modules) return location.reload();
     say(byId("problem-next", HTMLElement), "Trying again…");
@@ -504,12 +509,8 @@ function ownName() {
   return person.get(NAME) ?? (drawnName ??= name);
 }
 
-/** As much of a name as the API takes: 64 bytes. @param {string} name */
-function fitting(name) {
-  const characters = [...name.trim()];
-  while (new TextEncoder().encode(characters.join("")).length > 64) characters.pop();
-  return characters.join("").trim();
-}
+/** As much of a name as the API takes. @param {string} name */
+const fitting = (name) => shorten(name, 64);
 
 /** @param {() => Storage} open */
 function store(open) {

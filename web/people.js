@@ -187,10 +187,10 @@ const initials = (name) =>
     .join("")
     .toUpperCase();
 
-/** What is to happen next, in words. @param {Peer[]} picked @param {Peer[]} open */
-export function toWhom(picked, open) {
-  if (open.length === 0) return "";
-  if (picked.length === 0) return "nobody is picked";
-  if (picked.length === 1) return `to ${picked[0].name || "somebody"}`;
-  return picked.length === open.length ? `to all ${picked.length} people` : `to ${picked.length} of ${count(open.length, "person", "people")}`;
+/** What is to happen next, in words. @param {Peer[]} picked @param {Peer[]} open @param {boolean} later whether whoever joins later gets it too */
+export function toWhom(picked, open, later) {
+  if (picked.length === 0) return later ? "to whoever joins later" : open.length === 0 ? "" : "nobody is picked";
+  const others = later ? " and whoever joins later" : "";
+  if (picked.length === 1) return `to ${picked[0].name || "somebody"}${others}`;
+  return (picked.length === open.length ? `to all ${picked.length} people` : `to ${picked.length} of ${count(open.length, "person", "people")}`) + others;
 }

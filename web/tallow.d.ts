@@ -267,7 +267,7 @@ export class Room extends EventTarget {
 
   /**
    * Offers files to members. Sizes are taken now: a file that changes later fails with `file-changed`, or with `file-unreadable` where the
-   * browser does not tell the two apart, as Chromium does not. Throws `invalid-argument`, `no-recipients` (nobody is there), `unknown-peer`, `too-large`, or `room-closed`.
+   * browser does not tell the two apart, as Chromium does not. Throws `invalid-argument`, `no-recipients` (nobody is there, and late joiners are not asked for), `unknown-peer`, `too-large`, or `room-closed`.
    */
   send(items: Sendable | Iterable<Sendable>, options?: SendOptions): OutgoingTransfer;
   /** Limits all that is sent from this page to the room, in bytes per second; 0: no limit. Deliveries get equal shares of it. */
@@ -434,6 +434,11 @@ export interface SendOptions {
   bandwidthLimitPerRecipient?: number;
   /** Bytes per second to all recipients together; 0, the default: no limit. They get equal shares, and what one cannot use goes to the others. */
   bandwidthLimit?: number;
+  /**
+   * Whoever is admitted later is offered it too, while this page is open, until stopOffering() or cancel(): nobody need be there yet. With `to`, those who are
+   * there and not named are not offered it later either; an empty list is for later ones only. A transfer has at most 64 recipients in all. Default false.
+   */
+  lateJoiners?: boolean;
   /** Cancels the transfer. */
   signal?: AbortSignal;
 }
@@ -544,7 +549,7 @@ export abstract class Transfer<Result = OutgoingResult | IncomingResult> extends
   readonly files: readonly FileInfo[];
   /**
    * That of the recipient; with several, of those that are still running the furthest (in the order transferring, verifying, saving,
-   * interrupted, paused, offered), and at the end the best (done, declined, cancelled, failed).
+   * interrupted, paused, offered), and at the end the best (done, declined, cancelled, failed). "offered" while late joiners are waited for.
    */
   readonly state: DeliveryState;
   /**
@@ -569,7 +574,13 @@ export class OutgoingTransfer extends Transfer<OutgoingResult> {
   /** "" until the offer is on its way, a moment after send(). */
   readonly id: string;
   readonly recipients: readonly Delivery[];
-  /** Cancels for one recipient, or for all. */
+  /** Whether whoever is admitted later is offered it. Until that is over, `finished` does not resolve. */
+  readonly lateJoiners: boolean;
+  /** Offers it to nobody who is admitted from now on. What has begun goes on, and when it has ended (at once, if there is nothing) `finished` resolves. */
+  stopOffering(): Promise<void>;
+  /** How it stands, or has ended, per recipient and file, with all it takes to check the receipts without Tallow: save it as JSON. */
+  ledger(): Promise<Ledger>;
+  /** Cancels for one recipient, or for all. With late joiners, for all ends the offering as well. */
   cancel(peer?: string | Peer): Promise<void>;
   /**
    * Offers it again to a recipient for whom it failed, was declined or was cancelled; does nothing for others. For one who has left the room it
@@ -603,7 +614,32 @@ export interface OutgoingResult {
   /** A decline counts as failed, with the code `declined`. */
   readonly failedRecipients: readonly RecipientOutcome[];
   readonly files: readonly FileInfo[];
+  /** One entry per recipient: what ledger() gives besides is only needed to check a receipt elsewhere. */
   readonly ledger: readonly LedgerEntry[];
+}
+
+/** A transfer's ledger (PROTOCOL.md section 12). Byte strings are base64, times ms since 1970. */
+export interface Ledger {
+  readonly format: "tallow-ledger-1";
+  /** When. */
+  readonly made: number;
+  /** Of the transfer: 16 bytes, in hexadecimal. */
+  readonly id: string;
+  readonly sender: LedgerMember;
+  readonly chunkSize: number;
+  /** As it travelled; the receipts cover its hash. */
+  readonly manifest: string;
+  readonly files: readonly FileInfo[];
+  /** Whether nothing more happens, unless a delivery is tried again. */
+  readonly finished: boolean;
+  readonly entries: readonly LedgerEntry[];
+}
+
+export interface LedgerMember {
+  readonly id: string;
+  readonly name: string;
+  /** Public keys. */
+  readonly keys: string;
 }
 
 export interface RecipientOutcome {
@@ -613,25 +649,33 @@ export interface RecipientOutcome {
   readonly reason: string;
 }
 
-/** How the delivery to one recipient ended. */
+/** How the delivery to one recipient stands, or has ended. */
 export interface LedgerEntry {
   readonly peer: string;
   readonly name: string;
+  /** The recipient's public keys; "" if there never was a connection to it. */
+  readonly keys: string;
+  /** What the transfer is called between the two: a retry has an id of its own. */
+  readonly transfer: string;
   readonly state: DeliveryState;
   readonly code: ErrorCode | undefined;
   readonly reason: string;
   readonly bytes: number;
+  /** When it was offered first, and when it ended, ms since 1970; 0: not yet. */
+  readonly offered: number;
+  readonly ended: number;
   readonly files: readonly LedgerFile[];
-  /** Of the delivery. */
+  /** Of the delivery, in hexadecimal; "" without a receipt. */
   readonly root: string;
-  /** The recipient's signed receipt; "" without one. */
+  /** What the recipient has signed, and the signature; "" without a receipt. */
+  readonly signed: string;
   readonly signature: string;
 }
 
 export interface LedgerFile {
   readonly index: number;
   readonly path: string;
-  readonly outcome: "verified" | "not-wanted" | "failed";
+  readonly outcome: "verified" | "not-wanted" | "failed" | "pending";
   readonly code: ErrorCode | undefined;
 }
 

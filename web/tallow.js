@@ -275,7 +275,7 @@ export class Room extends EventTarget {
   send(items, options = {}) {
     const state = this[own];
     check(typeof options === "object" && options !== null, "options is an object");
-    const { to, bandwidthLimitPerRecipient = 0, bandwidthLimit = 0, signal } = options;
+    const { to, bandwidthLimitPerRecipient = 0, bandwidthLimit = 0, lateJoiners = false, signal } = options;
     checkLimit(bandwidthLimitPerRecipient);
     checkLimit(bandwidthLimit);
     checkSignal(signal);
@@ -297,9 +297,14 @@ export class Room extends EventTarget {
         return peer;
       });
     }
-    if (recipients.length === 0) throw new TallowError("no-recipients");
-    const limits = { limit: bandwidthLimitPerRecipient, total: bandwidthLimit };
-    return new OutgoingTransfer(own, state, files.map(({ info }, index) => info(index)), recipients, offered(state, files, recipients, limits), signal);
+    const late = Boolean(lateJoiners);
+    if (recipients.length === 0 && !late) throw new TallowError("no-recipients");
+    // Whoever is only being connected with is a late joiner, unless others were picked.
+    const ids = late && to === undefined ? undefined : recipients.map((peer) => peer.id);
+    const answer = offered(state, files, { to: ids, limit: bandwidthLimitPerRecipient, total: bandwidthLimit, lateJoiners: late });
+    const transfer = new OutgoingTransfer(own, state, files.map(({ info }, index) => info(index)), recipients, answer, signal);
+    transfer[own].late = late;
+    return transfer;
   }
 
   /** @param {number} total */
@@ -496,7 +501,7 @@ class RoomState {
         const answer = Promise.resolve({ id: event.id });
         const transfer = event.incoming
           ? new IncomingTransfer(own, this, { from, id: event.id, files: event.files }, answer, undefined)
-          : new OutgoingTransfer(own, this, event.files, event.deliveries.map((/** @type {any} */ d) => ({ ...d, id: d.peer })), answer, undefined);
+          : new OutgoingTransfer(own, this, event.files, (event.deliveries ?? []).map((/** @type {any} */ d) => ({ ...d, id: d.peer })), answer, undefined);
         // At once, since events about it may follow in this very task.
         Object.assign(transfer[own], { id: event.id, waiting: event.waiting, opened: event.opened, before: event.bytes });
         transfer[own].update(event);
@@ -670,6 +675,18 @@ export class OutgoingTransfer extends Transfer {
   get recipients() {
     return this[own].deliveries;
   }
+  get lateJoiners() {
+    return this[own].late;
+  }
+  async stopOffering() {
+    await this[own].call("stopOffering");
+  }
+  async ledger() {
+    const { started, room } = this[own];
+    await started;
+    const ledger = await room.call("ledger", { id: this.id });
+    return Object.freeze({ ...ledger, sender: Object.freeze(ledger.sender), files: frozen(ledger.files), entries: entries(ledger.entries) });
+  }
   /** @param {string | Peer} [peer] */
   async cancel(peer) {
     if (peer === undefined) await this[own].call("cancel");
@@ -696,14 +713,14 @@ export class OutgoingTransfer extends Transfer {
 
 /**
  * Has the core offer files. What the browser gave to read them again is kept for a page after this one.
- * @param {RoomState} room @param {any[]} files @param {any[]} recipients @param {{ limit: number, total: number }} limits
+ * @param {RoomState} room @param {any[]} files @param {{ to: string[] | undefined, limit: number, total: number, lateJoiners: boolean }} options
  */
-async function offered(room, files, recipients, limits) {
+async function offered(room, files, options) {
   room.sending++;
   try {
     for (const { blob } of files) if (blob?.size === 0) await checkEmpty(blob);
     room.checkOpen(); // what is attached is Go's to release
-    const event = await room.call("send", { to: recipients.map((peer) => peer.id), ...limits, files: attached(room, files) });
+    const event = await room.call("send", { ...options, files: attached(room, files) });
     const handles = files.filter(({ handle }) => handle).map(({ file, handle }) => ({ path: file.path, handle }));
     if (handles.length > 0 && room.held) void identity.keepHandles(event.id, handles);
     return event;
@@ -779,6 +796,8 @@ class TransferState {
     /** @type {Promise<void>} */
     this.started = Promise.resolve();
     this.over = false;
+    /** Outgoing: whoever is admitted later is offered it. */
+    this.late = false;
     /** Of an earlier page: it waits for its files; when it was begun or gone on with last, in ms since 1970; about what had been transferred. */
     this.waiting = false;
     this.opened = 0;
@@ -833,7 +852,7 @@ class TransferState {
       (event) => {
         this.id = event.id;
         room.known.set(this.id, this.transfer);
-        if (!this.over && event.deliveries) this.update(event);
+        if (!this.over && event.files) this.update(event);
         const early = room.early.filter((e) => e.id === this.id);
         room.early = room.sending > 0 ? room.early.filter((e) => e.id !== this.id) : [];
         for (const e of early) this.apply(e);
@@ -885,8 +904,8 @@ class TransferState {
     const sum = (/** @type {(d: any) => number} */ value) => recipients.reduce((n, d) => n + value(d), 0);
     const total = sum((d) => d.total);
     const bytes = sum((d) => d.bytes);
-    const state = leading(recipients.map((d) => d.state));
     const active = recipients.filter((d) => !ended.includes(d.state));
+    const state = this.late && active.length === 0 ? "offered" : leading(recipients.map((d) => d.state));
     return Object.freeze({
       state,
       total,
@@ -906,7 +925,8 @@ class TransferState {
       for (const file of event.changed) files[file.index] = frozen([file])[0];
       this.files = Object.freeze(files);
     }
-    this.deliveries = frozen(event.deliveries.map((/** @type {any} */ d) => ({ ...d, reason: d.reason ?? "" })));
+    this.late = Boolean(event.lateJoiners);
+    this.deliveries = frozen((event.deliveries ?? []).map((/** @type {any} */ d) => ({ ...d, reason: d.reason ?? "" })));
   }
 
   /** @param {any} event */
@@ -930,6 +950,7 @@ class TransferState {
   fail(error) {
     if (this.over) return;
     this.over = true;
+    this.late = false;
     this.reject?.(error);
   }
 }
@@ -937,22 +958,20 @@ class TransferState {
 const running = ["transferring", "verifying", "saving", "interrupted", "paused", "offered"];
 const ended = ["done", "declined", "cancelled", "failed"];
 
-/** The state that stands for several. @param {string[]} states */
+/** The state that stands for several; for none, if nobody came before it was ended. @param {string[]} states */
 function leading(states) {
-  return [...running, ...ended].find((state) => states.includes(state)) ?? "failed";
+  return [...running, ...ended].find((state) => states.includes(state)) ?? "cancelled";
+}
+
+/** The entries of a ledger. @param {any[] | null | undefined} list */
+function entries(list) {
+  const given = (/** @type {any} */ entry) => ({ keys: "", reason: "", root: "", signed: "", signature: "", ...entry, files: frozen(entry.files) });
+  return frozen((list ?? []).map(given));
 }
 
 /** @param {any} event */
 function outgoingResult({ result }) {
-  const ledger = frozen(
-    (result.ledger ?? []).map((/** @type {any} */ entry) => ({
-      ...entry,
-      reason: entry.reason ?? "",
-      root: entry.root ?? "",
-      signature: entry.signature ?? "",
-      files: frozen(entry.files ?? []),
-    })),
-  );
+  const ledger = entries(result.ledger);
   const outcomes = (/** @type {boolean} */ done) =>
     frozen(ledger.filter((entry) => (entry.state === "done") === done).map(({ peer, name, code, reason }) => ({ id: peer, name, code, reason })));
   return Object.freeze({

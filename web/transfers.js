@@ -2,7 +2,7 @@
 // Offers and transfers: one card each. Also what lasts as long as a transfer runs: the screen stays on and closing the page warns.
 
 import { messages } from "./tallow.js";
-import { byId, complaint, copy, count, duration, el, say, size, title } from "./view.js";
+import { byId, complaint, copy, count, download, duration, el, say, shorten, size, title } from "./view.js";
 
 /**
  * @typedef {import("./tallow.js").Room} Room
@@ -21,16 +21,25 @@ const SAVED_BY_ITSELF = 20; // more downloads at once are left to "Save all", af
 const ENDED = new Set(["done", "declined", "cancelled", "failed"]);
 /** @type {ReadonlySet<DeliveryState>} */
 const REPEATABLE = new Set(["declined", "cancelled", "failed"]);
+/** Bytes flow, or are to flow again by themselves: the screen stays on. @type {ReadonlySet<DeliveryState>} */
+const MOVING = new Set(["transferring", "interrupted", "verifying", "saving"]);
 
 export class Transfers {
   #offers = byId("offers", HTMLElement);
   #list = byId("transfer-list", HTMLElement);
-  /** The transfers that are not over. @type {Map<OutgoingTransfer | IncomingTransfer, number>} percent */
+  /** The transfers that are not over. @type {Set<OutgoingTransfer | IncomingTransfer>} */
+  #open = new Set();
+  /** Of these, those of which somebody has a part, paused or not: closing the page would interrupt them. @type {Map<OutgoingTransfer | IncomingTransfer, number>} percent */
   #running = new Map();
+  /** Of these, those that are not paused. @type {Set<OutgoingTransfer | IncomingTransfer>} */
+  #moving = new Set();
   /** @type {WeakSet<Promise<unknown>>} */
   #followed = new WeakSet();
   /** @type {WakeLockSentinel | undefined} */
   #wakeLock;
+  /** The browser is being asked for the lock, or has said no. */
+  #asking = false;
+  #refused = false;
   #complain;
   #memoryLimit = Infinity;
   #askedToKeep = false;
@@ -41,7 +50,10 @@ export class Transfers {
     window.addEventListener("beforeunload", (event) => {
       if (this.#running.size) event.preventDefault();
     });
-    document.addEventListener("visibilitychange", () => this.#holdScreen());
+    document.addEventListener("visibilitychange", () => {
+      this.#refused = false;
+      this.#holdScreen();
+    });
   }
 
   /**
@@ -81,7 +93,7 @@ export class Transfers {
 
   /** Whether something is under way. */
   get busy() {
-    return this.#running.size > 0;
+    return this.#open.size > 0;
   }
 
   /** @param {OutgoingTransfer} transfer */
@@ -121,15 +133,17 @@ export class Transfers {
         if (!again(error)) this.#complain(error);
       }
     };
+    const why = el("input", { type: "text", class: "why", maxlength: "200", placeholder: "Why not? They see it.", "aria-label": "Why not, if you decline", autocomplete: "off" });
     const decline = () => {
       card.remove();
-      offer.decline().catch((error) => again(error) || this.#complain(error));
+      offer.decline(shorten(why.value, 200)).catch((error) => again(error) || this.#complain(error));
     };
     const buttons = el(
       "p",
       { class: "buttons" },
       el("button", { type: "button", class: "primary", onclick: accept }, "Accept"),
       el("button", { type: "button", onclick: decline }, "Decline"),
+      why,
     );
     const card = el("section", { class: "card offer", "aria-label": `Offer from ${from}` }, heading, fileList(offer.files), problem, buttons);
     if (!offer.from.verified) buttons.before(el("p", { class: "hint" }, "Accept only what you expect from someone you know."));
@@ -146,11 +160,7 @@ export class Transfers {
       this.#follow(transfer, card);
       const stats = transfer.stats();
       card.update(stats.recipients);
-      // A retry makes an ended transfer run again.
-      if (ENDED.has(stats.state)) this.#running.delete(transfer);
-      else this.#running.set(transfer, stats.percent);
-      this.#holdScreen();
-      this.#showTitle();
+      this.#note(transfer, !ENDED.has(stats.state), stats); // a retry makes an ended transfer run again
     };
     transfer.addEventListener("progress", update);
     update();
@@ -164,11 +174,27 @@ export class Transfers {
       (result) => card.finish(result),
       (error) => {
         card.fail(error);
-        this.#running.delete(transfer);
-        this.#holdScreen();
-        this.#showTitle();
+        this.#note(transfer, false, transfer.stats());
       },
     );
+  }
+
+  /**
+   * Notes what a transfer does, for all that lasts as long as it.
+   * @param {OutgoingTransfer | IncomingTransfer} transfer
+   * @param {boolean} open
+   * @param {import("./tallow.js").TransferStats} stats
+   */
+  #note(transfer, open, { recipients, percent }) {
+    const moving = open && recipients.some(({ state }) => MOVING.has(state));
+    if (open) this.#open.add(transfer);
+    else this.#open.delete(transfer);
+    if (moving || (open && recipients.some(({ state }) => state === "paused"))) this.#running.set(transfer, percent);
+    else this.#running.delete(transfer);
+    if (moving) this.#moving.add(transfer);
+    else this.#moving.delete(transfer);
+    this.#holdScreen();
+    this.#showTitle();
   }
 
   #showTitle() {
@@ -176,20 +202,22 @@ export class Transfers {
     document.title = percents.length ? `${Math.floor(Math.min(...percents))} % – Tallow` : "Tallow";
   }
 
+  /** Keeps the screen on while something moves. Whoever hides the page takes the lock away: it is asked for again when the page is back. */
   async #holdScreen() {
-    if (!("wakeLock" in navigator)) return;
-    if (this.#running.size === 0) {
-      this.#wakeLock?.release();
-      this.#wakeLock = undefined;
-    } else if (document.visibilityState === "visible" && (!this.#wakeLock || this.#wakeLock.released)) {
+    if (!("wakeLock" in navigator) || this.#asking) return;
+    if (this.#moving.size > 0 && !this.#refused && document.visibilityState === "visible" && (this.#wakeLock?.released ?? true)) {
+      this.#asking = true;
       try {
-        const lock = await navigator.wakeLock.request("screen");
-        if (this.#running.size && (!this.#wakeLock || this.#wakeLock.released)) this.#wakeLock = lock;
-        else lock.release();
+        this.#wakeLock = await navigator.wakeLock.request("screen");
       } catch {
-        // Refused, by battery saver say: the transfer goes on, the screen may go dark.
+        this.#refused = true; // by battery saver say: the transfer goes on, the screen may go dark
       }
+      this.#asking = false;
     }
+    if (this.#moving.size > 0) return;
+    this.#refused = false;
+    this.#wakeLock?.release();
+    this.#wakeLock = undefined;
   }
 }
 
@@ -235,8 +263,8 @@ class Card {
     section.hidden = !section.querySelector("article");
   }
 
-  /** @param {readonly Delivery[]} deliveries */
-  update(deliveries) {
+  /** @param {readonly Delivery[]} deliveries @param {boolean} [waits] for others who may come */
+  update(deliveries, waits = false) {
     for (const delivery of deliveries) {
       let row = this.#rows.get(delivery.peer);
       if (!row) {
@@ -255,7 +283,7 @@ class Card {
     say(this.#pause, this.#paused ? "Resume" : "Pause");
     this.#pause.hidden = !running.some((d) => d.state === "transferring" || d.state === "paused" || d.state === "interrupted");
     this.#cancel.hidden = running.length === 0;
-    this.#clear.hidden = running.length > 0;
+    this.#clear.hidden = waits || running.length > 0;
   }
 
   /** Says something else of a delivery than its state. @param {string} peer @param {string} text */
@@ -275,6 +303,8 @@ class Card {
 class OutgoingCard extends Card {
   #limit = el("input", { type: "number", min: "0", step: "any", inputmode: "decimal", placeholder: "none" });
   #limitRow = el("p", { class: "limit" }, el("label", {}, "Limit speed ", this.#limit, " MB/s"));
+  #stop = el("button", { type: "button", class: "small" }, "Stop offering");
+  #receipt = el("button", { type: "button", class: "small" }, "Save the receipt");
   #transfer;
 
   /** @param {OutgoingTransfer} transfer @param {(error: unknown) => void} complain @param {() => void} retried */
@@ -290,18 +320,36 @@ class OutgoingCard extends Card {
       if (bytes === 0) this.#limit.value = "";
       transfer.setTotalBandwidthLimit(bytes).catch(complain);
     });
+    this.#stop.addEventListener("click", () => transfer.stopOffering().catch(complain));
+    this.#receipt.addEventListener("click", () => this.#saveReceipt().catch(complain));
     this.result.before(this.#limitRow);
+    this.result.after(el("p", { class: "buttons" }, this.#stop, this.#receipt));
     this.#transfer = transfer;
   }
 
   /** @override @param {readonly Delivery[]} deliveries */
   update(deliveries) {
-    super.update(deliveries);
+    const waits = this.#transfer.lateJoiners;
+    super.update(deliveries, waits);
     const done = deliveries.filter((d) => d.state === "done").length;
-    const over = deliveries.length > 0 && deliveries.every((d) => ENDED.has(d.state));
+    const over = deliveries.every((d) => ENDED.has(d.state));
+    const some = deliveries.length > 0;
     this.#limitRow.hidden = over;
-    say(this.result, over ? `${done} of ${count(deliveries.length, "recipient")} received everything.` : "");
+    this.#stop.hidden = !waits;
+    this.#receipt.hidden = !over || !some;
+    const lines = [];
+    if (over && some) lines.push(`${done} of ${count(deliveries.length, "recipient")} received everything.`);
+    if (waits) lines.push("Whoever joins while this page is open is offered it.");
+    else if (!some) lines.push("Nobody joined while it was offered.");
+    say(this.result, lines.join(" "));
     this.result.classList.remove("bad");
+  }
+
+  /** The ledger, for whoever wants to check later who got what. */
+  async #saveReceipt() {
+    const ledger = await this.#transfer.ledger();
+    const name = `Receipt ${title(this.#transfer.files)} ${new Date(ledger.made).toISOString().slice(0, 10)}.json`;
+    download(new Blob([JSON.stringify(ledger, null, 2)], { type: "application/json" }), name);
   }
 
   /** @override */

@@ -101,3 +101,20 @@ export async function copy(text, button) {
   button.textContent = done ? "Copied" : "Copy it by hand";
   setTimeout(() => (button.textContent = label), 1500);
 }
+
+/** As much of a text as that many bytes of UTF-8 take. @param {string} text @param {number} bytes */
+export function shorten(text, bytes) {
+  const characters = [...text.trim()];
+  while (new TextEncoder().encode(characters.join("")).length > bytes) characters.pop();
+  return characters.join("").trim();
+}
+
+/** Hands something made here to the browser's downloads. @param {Blob} blob @param {string} name */
+export function download(blob, name) {
+  const href = URL.createObjectURL(blob);
+  const anchor = el("a", { href, download: name, hidden: true });
+  document.body.append(anchor);
+  anchor.click();
+  anchor.remove();
+  setTimeout(() => URL.revokeObjectURL(href), 60_000); // it has begun by then
+}

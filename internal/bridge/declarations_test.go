@@ -138,14 +138,16 @@ func TestDeclarations(t *testing.T) {
 func TestSnapshots(t *testing.T) {
 	types, unions, _ := declarations(t)
 	for name, snapshot := range map[string]any{
-		"Peer":        room.Peer{},
-		"FileInfo":    room.File{},
-		"Delivery":    room.Delivery{},
-		"LedgerEntry": room.LedgerEntry{},
-		"LedgerFile":  room.LedgerFile{},
-		"Exposure":    room.Exposure{},
-		"Features":    features{},
-		"PeerStats":   room.PeerStats{},
+		"Peer":         room.Peer{},
+		"FileInfo":     room.File{},
+		"Delivery":     room.Delivery{},
+		"Ledger":       room.Ledger{},
+		"LedgerMember": room.LedgerMember{},
+		"LedgerEntry":  room.LedgerEntry{},
+		"LedgerFile":   room.LedgerFile{},
+		"Exposure":     room.Exposure{},
+		"Features":     features{},
+		"PeerStats":    room.PeerStats{},
 	} {
 		var fields []string
 		for f := range fieldsOf(reflect.TypeOf(snapshot)) {

@@ -84,6 +84,7 @@ type transferSnapshot struct {
 	Files      []room.File     `json:"files,omitempty"`
 	Changed    []room.File     `json:"changed,omitempty"`
 	Deliveries []room.Delivery `json:"deliveries"`
+	Late       bool            `json:"lateJoiners,omitempty"`
 }
 
 // translator turns a room's events into what JavaScript gets. There, a transfer's id is that of its sender and its own, which together
@@ -142,7 +143,7 @@ func (t *translator) translate(e room.Event) any {
 }
 
 func (t *translator) snapshot(tr room.Transfer) transferSnapshot {
-	s := transferSnapshot{ID: t.self + tr.ID, Deliveries: tr.Deliveries}
+	s := transferSnapshot{ID: t.self + tr.ID, Deliveries: tr.Deliveries, Late: tr.LateJoiners}
 	if tr.Incoming {
 		s.ID = tr.Deliveries[0].Peer + tr.ID
 	}

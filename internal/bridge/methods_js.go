@@ -45,7 +45,9 @@ var methods = map[string]func(*instance, []byte) (any, error){
 	"decline":        decoded((*instance).decline),
 	"cancel":         decoded((*instance).cancel),
 	"cancelDelivery": decoded((*instance).cancelDelivery),
+	"stopOffering":   decoded((*instance).stopOffering),
 	"retry":          decoded((*instance).retry),
+	"ledger":         decoded((*instance).ledger),
 	"setPaused":      decoded((*instance).setPaused),
 	"setLimit":       decoded((*instance).setLimit),
 	"setTotalLimit":  decoded((*instance).setTotalLimit),
@@ -469,12 +471,13 @@ func (i *instance) sendFiles(args struct {
 	To    []wire.ID
 	Limit float64 // per recipient
 	Total float64
+	Late  bool `json:"lateJoiners"`
 	Files []outFile
 }) (any, error) {
 	var snapshot transferSnapshot
 	return &snapshot, i.giveFiles(args.Room, args.Files, func(r *room.Room, files []room.OutFile) error {
-		t, err := r.Send(files, room.SendOptions{To: args.To, LimitPerRecipient: int64(math.Ceil(args.Limit))})
-		snapshot = transferSnapshot{ID: r.Self().ID + t.ID, Files: t.Files, Deliveries: t.Deliveries}
+		t, err := r.Send(files, room.SendOptions{To: args.To, LimitPerRecipient: bytesPerSecond(args.Limit), Limit: bytesPerSecond(args.Total), LateJoiners: args.Late})
+		snapshot = transferSnapshot{ID: r.Self().ID + t.ID, Files: t.Files, Deliveries: t.Deliveries, Late: t.LateJoiners}
 		return err
 	})
 }
@@ -582,6 +585,21 @@ func (i *instance) cancelDelivery(args struct {
 	Peer wire.ID
 }) (any, error) {
 	return i.doTransfer(args.transferArgs, func(r *room.Room, key transfer.Key) error { return r.CancelDelivery(key, args.Peer) })
+}
+
+// stopOffering ends a transfer's being offered to late joiners.
+func (i *instance) stopOffering(args transferArgs) (any, error) {
+	return i.doTransfer(args, func(r *room.Room, key transfer.Key) error { return r.StopOffering(key) })
+}
+
+// ledger answers with how an outgoing transfer stands.
+func (i *instance) ledger(args transferArgs) (any, error) {
+	var ledger room.Ledger
+	_, err := i.doTransfer(args, func(r *room.Room, key transfer.Key) (err error) {
+		ledger, err = r.Ledger(key)
+		return err
+	})
+	return ledger, err
 }
 
 func (i *instance) retry(args struct {

@@ -172,27 +172,8 @@ type Transfer struct {
 	Deliveries []Delivery `json:"deliveries"` // outgoing: one per recipient; incoming: one, from the sender
 	Finished   bool       `json:"finished"`
 	Waiting    bool       `json:"waiting"` // outgoing, of an earlier room: its files have to be given again (Continue)
-}
-
-// LedgerEntry is how a delivery ended, per recipient.
-type LedgerEntry struct {
-	Peer      string        `json:"peer"`
-	Name      string        `json:"name"`
-	State     DeliveryState `json:"state"`
-	Code      fault.Code    `json:"code,omitempty"`
-	Reason    string        `json:"reason,omitempty"`
-	Bytes     int64         `json:"bytes"`
-	Files     []LedgerFile  `json:"files"`
-	Root      string        `json:"root,omitempty"`      // of the delivery
-	Signature string        `json:"signature,omitempty"` // the recipient's receipt, hexadecimal
-}
-
-// LedgerFile is how one file of a delivery ended.
-type LedgerFile struct {
-	Index   uint32     `json:"index"`
-	Path    string     `json:"path"`
-	Outcome string     `json:"outcome"` // "verified", "not-wanted", "failed"
-	Code    fault.Code `json:"code,omitempty"`
+	// LateJoiners: outgoing, and whoever is admitted later is offered it. It does not finish before that is over.
+	LateJoiners bool `json:"lateJoiners"`
 }
 
 // Result is how a transfer ended. An outgoing one always has a result, however few recipients succeeded.
@@ -311,6 +292,6 @@ type SendOptions struct {
 	To                []wire.ID // nil: every open member
 	LimitPerRecipient int64     // bytes per second; 0: none
 	Limit             int64     // bytes per second to all of them; 0: none
-	LateJoiners       bool      // members admitted later are offered it too
+	LateJoiners       bool      // members admitted later are offered it too, until StopOffering; then there need be no recipient yet
 	ChunkSize         uint32    // 0: chosen by the total size
 }

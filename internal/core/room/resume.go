@@ -199,7 +199,7 @@ func (r *Room) restoreTransfer(delivery string, j *transfer.Journal) bool {
 	notes := r.newJournal(delivery, j.Size)
 	if j.Outgoing {
 		o := &outgoing{machine: transfer.RestoreOutgoing(j, &r.shared, transfer.Star{}, now), paths: chunk.SafePaths(j.Manifest.Files), names: j.Names,
-			order: r.nextOrder(), journal: notes}
+			keys: j.Keys, order: r.nextOrder(), journal: notes}
 		if o.machine.Over() {
 			return false
 		}

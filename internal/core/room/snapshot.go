@@ -1,7 +1,6 @@
 package room
 
 import (
-	"encoding/hex"
 	"reflect"
 
 	"tallow/internal/core/chunk"
@@ -57,7 +56,7 @@ func (r *Room) publishPeer(m *member) {
 // delivery is a snapshot of a delivery. lastName is what the member was called when its link was lost.
 func (r *Room) delivery(p transfer.Progress, lastName string) Delivery {
 	d := Delivery{Peer: p.Peer.String(), Name: lastName, State: deliveryStates[p.State], Total: int64(p.Total), Bytes: int64(p.Stored),
-		Percent: 100, Speed: p.Speed, ETA: -1, Quality: QualityDisconnected, Repeated: int64(p.Repeated), Code: p.Code, Reason: p.Reason}
+		Percent: 100, Speed: p.Speed, ETA: -1, Quality: QualityDisconnected, Repeated: int64(p.Repeated), Code: p.Code, Reason: legible(p.Reason)}
 	if m := r.members[p.Peer]; m != nil {
 		if m.name != "" {
 			d.Name = m.name
@@ -97,7 +96,7 @@ func offerSnapshot(in *incoming) Offer {
 func (r *Room) outgoingSnapshot(o *outgoing) Transfer {
 	m := o.machine.Manifest()
 	t := Transfer{ID: o.machine.Key().Transfer.String(), TotalSize: int64(m.Total), Finished: o.ended, Files: files(m, o.paths),
-		Waiting: o.machine.Wanting() && o.files == nil}
+		Waiting: o.machine.Wanting() && o.files == nil, LateJoiners: o.machine.Late()}
 	for i := range t.Files {
 		f := &t.Files[i]
 		if root, ok := o.machine.FileRoot(f.Index); ok {
@@ -124,34 +123,6 @@ func (r *Room) incomingSnapshot(in *incoming) Transfer {
 		}
 	}
 	return t
-}
-
-// outgoingResult is the ledger: how it ended for each recipient and file.
-func (r *Room) outgoingResult(o *outgoing) Result {
-	t := r.outgoingSnapshot(o)
-	result := Result{ID: t.ID, Files: t.Files}
-	for i, p := range o.machine.Progress() {
-		d := t.Deliveries[i]
-		entry := LedgerEntry{Peer: d.Peer, Name: d.Name, State: d.State, Code: d.Code, Reason: d.Reason, Bytes: d.Bytes}
-		receipt := o.machine.Receipt(p.Peer)
-		if receipt != nil {
-			entry.Root, entry.Signature = receipt.Root.String(), hex.EncodeToString(receipt.Signature)
-		}
-		for _, f := range t.Files {
-			line := LedgerFile{Index: f.Index, Path: f.Path, Outcome: "failed", Code: f.Code}
-			switch {
-			case receipt != nil && receipt.Files.Has(f.Index):
-				line.Outcome = "verified"
-			case o.machine.Unwanted(p.Peer, f.Index):
-				line.Outcome = "not-wanted"
-			case line.Code == "":
-				line.Code = d.Code
-			}
-			entry.Files = append(entry.Files, line)
-		}
-		result.Ledger = append(result.Ledger, entry)
-	}
-	return result
 }
 
 func (r *Room) incomingResult(in *incoming) Result {

@@ -35,8 +35,10 @@ type outgoing struct {
 	files   []OutFile
 	paths   []string           // safe, as the recipients make them
 	names   map[wire.ID]string // of recipients whose link was lost: they may be gone
+	keys    map[wire.ID][]byte // of recipients that there has been a link to
 	journal *journal           // nil: nothing outlives the room
 	dirty   bool
+	stages  stages
 	ended   bool
 	order   uint64
 }
@@ -49,8 +51,32 @@ type incoming struct {
 	shown   bool   // as an offer
 	left    bool   // to another room: nothing that happens here counts
 	dirty   bool
+	stages  stages
 	ended   bool
 	order   uint64
+}
+
+// stages is how many of a transfer's deliveries have begun, are being verified, and are being made durable. Each can be short, and is reported at
+// once, so that nobody misses it; what a peer could flap between, pauses say, waits for the next tick.
+type stages struct{ begun, verifying, saving int }
+
+// advance reports whether a delivery has come further.
+func (s *stages) advance(list []transfer.Progress) bool {
+	was := *s
+	*s = stages{}
+	for _, p := range list {
+		switch p.State {
+		case transfer.Saving:
+			s.saving++
+		case transfer.Verifying:
+			s.verifying++
+		case transfer.Transferring, transfer.Paused:
+			s.begun++
+		}
+	}
+	s.verifying += s.saving
+	s.begun += s.verifying
+	return s.begun > was.begun || s.verifying > was.verifying || s.saving > was.saving
 }
 
 // Send offers files to members of the room.
@@ -91,11 +117,13 @@ func (r *Room) Send(files []OutFile, options SendOptions) (snapshot Transfer, er
 	}
 	err = r.attempt(func() error {
 		to := slices.Clone(options.To)
-		if to == nil {
-			for _, id := range r.order {
-				if r.members[id].open() {
-					to = append(to, id)
-				}
+		var passed []wire.ID // who is here and was not picked is no late joiner
+		for _, id := range r.order {
+			switch {
+			case options.To == nil && r.members[id].open():
+				to = append(to, id)
+			case options.To != nil && options.LateJoiners && !slices.Contains(to, id):
+				passed = append(passed, id)
 			}
 		}
 		switch {
@@ -109,9 +137,9 @@ func (r *Room) Send(files []OutFile, options SendOptions) (snapshot Transfer, er
 				return fault.Newf(fault.UnknownPeer, "room: no member %s, or named twice", id)
 			}
 		}
-		o := &outgoing{files: files, paths: chunk.SafePaths(entries), names: map[wire.ID]string{}, order: r.nextOrder(), machine: transfer.NewOutgoing(transfer.OutgoingConfig{
+		o := &outgoing{files: files, paths: chunk.SafePaths(entries), names: map[wire.ID]string{}, keys: map[wire.ID][]byte{}, order: r.nextOrder(), machine: transfer.NewOutgoing(transfer.OutgoingConfig{
 			Key: transfer.Key{Sender: r.self, Transfer: newID()}, Manifest: manifest, Recipients: to,
-			LateJoiners: options.LateJoiners, Limit: options.LimitPerRecipient, TotalLimit: options.Limit, Shared: &r.shared,
+			LateJoiners: options.LateJoiners, Passed: passed, Limit: options.LimitPerRecipient, TotalLimit: options.Limit, Shared: &r.shared,
 			Schedule: transfer.Star{}, Keep: r.cfg.Resume})}
 		r.makeRoom()
 		r.outgoing[o.machine.Key()] = o
@@ -120,8 +148,8 @@ func (r *Room) Send(files []OutFile, options SendOptions) (snapshot Transfer, er
 			o.journal.note(transfer.NameRecord(id, r.members[id].name))
 		}
 		for _, id := range to {
-			if r.members[id].open() {
-				r.stepOutgoing(o, transfer.LinkUp{Peer: id})
+			if m := r.members[id]; m.open() {
+				r.offerTo(o, m)
 			} else {
 				r.stepOutgoing(o, transfer.LinkDown{Peer: id})
 			}
@@ -259,6 +287,11 @@ func (r *Room) Decline(key transfer.Key, reason string) error {
 // Cancel ends a transfer for everyone.
 func (r *Room) Cancel(key transfer.Key) error { return r.stepTransfer(key, transfer.CancelAll{}) }
 
+// StopOffering offers an outgoing transfer to nobody who is admitted from now on. It finishes when the deliveries that there are have ended.
+func (r *Room) StopOffering(key transfer.Key) error {
+	return r.withOutgoing(key, func(o *outgoing) error { r.stepOutgoing(o, transfer.StopOffering{}); return nil })
+}
+
 // SetPaused holds a transfer, or lets it go on.
 func (r *Room) SetPaused(key transfer.Key, paused bool) error {
 	return r.stepTransfer(key, transfer.SetPaused{Paused: paused})
@@ -390,12 +423,20 @@ func (r *Room) Offers() (list []Offer) {
 
 func (r *Room) linkUp(m *member) {
 	for _, o := range r.outgoing {
-		r.stepOutgoing(o, transfer.LinkUp{Peer: m.id})
+		r.offerTo(o, m)
 	}
 	for k, in := range r.incoming {
 		if k.Sender == m.id {
 			r.stepIncoming(in, transfer.LinkUp{Peer: m.id})
 		}
+	}
+}
+
+// offerTo tells a transfer that there is a link to a member, who may be none of its recipients.
+func (r *Room) offerTo(o *outgoing, m *member) {
+	r.stepOutgoing(o, transfer.LinkUp{Peer: m.id})
+	if o.machine.Serves(m.id) {
+		o.keys[m.id] = m.link.PeerKeys().PublicKeys()
 	}
 }
 
@@ -449,6 +490,9 @@ func (r *Room) controlMessage(m *member, message wire.ControlMessage) {
 	received := transfer.Received{Peer: m.id, Message: message}
 	if key.Sender == r.self {
 		if o := r.sent(key); o != nil {
+			if receipt, ok := message.(wire.Receipt); ok && o.machine.Awaits(m.id, receipt) { // what it is to be checked by is there before it is
+				o.journal.note(append(transfer.NameRecord(m.id, m.name), transfer.KeysRecord(m.id, o.keys[m.id])...))
+			}
 			r.stepOutgoing(o, received)
 		}
 	} else if in := r.incoming[key]; in != nil && key.Sender == m.id {
@@ -542,7 +586,10 @@ func (r *Room) stepOutgoing(o *outgoing, e transfer.Event) {
 		case transfer.Resumed:
 			o.ended = false
 		case transfer.Changed:
-			o.dirty = true
+			if o.dirty = true; o.stages.advance(o.machine.Progress()) {
+				o.dirty = false
+				r.event(TransferProgress{r.outgoingSnapshot(o)})
+			}
 		case transfer.Finished:
 			o.ended, o.dirty = true, false
 			r.event(TransferFinished{r.outgoingSnapshot(o), r.outgoingResult(o)})
@@ -583,6 +630,11 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 				})
 			})
 			r.startStores()
+		case transfer.Verify:
+			r.running.Go(func() {
+				done := effect.Sum()
+				r.box.post(func() { r.stepIncoming(in, done) })
+			})
 		case transfer.Commit:
 			files := in.machine.Manifest().Files
 			r.running.Go(func() {
@@ -607,7 +659,10 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 		case transfer.Violation:
 			r.violation(effect)
 		case transfer.Changed:
-			in.dirty = true
+			if in.dirty = true; in.stages.advance([]transfer.Progress{in.machine.Progress()}) {
+				in.dirty = false
+				r.event(TransferProgress{r.incomingSnapshot(in)})
+			}
 		case transfer.Finished:
 			in.ended, in.dirty = true, false
 			r.incomingFinished(in)

@@ -79,7 +79,7 @@ func (id *Identity) Claim() wire.ID { return id.claim }
 
 // Sign signs a message with both keys: wire.SignatureSize bytes.
 func (id *Identity) Sign(label Label, message []byte) []byte {
-	m := signed(label, message)
+	m := Signed(label, message)
 	signature := make([]byte, wire.SignatureSize)
 	copy(signature, ed25519.Sign(id.ed, m))
 	err := mldsa65.SignTo(id.ml, m, nil, false, signature[ed25519.SignatureSize:])
@@ -128,7 +128,7 @@ func (v *Verifier) Verify(label Label, message, signature []byte) error {
 	if len(signature) != wire.SignatureSize {
 		return ErrSignature
 	}
-	m := signed(label, message)
+	m := Signed(label, message)
 	if !ed25519.Verify(v.ed, m, signature[:ed25519.SignatureSize]) ||
 		!mldsa65.Verify(&v.ml, m, nil, signature[ed25519.SignatureSize:]) {
 		return ErrSignature
@@ -157,8 +157,8 @@ func hashKeys(keys []byte) wire.Hash { return labelled("tallow v1 member", keys)
 
 func idOf(keyHash wire.Hash) wire.ID { return wire.ID(keyHash[:16]) }
 
-// signed is what a signature is over.
-func signed(label Label, message []byte) []byte {
+// Signed is what a signature is over.
+func Signed(label Label, message []byte) []byte {
 	m := make([]byte, 0, len("tallow v1 ")+len(label)+1+len(message))
 	return append(append(append(append(m, "tallow v1 "...), label...), 0), message...)
 }

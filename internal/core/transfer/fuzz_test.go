@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -106,6 +107,8 @@ func (m *moves) control(ids ...wire.ID) wire.ControlMessage {
 		return wire.ManifestPart{Transfer: m.id(ids...), Offset: m.field(), Data: append([]byte{1}, m.take()...)}
 	case 9:
 		return wire.TransferOffer{Transfer: m.id(ids...), ChunkSize: fuzzChunk, Files: m.field(), ManifestLength: m.field()}
+	case 10:
+		return wire.Saving{Transfer: m.id(ids...)}
 	default:
 		if c, err := wire.ParseControl(m.take()); err == nil {
 			return c
@@ -128,6 +131,7 @@ type fuzzRecipient struct {
 	pool     bulk.Pool
 	now      time.Time
 	stores   []Store
+	sum      func() Verified // of a Verify under way
 	commit   *Commit
 	saved    bool // the Commit has succeeded
 	disk     map[chunk.Ref]wire.Hash
@@ -153,6 +157,8 @@ func (r *fuzzRecipient) step(e Event) {
 				}
 			}
 			r.stores = append(r.stores, effect)
+		case Verify:
+			r.sum = effect.Sum
 		case Commit:
 			r.commit = &effect
 			r.complete(effect.Files)
@@ -347,7 +353,11 @@ func (r *fuzzRecipient) move(m *moves) {
 			r.store(s, ErrStorageFull)
 		}
 	case 14:
-		if r.commit != nil {
+		if r.sum != nil {
+			done := r.sum()
+			r.sum = nil
+			r.step(done)
+		} else if r.commit != nil {
 			r.commit = nil
 			var err error
 			if m.pick(4) == 0 {
@@ -532,6 +542,8 @@ func (s *fuzzSender) check() {
 	switch {
 	case cached != o.cached || o.reading != len(s.reads) || o.reading > 2*maxReads:
 		s.t.Fatalf("%d bytes cached, it says %d; %d reads, it says %d", cached, o.cached, len(s.reads), o.reading)
+	case !o.Late() && o.finished == slices.ContainsFunc(o.peers, func(r *recipient) bool { return !r.state.Final() }), o.Late() && o.finished:
+		s.t.Fatalf("finished %v, with late joiners %v", o.finished, o.Late())
 	case len(o.peers) > len(s.peers):
 		s.t.Fatalf("%d recipients", len(o.peers))
 	}
@@ -603,11 +615,13 @@ func (s *fuzzSender) move(m *moves, ids []wire.ID) {
 			s.step(LinkUp{id})
 		}
 	case 14:
-		switch m.pick(8) {
+		switch m.pick(9) {
 		case 0:
 			s.step(CancelAll{})
 		case 1:
 			s.step(CancelPeer{id})
+		case 8:
+			s.step(StopOffering{})
 		case 2, 3, 4:
 			if r := s.out.peer(id); r != nil && r.state.Final() && r.state != Done {
 				p.end, p.accepted, p.queued = nil, false, 0

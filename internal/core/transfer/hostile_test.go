@@ -654,11 +654,17 @@ func TestMaximalManifest(t *testing.T) {
 	end.Files.Set(wire.MaxFiles - 1)
 	end.Root = m.DeliveryRoot(key.Sender, key.Transfer, end.Files, func(f uint32) wire.Hash { return m.FileRoot(f, nil) })
 	step(transfer.ReceivedBulk{Message: end})
+	var effects []transfer.Effect
 	for f := range uint32(wire.MaxFiles - 1) {
-		if in.Progress().State != transfer.Transferring {
+		if in.Progress().State != transfer.Verifying {
 			t.Fatalf("before all has been said: %+v", in.Progress())
 		}
-		step(transfer.Received{Message: wire.FileFailed{File: f, Code: wire.FailureFileChanged}})
+		effects = step(transfer.Received{Message: wire.FileFailed{File: f, Code: wire.FailureFileChanged}})
+	}
+	for _, e := range effects {
+		if verify, ok := e.(transfer.Verify); ok {
+			step(verify.Sum())
+		}
 	}
 	if in.Progress().State != transfer.Saving {
 		t.Errorf("%+v", in.Progress())

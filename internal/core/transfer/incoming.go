@@ -47,6 +47,7 @@ type Incoming struct {
 	end      *wire.End
 	omitted  int       // wanted files that End leaves out and for which FileFailed has not come yet
 	done     *wire.End // what has been committed and receipted
+	summed   *wire.End // what Verify is under way for, or has been
 	saving   bool      // a Commit is under way
 	repeated uint64    // bytes that came and were on disk already
 	kept     bool      // what is noted and stored outlives this process
@@ -174,6 +175,8 @@ func (in *Incoming) Step(now time.Time, event Event) []Effect {
 		in.receivedBulk(e)
 	case Stored:
 		in.storedChunks(e)
+	case Verified:
+		in.verified(e)
 	case Committed:
 		in.committed(e)
 	case Restored:
@@ -659,15 +662,20 @@ func (in *Incoming) ended(m wire.End) {
 	if in.kept {
 		in.do(Note{bytesRecord(nil, recordEnd, m.Append(nil))})
 	}
+	if in.state == Transferring {
+		in.state = Verifying
+	}
 	in.check()
+	in.do(Changed{})
 }
 
 // check goes on when End has come, all chunks under way are stored, and FileFailed, which travels on the other channel, has come for
 // each file that End leaves out.
 func (in *Incoming) check() {
-	if in.end == nil || in.pending > 0 || in.omitted > 0 || in.state.Final() || in.saving {
+	if in.end == nil || in.pending > 0 || in.omitted > 0 || in.state.Final() || in.saving || in.summed == in.end {
 		return
 	}
+	hashes := map[uint32][]wire.Hash{}
 	for i := range in.files {
 		f := uint32(i)
 		if !in.end.Files.Has(f) {
@@ -677,18 +685,37 @@ func (in *Incoming) check() {
 			in.violation("end before all chunks were sent")
 			return
 		}
-		if in.files[i].root == nil {
-			root := in.manifest.FileRoot(f, in.files[i].hashes)
-			in.files[i].root = &root
-		}
+		hashes[f] = in.files[i].hashes
 	}
-	root := in.manifest.DeliveryRoot(in.key.Sender, in.key.Transfer, in.end.Files, func(f uint32) wire.Hash { return *in.files[f].root })
-	if root != in.end.Root {
+	key, manifest, end := in.key, in.manifest, in.end // none of which changes, nor do the hashes
+	in.summed = end
+	in.do(Verify{func() Verified {
+		done := Verified{end: end, files: make(map[uint32]wire.Hash, len(hashes))}
+		for f, list := range hashes {
+			done.files[f] = manifest.FileRoot(f, list)
+		}
+		done.root = manifest.DeliveryRoot(key.Sender, key.Transfer, end.Files, func(f uint32) wire.Hash { return done.files[f] })
+		return done
+	}})
+}
+
+// verified goes on to making it durable, unless the sender has begun anew meanwhile, over another link.
+func (in *Incoming) verified(e Verified) {
+	if e.end != in.end || in.state.Final() || in.saving {
+		return
+	}
+	if e.root != in.end.Root {
 		in.do(Violation{in.key.Sender, errors.New("root that is not that of the hashes")})
 		in.fail(wire.FailureIntegrity)
 		return
 	}
+	for f, root := range e.files {
+		in.files[f].root = &root
+	}
 	in.state, in.saving = Saving, true
+	if in.asked {
+		in.control(wire.Saving{Transfer: in.key.Transfer})
+	}
 	in.do(Commit{Files: in.end.Files})
 	in.do(Changed{})
 }

@@ -19,18 +19,21 @@ import (
 //	record = length u32 (of the body) ‖ CRC-32 u32 (IEEE, of the body) ‖ body
 //	body   = type u8 ‖ fields
 //
-//	1 start      version u8 = 1, outgoing u8 (0, 1), sender 16, when u64 (ms since 1970), Offer (a control message)
+//	1 start      version u8 = 2, outgoing u8 (0, 1), sender 16, when u64 (ms since 1970), Offer (a control message)
 //	2 manifest   as it travels
 //	3 wanted     file bitmap: what the recipient has accepted
 //	4 hashes     file u32, first chunk u32, hashes 32 each
 //	5 end        End (a bulk message)
-//	6 recipient  member 16, transfer 16, state u8, code bytes8, wanted bytes16, signed u8, [root 32, file bitmap bytes16], [Receipt]
+//	6 recipient  member 16, transfer 16, offered u64, ended u64, state u8, code bytes8, reason bytes8, wanted bytes16, signed u8,
+//	             [root 32, file bitmap bytes16], [Receipt]
 //	7 name       member 16, name (the rest)
 //	8 opened     when u64: it has been gone on with
+//	9 keys       member 16, keys 1984: of a recipient that has signed a receipt
+//	10 late      late joiners u8 (0, 1), members 16 each who were there and are not offered it
 //
 // What is on disk is not in it: a chunk counts again when what is there has the hash that was announced. So a chunk whose writing a crash cut
 // short is fetched again, and neither the order in which the system wrote things down nor a rotten disk can make wrong bytes right.
-const journalVersion = 1
+const journalVersion = 2
 
 const (
 	recordStart = iota + 1
@@ -41,6 +44,8 @@ const (
 	recordRecipient
 	recordName
 	recordOpened
+	recordKeys
+	recordLate
 )
 
 // JournalName and ReceiptName are the names in Storage of a delivery's journal, and of what is left of it once all is verified and durable: enough
@@ -60,6 +65,7 @@ type Journal struct {
 	Opened   time.Time // when it was begun, or gone on with last
 	Manifest *chunk.Manifest
 	Names    map[wire.ID]string
+	Keys     map[wire.ID][]byte
 	Size     int64 // bytes up to where it is whole
 
 	offer      wire.TransferOffer
@@ -67,6 +73,7 @@ type Journal struct {
 	hashes     []journalFile
 	end        *wire.End
 	recipients []*recipient
+	passed     []wire.ID
 }
 
 type journalFile struct {
@@ -76,7 +83,7 @@ type journalFile struct {
 
 // ParseJournal reads a journal up to where it is whole: a crash may have cut off its last record. Too little of it is ErrJournal.
 func ParseJournal(p []byte) (*Journal, error) {
-	j := &Journal{Names: map[wire.ID]string{}}
+	j := &Journal{Names: map[wire.ID]string{}, Keys: map[wire.ID][]byte{}}
 	for rest := p; len(rest) >= 8; rest = p[j.Size:] {
 		n := binary.BigEndian.Uint32(rest)
 		if n == 0 || uint64(n) > uint64(len(rest)-8) {
@@ -154,6 +161,19 @@ func (j *Journal) record(kind byte, p []byte) bool {
 			return false
 		}
 		j.Opened = fromMillis(p)
+	case recordKeys:
+		if len(p) != 16+wire.KeysSize || len(j.Keys) > wire.MaxParticipants {
+			return false
+		}
+		j.Keys[wire.ID(p)] = bytes.Clone(p[16:])
+	case recordLate:
+		if len(p)%16 != 1 || len(p) > 1+16*wire.MaxRoster || p[0] > 1 {
+			return false
+		}
+		j.offer.LateJoiners, j.passed = p[0] == 1, nil
+		for p = p[1:]; len(p) > 0; p = p[16:] {
+			j.passed = append(j.passed, wire.ID(p))
+		}
 	default:
 		return false
 	}
@@ -240,6 +260,21 @@ func fromMillis(p []byte) time.Time {
 	return time.UnixMilli(int64(binary.BigEndian.Uint64(p) & (1<<53 - 1)))
 }
 
+// someMillis is fromMillis, but for 0, which is no time.
+func someMillis(p []byte) time.Time {
+	if binary.BigEndian.Uint64(p) == 0 {
+		return time.Time{}
+	}
+	return fromMillis(p)
+}
+
+func appendMillis(b []byte, t time.Time) []byte {
+	if t.IsZero() {
+		return binary.BigEndian.AppendUint64(b, 0)
+	}
+	return binary.BigEndian.AppendUint64(b, uint64(max(t.UnixMilli(), 0)))
+}
+
 // beginRecord starts a record; endRecord completes what begins at that offset.
 func beginRecord(b []byte, kind byte) []byte { return append(b, 0, 0, 0, 0, 0, 0, 0, 0, kind) }
 
@@ -283,16 +318,35 @@ func NameRecord(id wire.ID, name string) []byte {
 	return bytesRecord(nil, recordName, append(id[:], name...))
 }
 
-// OpenedRecord notes that a transfer is gone on with.
-func OpenedRecord(now time.Time) []byte {
-	return bytesRecord(nil, recordOpened, binary.BigEndian.AppendUint64(nil, uint64(max(now.UnixMilli(), 0))))
+// KeysRecord notes the keys of a member that has signed a receipt.
+func KeysRecord(id wire.ID, keys []byte) []byte {
+	return bytesRecord(nil, recordKeys, append(id[:], keys...))
 }
 
-// recipientRecord notes how far a delivery of ours is: its transfer's id, what was wanted, the last End signed, and how it has ended.
+// lateRecord notes whether late joiners are offered it, and who is none.
+func lateRecord(late bool, passed []wire.ID) []byte {
+	p := []byte{0}
+	if late {
+		p[0] = 1
+	}
+	for _, id := range passed {
+		p = append(p, id[:]...)
+	}
+	return bytesRecord(nil, recordLate, p)
+}
+
+// OpenedRecord notes that a transfer is gone on with.
+func OpenedRecord(now time.Time) []byte {
+	return bytesRecord(nil, recordOpened, appendMillis(nil, now))
+}
+
+// recipientRecord notes how far a delivery of ours is: its transfer's id, what was wanted, the last End signed, and how and when it has ended.
 func recipientRecord(b []byte, r *recipient) []byte {
 	at := len(b)
-	b = append(append(append(beginRecord(b, recordRecipient), r.id[:]...), r.transfer[:]...), byte(r.state))
+	b = append(append(beginRecord(b, recordRecipient), r.id[:]...), r.transfer[:]...)
+	b = append(appendMillis(appendMillis(b, r.offered), r.finished), byte(r.state))
 	b = append(append(b, byte(len(r.code))), r.code...)
+	b = append(append(b, byte(len(r.reason))), r.reason...)
 	b = append(binary.BigEndian.AppendUint16(b, uint16(len(r.wanted))), r.wanted...)
 	if r.signed == nil {
 		return endRecord(append(b, 0), at)
@@ -323,18 +377,27 @@ func parseRecipient(p []byte, files int) (*recipient, bool) {
 		b := wire.Bitmap(take(size))
 		return b, len(b) == size && (size == 0 || b.Fits(files))
 	}
-	head := take(16 + 16 + 1 + 1)
-	if len(head) < 34 || head[32] > byte(Failed) {
+	text := func() (string, bool) {
+		n := take(1)
+		if len(n) < 1 {
+			return "", false
+		}
+		s := take(int(n[0]))
+		return string(s), len(s) == int(n[0])
+	}
+	head := take(16 + 16 + 8 + 8 + 1)
+	if len(head) < 49 || head[48] > byte(Failed) {
 		return nil, false
 	}
-	r := &recipient{id: wire.ID(head), transfer: wire.ID(head[16:]), state: State(head[32])}
-	code := take(int(head[33]))
+	r := &recipient{id: wire.ID(head), transfer: wire.ID(head[16:]), offered: someMillis(head[32:]), finished: someMillis(head[40:]), state: State(head[48])}
+	code, hasCode := text()
+	reason, hasReason := text()
 	wanted, ok := bitmap()
 	flag := take(1)
-	if len(code) != int(head[33]) || !ok || len(flag) < 1 || flag[0] > 1 {
+	if !hasCode || !hasReason || !ok || len(flag) < 1 || flag[0] > 1 {
 		return nil, false
 	}
-	r.code = fault.Code(code)
+	r.code, r.reason = fault.Code(code), reason
 	if len(wanted) > 0 {
 		r.wanted = wanted
 	}

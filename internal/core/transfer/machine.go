@@ -29,6 +29,8 @@ func KeyOf(m wire.ControlMessage, self, from wire.ID) Key {
 		return Key{self, m.Transfer}
 	case wire.Receipt:
 		return Key{self, m.Transfer}
+	case wire.Saving:
+		return Key{self, m.Transfer}
 	case wire.Have:
 		return Key{m.Sender, m.Transfer}
 	case wire.Cancel:
@@ -109,6 +111,9 @@ func (s Store) Bytes(done []chunk.Ref) (n uint64) {
 	return n
 }
 
+// Verify computes the roots of what has come. Sum may run beside the machine; the room answers with what it returns.
+type Verify struct{ Sum func() Verified }
+
 // Commit makes the files durable. The room answers with Committed.
 type Commit struct{ Files wire.Bitmap }
 
@@ -147,6 +152,7 @@ func (SendControl) effect() {}
 func (SendBulk) effect()    {}
 func (Read) effect()        {}
 func (Store) effect()       {}
+func (Verify) effect()      {}
 func (Commit) effect()      {}
 func (SendReceipt) effect() {}
 func (Discard) effect()     {}
@@ -203,6 +209,13 @@ type Stored struct {
 	Err  error
 }
 
+// Verified answers Verify.
+type Verified struct {
+	end   *wire.End // what it is for
+	files map[uint32]wire.Hash
+	root  wire.Hash
+}
+
 // Committed answers Commit.
 type Committed struct{ Err error }
 
@@ -230,6 +243,9 @@ type CancelPeer struct{ Peer wire.ID }
 // CancelAll: the person cancels the transfer.
 type CancelAll struct{}
 
+// StopOffering: whoever is admitted from now on is not offered an outgoing transfer any more. It finishes when what has begun has ended.
+type StopOffering struct{}
+
 // RetryPeer: the person offers it again to a recipient whose delivery has ended otherwise than Done. Messages of the former
 // attempt may still be on their way, so it is a transfer of its own on the wire, with a fresh id.
 type RetryPeer struct {
@@ -254,6 +270,7 @@ func (ReceivedBulk) event() {}
 func (Sent) event()         {}
 func (ReadDone) event()     {}
 func (Stored) event()       {}
+func (Verified) event()     {}
 func (Committed) event()    {}
 func (Restored) event()     {}
 func (SourcesReady) event() {}
@@ -262,6 +279,7 @@ func (AcceptFiles) event()  {}
 func (DeclineOffer) event() {}
 func (CancelPeer) event()   {}
 func (CancelAll) event()    {}
+func (StopOffering) event() {}
 func (RetryPeer) event()    {}
 func (SetPaused) event()    {}
 func (Tick) event()         {}
@@ -276,7 +294,7 @@ type Progress struct {
 	Peer   wire.ID
 	State  State
 	Code   fault.Code // why it ended otherwise than Done
-	Reason string     // the recipient's words when it declined
+	Reason string     // the recipient's words when it declined, as they came
 	Total  uint64     // bytes of the files wanted
 	Stored uint64     // of these, on the recipient's disk
 	Speed  float64    // bytes per second, smoothed

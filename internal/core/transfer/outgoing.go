@@ -41,9 +41,10 @@ type Outgoing struct {
 	limited   bool // a recipient waits for a limit
 	paused    bool
 	finished  bool
-	kept      bool // what is noted outlives this process
-	wanting   bool // restored, and without its files: nothing is read
-	discarded bool // the journal
+	kept      bool      // what is noted outlives this process
+	wanting   bool      // restored, and without its files: nothing is read
+	discarded bool      // the journal
+	passed    []wire.ID // those who were there and not picked: they are no late joiners
 
 	granted bool   // one message may go out under the shared limit
 	waits   bool   // somebody waits for that
@@ -78,6 +79,8 @@ type recipient struct {
 	state    State
 	code     fault.Code
 	reason   string
+	offered  time.Time // when, for the first time
+	finished time.Time // when it ended
 
 	up       bool
 	accepted bool             // over the present link
@@ -113,9 +116,10 @@ type OutgoingConfig struct {
 	Manifest    *chunk.Manifest
 	Recipients  []wire.ID
 	LateJoiners bool
-	Limit       int64   // bytes per second and recipient; 0: none
-	TotalLimit  int64   // bytes per second to all of them; 0: none
-	Shared      *Shared // with the room's other transfers; nil: there are none
+	Passed      []wire.ID // with LateJoiners: who is not offered it all the same, having been there and not been picked
+	Limit       int64     // bytes per second and recipient; 0: none
+	TotalLimit  int64     // bytes per second to all of them; 0: none
+	Shared      *Shared   // with the room's other transfers; nil: there are none
 	Schedule    Schedule
 	Keep        bool // what is noted (Note) outlives this process
 }
@@ -123,7 +127,7 @@ type OutgoingConfig struct {
 // NewOutgoing makes the machine. It does nothing until Step is called: with LinkUp for each recipient that is there.
 func NewOutgoing(c OutgoingConfig) *Outgoing {
 	o := &Outgoing{
-		key: c.Key, manifest: c.Manifest, schedule: c.Schedule, limit: c.Limit, total: c.TotalLimit, shared: c.Shared,
+		key: c.Key, manifest: c.Manifest, passed: c.Passed, schedule: c.Schedule, limit: c.Limit, total: c.TotalLimit, shared: c.Shared,
 		files: make([]outFile, len(c.Manifest.Files)), kept: c.Keep,
 		cache: map[chunk.Ref]*cached{},
 		offer: wire.TransferOffer{
@@ -145,7 +149,7 @@ func NewOutgoing(c OutgoingConfig) *Outgoing {
 // RestoreOutgoing goes on with what another process or page began, as far as its journal goes. Deliveries that had ended stay so, unless for want of
 // the recipient. shared may be nil, as in OutgoingConfig. Its files are wanting: until SourcesReady it is paused, and sends only what needs no reading.
 func RestoreOutgoing(j *Journal, shared *Shared, schedule Schedule, now time.Time) *Outgoing {
-	o := NewOutgoing(OutgoingConfig{Key: j.Key, Manifest: j.Manifest, Recipients: j.Recipients(), LateJoiners: j.offer.LateJoiners,
+	o := NewOutgoing(OutgoingConfig{Key: j.Key, Manifest: j.Manifest, Recipients: j.Recipients(), LateJoiners: j.offer.LateJoiners, Passed: j.passed,
 		Shared: shared, Schedule: schedule, Keep: true})
 	o.wanting = true
 	for i := range o.files {
@@ -171,6 +175,7 @@ func RestoreOutgoing(j *Journal, shared *Shared, schedule Schedule, now time.Tim
 // Journal is the transfer as it stands, as a journal.
 func (o *Outgoing) Journal(now time.Time) []byte {
 	b := bytesRecord(startRecord(nil, true, o.key, o.offer, now), recordManifest, o.manifest.Encoded)
+	b = append(b, lateRecord(o.offer.LateJoiners, o.passed)...)
 	for i := range o.files {
 		f := &o.files[i]
 		for _, run := range f.known.Runs(len(f.hashes)) {
@@ -257,6 +262,15 @@ func (o *Outgoing) Unwanted(peer wire.ID, file uint32) bool {
 // Serves reports whether the member is a recipient.
 func (o *Outgoing) Serves(peer wire.ID) bool { return o.peer(peer) != nil }
 
+// Late reports whether whoever is admitted later is offered the transfer.
+func (o *Outgoing) Late() bool { return o.offer.LateJoiners }
+
+// Delivery is what a recipient's receipt is about: the transfer's id between the two, and when it was offered first and ended; zero: not yet.
+func (o *Outgoing) Delivery(peer wire.ID) (id wire.ID, offered, ended time.Time) {
+	r := o.peer(peer)
+	return r.transfer, r.offered, r.finished
+}
+
 // Finished reports whether every delivery has ended.
 func (o *Outgoing) Finished() bool { return o.finished }
 
@@ -296,6 +310,14 @@ func (o *Outgoing) Step(now time.Time, event Event) []Effect {
 		o.offer.LateJoiners = false
 		for _, r := range o.peers {
 			o.cancel(r)
+		}
+	case StopOffering:
+		if o.offer.LateJoiners {
+			o.offer.LateJoiners = false
+			if o.kept {
+				o.do(Note{lateRecord(false, o.passed)})
+			}
+			o.changed()
 		}
 	case RetryPeer:
 		o.retry(e)
@@ -373,7 +395,7 @@ func (o *Outgoing) violation(r *recipient, format string, args ...any) {
 // end brings a delivery to a final state.
 func (o *Outgoing) end(r *recipient, s State, code fault.Code) {
 	if !r.over() {
-		r.state, r.code = s, code
+		r.state, r.code, r.finished = s, code, o.now
 		r.have = nil
 		o.noteRecipient(r)
 		o.changed()
@@ -443,7 +465,7 @@ func (o *Outgoing) resume() {
 func (o *Outgoing) linkUp(id wire.ID) {
 	r := o.peer(id)
 	if r == nil {
-		if !o.offer.LateJoiners || len(o.peers) >= wire.MaxParticipants {
+		if !o.offer.LateJoiners || slices.Contains(o.passed, id) || len(o.peers) >= wire.MaxParticipants {
 			return
 		}
 		r = &recipient{id: id, transfer: o.key.Transfer}
@@ -460,7 +482,10 @@ func (o *Outgoing) linkUp(id wire.ID) {
 		}
 		return
 	}
-	r.state, r.code = Offered, ""
+	r.state, r.code, r.finished = Offered, "", time.Time{}
+	if r.offered.IsZero() {
+		r.offered = o.now
+	}
 	o.resume()
 	offer := o.offer
 	offer.Transfer = r.transfer
@@ -479,6 +504,9 @@ func (o *Outgoing) linkDown(e LinkDown) {
 	}
 	r.up, r.accepted, r.queued = false, false, 0
 	if r.state.Final() {
+		if e.Final && e.Code == fault.Removed {
+			o.end(r, Failed, e.Code) // it need not be waited for any more
+		}
 		return
 	}
 	if e.Final {
@@ -517,6 +545,11 @@ func (o *Outgoing) received(e Received) {
 			r.state = Verifying
 		}
 		o.changed()
+	case wire.Saving:
+		if r.accepted && r.ended && !r.state.Final() && r.state != Saving {
+			r.state = Saving
+			o.changed()
+		}
 	case wire.Receipt:
 		o.receipt(r, m)
 	case wire.Cancel:

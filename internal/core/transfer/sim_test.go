@@ -60,6 +60,7 @@ type simPeer struct {
 	broken   error // why it would have cut the link
 	journal  []byte
 	settled  []byte
+	traffic  traffic
 	slow     int // one in so many chances to do anything is taken
 	link     int // the same, for its link; 0: all are
 }
@@ -72,6 +73,12 @@ type simChunk struct {
 
 type simBulk struct {
 	message []byte
+}
+
+// traffic is what a recipient was sent.
+type traffic struct {
+	control                 [32]int // messages, by type
+	chunks, payload, hashes int
 }
 
 var member = func(i int) wire.ID { return wire.ID{1, byte(i)} }
@@ -131,6 +138,7 @@ func (s *sim) step(e transfer.Event) {
 		switch effect := effect.(type) {
 		case transfer.SendControl:
 			if p := s.peers[effect.Peer]; p.up {
+				p.traffic.control[effect.Message.ControlType()]++
 				p.control = append(p.control, effect.Message)
 			}
 		case transfer.SendBulk:
@@ -184,11 +192,22 @@ func (s *sim) step(e transfer.Event) {
 // countAgain holds what the machine says of chunks that it sends again against what it has sent.
 func (s *sim) countAgain(p *simPeer, message []byte, said int) {
 	again := 0
-	if wire.BulkTypeOf(message) == wire.BulkChunks {
+	switch wire.BulkTypeOf(message) {
+	case wire.BulkHashes:
+		m, err := wire.ParseHashes(message)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, run := range m.Runs {
+			p.traffic.hashes += run.Count()
+		}
+	case wire.BulkChunks:
 		m, err := wire.ParseChunks(message)
 		if err != nil {
 			s.t.Fatal(err)
 		}
+		p.traffic.chunks += len(m.Entries)
+		p.traffic.payload += len(m.Data)
 		for _, e := range m.Entries {
 			c := simChunk{m.Transfer, chunk.Ref{File: e.File, Index: e.Index}}
 			if p.sent[c] {
@@ -215,6 +234,8 @@ func (p *simPeer) stepOf(in *transfer.Incoming, e transfer.Event) {
 		case transfer.Store:
 			in := p.in
 			p.tasks = append(p.tasks, func() { p.store(in, effect) })
+		case transfer.Verify:
+			p.tasks = append(p.tasks, func() { p.stepOf(in, effect.Sum()) })
 		case transfer.Commit:
 			in := p.in
 			p.commits++

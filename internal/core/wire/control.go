@@ -26,6 +26,7 @@ const (
 	ControlCancel       ControlType = 23
 	ControlFileFailed   ControlType = 24
 	ControlPause        ControlType = 25
+	ControlSaving       ControlType = 26
 )
 
 // Limits of transfers.
@@ -188,6 +189,9 @@ type Pause struct {
 	Paused           bool
 }
 
+// Saving says that everything is verified, and is being made durable; Receipt follows. It only tells: nothing depends on it.
+type Saving struct{ Transfer ID }
+
 // ControlType implements ControlMessage.
 func (Reveal) ControlType() ControlType        { return ControlReveal }
 func (Profile) ControlType() ControlType       { return ControlProfile }
@@ -208,6 +212,7 @@ func (Receipt) ControlType() ControlType       { return ControlReceipt }
 func (Cancel) ControlType() ControlType        { return ControlCancel }
 func (FileFailed) ControlType() ControlType    { return ControlFileFailed }
 func (Pause) ControlType() ControlType         { return ControlPause }
+func (Saving) ControlType() ControlType        { return ControlSaving }
 
 // Append implements ControlMessage.
 func (m Reveal) Append(b []byte) []byte {
@@ -299,6 +304,10 @@ func (m Pause) Append(b []byte) []byte {
 	return append(b, flag(m.Paused, 1))
 }
 
+func (m Saving) Append(b []byte) []byte {
+	return append(append(b, byte(ControlSaving)), m.Transfer[:]...)
+}
+
 // ParseControl parses a control message with its type byte.
 func ParseControl(p []byte) (ControlMessage, error) {
 	d := decode("control message", p)
@@ -349,6 +358,8 @@ func ParseControl(p []byte) (ControlMessage, error) {
 		m = FileFailed{d.id(), d.u32(), d.failureCode()}
 	case ControlPause:
 		m = Pause{d.id(), d.id(), d.oneOf(d.u8(), 0, 1) == 1}
+	case ControlSaving:
+		m = Saving{d.id()}
 	default:
 		d.fail("unknown type")
 	}

@@ -119,7 +119,7 @@ func TestProtocolTables(t *testing.T) {
 		"PayloadType":  {table(section["5"], "Payload"), 12},
 		"RefuseCode":   {enumeration(section["6"], "code u8 (", "Refuse"), 5},
 		"RecordType":   {enumeration(section["8"], "types    ", "Record"), 3},
-		"ControlType":  {table(section["9"], "Control"), 19},
+		"ControlType":  {table(section["9"], "Control"), 20},
 		"ByeCode":      {enumeration(section["9"], "| Bye | code u8: ", "Bye"), 5},
 		"FailureCode":  {enumeration(section["9"], "Codes of Cancel and FileFailed: ", "Failure"), 10},
 		"BulkType":     {table(section["10"], "Bulk"), 3},

@@ -80,7 +80,7 @@ func TestRefusesOtherTypes(t *testing.T) {
 		}
 	}
 	for v := range 256 {
-		known := v >= int(ControlReveal) && v <= int(ControlReceived) || v >= int(ControlOffer) && v <= int(ControlPause)
+		known := v >= int(ControlReveal) && v <= int(ControlReceived) || v >= int(ControlOffer) && v <= int(ControlSaving)
 		if _, err := ParseControl([]byte{byte(v)}); (err == nil) || strings.Contains(err.Error(), "unknown type") == known {
 			t.Errorf("control type %d: error %v", v, err)
 		}

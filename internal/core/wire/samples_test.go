@@ -203,6 +203,7 @@ var samples = sync.OnceValue(func() []sample {
 		control(Cancel{id(0x20), id(0x10), FailureDiskFull}),
 		control(FileFailed{id(0x10), 2, FailureFileChanged}),
 		control(Pause{id(0x20), id(0x10), true}),
+		control(Saving{id(0x10)}),
 
 		of("Hashes", "10", Hashes{id(0x20), id(0x10), []HashRun{{1, 1000, pattern(0x30, 64)}, {2, 0, pattern(0x70, 32)}}}, Hashes.Append, ParseHashes),
 		of("Chunks", "10", Chunks{id(0x20), id(0x10), []ChunkEntry{{1, 2, false, 5, 5}, {1, 3, true, 100, 7}}, []byte("chunkdeflate")},

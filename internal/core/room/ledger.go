@@ -1,0 +1,120 @@
+package room
+
+import (
+	"encoding/base64"
+	"time"
+
+	"tallow/internal/core/fault"
+	"tallow/internal/core/seal"
+	"tallow/internal/core/transfer"
+	"tallow/internal/core/wire"
+)
+
+// LedgerFormat names the form of a Ledger: PROTOCOL.md section 12.
+const LedgerFormat = "tallow-ledger-1"
+
+// Ledger is how an outgoing transfer stands, per recipient and file, with all that it takes to check the recipients' receipts without us. Byte
+// strings are base64 (standard, padded), ids and hashes hexadecimal, times ms since 1970.
+type Ledger struct {
+	Format    string        `json:"format"`
+	Made      int64         `json:"made"`
+	ID        string        `json:"id"` // of the transfer
+	Sender    LedgerMember  `json:"sender"`
+	ChunkSize uint32        `json:"chunkSize"`
+	Manifest  string        `json:"manifest"` // as it travelled; a delivery root covers its hash
+	Files     []File        `json:"files"`
+	Finished  bool          `json:"finished"` // nothing more happens, unless a delivery is tried again
+	Entries   []LedgerEntry `json:"entries"`
+}
+
+// LedgerMember is the sender, as the recipients knew it.
+type LedgerMember struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	Keys string `json:"keys"` // public
+}
+
+// LedgerEntry is how a delivery stands or has ended, per recipient.
+type LedgerEntry struct {
+	Peer     string        `json:"peer"`
+	Name     string        `json:"name"`
+	Keys     string        `json:"keys,omitempty"` // the recipient's, public; "" if there never was a link to it
+	Transfer string        `json:"transfer"`       // as the two call it: a retry has an id of its own
+	State    DeliveryState `json:"state"`
+	Code     fault.Code    `json:"code,omitempty"`
+	Reason   string        `json:"reason,omitempty"`
+	Bytes    int64         `json:"bytes"`
+	Offered  int64         `json:"offered"` // when, for the first time; 0: not yet
+	Ended    int64         `json:"ended"`   // when; 0: not yet
+	Files    []LedgerFile  `json:"files"`
+	// Of a receipt: the delivery's root, what was signed, and the signature.
+	Root      string `json:"root,omitempty"`
+	Signed    string `json:"signed,omitempty"`
+	Signature string `json:"signature,omitempty"`
+}
+
+// LedgerFile is how one file of a delivery stands or has ended.
+type LedgerFile struct {
+	Index   uint32     `json:"index"`
+	Path    string     `json:"path"`
+	Outcome string     `json:"outcome"` // "verified", "not-wanted", "failed", "pending"
+	Code    fault.Code `json:"code,omitempty"`
+}
+
+// Ledger reads how an outgoing transfer stands, or has ended. The errors are UnknownTransfer and RoomClosed.
+func (r *Room) Ledger(key transfer.Key) (ledger Ledger, err error) {
+	err = r.withOutgoing(key, func(o *outgoing) error {
+		m := o.machine.Manifest()
+		result := r.outgoingResult(o)
+		ledger = Ledger{Format: LedgerFormat, Made: millis(r.cfg.Now()), ID: result.ID, ChunkSize: m.ChunkSize, Manifest: base64.StdEncoding.EncodeToString(m.Encoded),
+			Sender: LedgerMember{r.self.String(), r.cfg.Name, base64.StdEncoding.EncodeToString(r.identity.PublicKeys())},
+			Files:  result.Files, Finished: o.ended, Entries: result.Ledger}
+		return nil
+	})
+	return ledger, err
+}
+
+// outgoingResult is how it ended for each recipient and file.
+func (r *Room) outgoingResult(o *outgoing) Result {
+	t := r.outgoingSnapshot(o)
+	result := Result{ID: t.ID, Files: t.Files}
+	for i, p := range o.machine.Progress() {
+		d := t.Deliveries[i]
+		id, offered, ended := o.machine.Delivery(p.Peer)
+		entry := LedgerEntry{Peer: d.Peer, Name: d.Name, Keys: base64.StdEncoding.EncodeToString(o.keys[p.Peer]), Transfer: id.String(), State: d.State,
+			Code: d.Code, Reason: d.Reason, Bytes: d.Bytes, Offered: millis(offered)}
+		if p.State.Final() {
+			entry.Ended = millis(ended)
+		}
+		receipt := o.machine.Receipt(p.Peer)
+		if receipt != nil {
+			message := wire.AppendDelivery(nil, r.self, id, receipt.Root, receipt.Files)
+			entry.Root, entry.Signature = receipt.Root.String(), base64.StdEncoding.EncodeToString(receipt.Signature)
+			entry.Signed = base64.StdEncoding.EncodeToString(seal.Signed(seal.LabelReceipt, message))
+		}
+		for _, f := range t.Files {
+			line := LedgerFile{Index: f.Index, Path: f.Path, Outcome: "failed", Code: f.Code}
+			switch {
+			case receipt != nil && receipt.Files.Has(f.Index):
+				line.Outcome = "verified"
+			case o.machine.Unwanted(p.Peer, f.Index):
+				line.Outcome = "not-wanted"
+			case !p.State.Final():
+				line.Outcome = "pending"
+			case line.Code == "":
+				line.Code = d.Code
+			}
+			entry.Files = append(entry.Files, line)
+		}
+		result.Ledger = append(result.Ledger, entry)
+	}
+	return result
+}
+
+// millis is ms since 1970; 0 for no time.
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
