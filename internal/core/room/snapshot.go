@@ -2,6 +2,7 @@ package room
 
 import (
 	"encoding/hex"
+	"io"
 	"reflect"
 
 	"tallow/internal/core/chunk"
@@ -162,12 +163,14 @@ func (r *Room) incomingResult(in *incoming) Result {
 			result.Files = append(result.Files, f)
 		}
 	}
-	stored := in.store.stored()
-	for i := range stored {
-		if !in.machine.Complete(i) {
-			delete(stored, i)
+	if !in.machine.Committed() {
+		return result
+	}
+	result.File, result.Stored = in.store.stored(), make(map[uint32]*io.SectionReader)
+	for _, f := range result.Files {
+		if f.Complete && f.Kind != kinds[wire.KindDirectory] {
+			result.Stored[f.Index] = in.store.section(f.Index)
 		}
 	}
-	result.Stored = stored
 	return result
 }

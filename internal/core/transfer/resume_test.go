@@ -81,7 +81,7 @@ func (s *sim) crashSender(journal []byte) {
 		s.t.Fatal(err)
 	}
 	s.journal = bytes.Clone(journal[:j.Size])
-	s.out = transfer.RestoreOutgoing(j, transfer.Star{}, s.now)
+	s.out = transfer.RestoreOutgoing(j, new(transfer.Shared), transfer.Star{}, s.now)
 }
 
 // TestRecipientCrash: at every kind of moment. What is on disk is not sent again, and nobody is asked again.
