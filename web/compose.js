@@ -168,6 +168,7 @@ const ATONCE = 32;
 async function walk(path, children) {
   const inside = await children().catch(() => undefined);
   if (!inside) return [];
+  inside.sort((a, b) => (a.name < b.name ? -1 : 1));
   if (inside.length === 0) return [{ path, directory: true }];
   /** @type {Chosen[]} */
   const found = [];

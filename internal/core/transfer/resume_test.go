@@ -403,7 +403,7 @@ func FuzzJournal(f *testing.F) {
 		now := time.Unix(1_800_000_000, 0)
 		if j.Outgoing {
 			if j.Manifest != nil {
-				o := transfer.RestoreOutgoing(j, transfer.Star{}, now)
+				o := transfer.RestoreOutgoing(j, new(transfer.Shared), transfer.Star{}, now)
 				for _, id := range j.Recipients() {
 					o.Step(now, transfer.LinkUp{Peer: id})
 				}
