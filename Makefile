@@ -84,7 +84,7 @@ unit-js: deps
 	$(JS) $(GO) test -exec="node $(CURDIR)/e2e/gotest.mjs" -timeout 10m $(CLIENT)
 
 # One test at a time keeps the processors busy, except for those that mostly wait: these run beside the others.
-WAITING := $(addsuffix .test.mjs,embed facades firefox guide limits link network qr relay stats)
+WAITING := $(addsuffix .test.mjs,embed facades firefox guide limits link network qr relay resume stats)
 e2e: deps $(SERVER) $(EVIL) $(CAPTURE)
 	$(MAKE) --no-print-directory -j2 e2e-busy e2e-waiting
 

@@ -288,7 +288,7 @@ test("the page lists what is unfinished, and goes on with it", { timeout: 400_00
   const big = await writeFile(folder, "big.bin", 120 * MB);
   const small = await writeFile(folder, "small.bin", 1000);
   const ada = await Person.arrive(t, { name: "Ada" });
-  let ben = await Person.arrive(t, { name: "Ben" });
+  let ben = await Person.arrive(t, { name: "Ben", alone: true });
   await ada.open(`${server.url}/`);
   const link = await ada.link();
   await ben.open(link);

@@ -143,7 +143,7 @@ func NewOutgoing(c OutgoingConfig) *Outgoing {
 }
 
 // RestoreOutgoing goes on with what another process or page began, as far as its journal goes. Deliveries that had ended stay so, unless for want of
-// the recipient. Its files are wanting: until SourcesReady it is paused, and sends only what needs no reading.
+// the recipient. shared may be nil, as in OutgoingConfig. Its files are wanting: until SourcesReady it is paused, and sends only what needs no reading.
 func RestoreOutgoing(j *Journal, shared *Shared, schedule Schedule, now time.Time) *Outgoing {
 	o := NewOutgoing(OutgoingConfig{Key: j.Key, Manifest: j.Manifest, Recipients: j.Recipients(), LateJoiners: j.offer.LateJoiners,
 		Shared: shared, Schedule: schedule, Keep: true})

@@ -72,6 +72,7 @@ func (s *sim) crashSender(journal []byte) {
 	s.tasks, s.finished = nil, false
 	for _, p := range s.peers {
 		p.up, p.control, p.bulk, p.back = false, nil, nil, nil
+		clear(p.sent) // by whoever knew it
 		if p.in != nil {
 			p.step(transfer.LinkDown{Peer: s.key.Sender})
 		}
@@ -81,7 +82,7 @@ func (s *sim) crashSender(journal []byte) {
 		s.t.Fatal(err)
 	}
 	s.journal = bytes.Clone(journal[:j.Size])
-	s.out = transfer.RestoreOutgoing(j, transfer.Star{}, s.now)
+	s.out = transfer.RestoreOutgoing(j, nil, transfer.Star{}, s.now)
 }
 
 // TestRecipientCrash: at every kind of moment. What is on disk is not sent again, and nobody is asked again.
@@ -403,7 +404,7 @@ func FuzzJournal(f *testing.F) {
 		now := time.Unix(1_800_000_000, 0)
 		if j.Outgoing {
 			if j.Manifest != nil {
-				o := transfer.RestoreOutgoing(j, transfer.Star{}, now)
+				o := transfer.RestoreOutgoing(j, nil, transfer.Star{}, now)
 				for _, id := range j.Recipients() {
 					o.Step(now, transfer.LinkUp{Peer: id})
 				}
