@@ -31,7 +31,7 @@ test("names of any script, empty files and folders, times", async (t) => {
     { path: "a/b/c/caf\u00e9", data: "composed", lastModified: when - 5_000 },
     { path: "a/b/c/cafe\u0301 (2)", data: "decomposed", lastModified: when },
     { path: "שלום/مرحبا.txt", data: "from right to left", lastModified: when },
-    { path: "😀 日本語 \u{1f468}\u200d\u{1f469}\u200d\u{1f467}.bin", data: "x".repeat(100_000), lastModified: when },
+    { path: "😀 日本語 \u{1f468}\u200d\u{1f469}\u200d\u{1f467}.bin", data: "0123456789abcde".repeat(300_000), lastModified: when },
     { path: "no time", data: "unknown" },
   ];
   const { whole, entries } = delivery(files);
@@ -89,4 +89,5 @@ test("beyond 4 GiB, and more than 65,535 entries", async (t) => {
   fs.writeFileSync(crowd, Buffer.concat(/** @type {Uint8Array[]} */ (parts(many, Date.now()))));
   const count = "import json,sys,zipfile; z=zipfile.ZipFile(sys.argv[1]); print(json.dumps([len(z.namelist()), z.namelist()[-1]]))";
   assert.deepEqual(python(count, crowd), [70_000, "69999"]);
+  assert.ok(fs.readFileSync(crowd).includes("PK\x06\x06"), "the count is in a record of zip64");
 });

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"io"
 	"reflect"
+	"time"
 
 	"tallow/internal/core/chunk"
 	"tallow/internal/core/transfer"
@@ -25,6 +26,9 @@ var deliveryStates = map[transfer.State]DeliveryState{
 
 var kinds = map[wire.FileKind]string{wire.KindFile: "file", wire.KindText: "text", wire.KindDirectory: "directory"}
 
+// filesPerTick is for how many files of a transfer a snapshot per tick is not too much.
+const filesPerTick = 2000
+
 // publishChanges reports what has changed since the last time.
 func (r *Room) publishChanges() {
 	for _, id := range r.order {
@@ -34,14 +38,21 @@ func (r *Room) publishChanges() {
 		return // the next tick reports it
 	}
 	r.published = r.cfg.Now()
+	due := func(last *time.Time, files int) bool { // a snapshot has all files: those of many come less often
+		ok := r.published.Sub(*last) >= tickEvery*time.Duration(files/filesPerTick)
+		if ok {
+			*last = r.published
+		}
+		return ok
+	}
 	for _, o := range r.outgoing {
-		if o.dirty && !o.ended {
+		if o.dirty && !o.ended && due(&o.published, len(o.paths)) {
 			o.dirty = false
 			r.event(TransferProgress{r.outgoingSnapshot(o)})
 		}
 	}
 	for _, in := range r.incoming {
-		if in.dirty && !in.ended && in.machine.Accepted() {
+		if in.dirty && !in.ended && in.machine.Accepted() && due(&in.published, len(in.machine.Paths())) {
 			in.dirty = false
 			r.event(TransferProgress{r.incomingSnapshot(in)})
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"tallow/internal/core/bulk"
 	"tallow/internal/core/chunk"
@@ -36,6 +37,8 @@ type outgoing struct {
 	dirty   bool
 	ended   bool
 	order   uint64
+
+	published time.Time
 }
 
 // incoming is an incoming transfer and what the room does for it.
@@ -48,6 +51,8 @@ type incoming struct {
 	dirty   bool
 	ended   bool
 	order   uint64
+
+	published time.Time
 }
 
 // Send offers files to members of the room.
