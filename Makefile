@@ -18,7 +18,7 @@ WEB_SOURCES := $(wildcard web/*.html web/*.js web/*.css web/*.svg web/*.webmanif
 SERVER_SOURCES := $(shell find server web internal/core/wire -name '*.go' -not -name '*_test.go') go.mod go.sum
 EVIL_SOURCES := $(shell find e2e/evil internal/core/wire internal/core/seal -name '*.go' -not -name '*_test.go') internal/core/seal/words.txt go.mod go.sum
 
-.PHONY: all build run test check fmt vet staticcheck unit unit-js check-then-js e2e e2e-busy e2e-waiting deps soak fuzz verify-build bench-throughput bench-load bench-group clean
+.PHONY: all build run test check fmt vet staticcheck unit unit-js check-then-js e2e e2e-busy e2e-waiting deps soak fuzz verify-build bench-throughput bench-small bench-load bench-group clean
 
 all: build
 
@@ -111,7 +111,7 @@ export APT_INSTALL
 # Browsers and the driver for them: installed where they are missing.
 deps: e2e/node_modules/.package-lock.json
 	@missing=; for p in chromium firefox-esr; do command -v $$p >/dev/null || missing="$$missing $$p"; done; \
-	for p in ip:iproute2 tc:iproute2 turnserver:coturn node:nodejs npm:npm; do command -v $${p%%:*} >/dev/null || missing="$$missing $${p#*:}"; done; \
+	for p in ip:iproute2 tc:iproute2 turnserver:coturn unzip:unzip python3:python3 node:nodejs npm:npm; do command -v $${p%%:*} >/dev/null || missing="$$missing $${p#*:}"; done; \
 	if [ -n "$$missing" ]; then $(SUDO) apt-get update -qq && $(SUDO) sh -ec "$$APT_INSTALL" install $$missing; fi
 
 e2e/node_modules/.package-lock.json: e2e/package-lock.json
@@ -153,6 +153,9 @@ fuzz:
 
 bench-throughput: deps $(SERVER)
 	node bench/throughput/bench.mjs
+
+bench-small: deps $(SERVER)
+	node bench/small/bench.mjs
 
 bench-load: deps $(SERVER)
 	node bench/load/bench.mjs

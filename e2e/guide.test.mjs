@@ -3,9 +3,11 @@
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import http from "node:http";
+import path from "node:path";
 import test from "node:test";
 import { expectFiles, startBrowser, startServer, tempDir, until, writeFile } from "./harness.mjs";
 import { sharedBrowser } from "./shared.mjs";
+import { readTree, unzip } from "./tree.mjs";
 
 const file = (/** @type {string} */ name) => fs.readFileSync(new URL(`../${name}`, import.meta.url), "utf8");
 const guide = file("docs/embedding.md");
@@ -107,6 +109,16 @@ test("the guide's sender and receiver", { timeout: 240_000 }, async (t) => {
   await until("told", async () => (await text(receiver, "message")) === "Saved 1, but not gone.bin.");
   await until("the sender knows", async () => (await text(sender, "message")) === "0 of 1 have everything.");
   await expectFiles(downloads, [hello, stays]);
+
+  const more = await writeFile(folder, "more.bin", 1000);
+  await input.uploadFile(more.file, stays.file);
+  await press(sender, "send");
+  await press(receiver, "accept");
+  await until("saved", async () => (await text(receiver, "message")) === "Saved 2.");
+  const zip = path.join(downloads, "files.zip");
+  await until("a zip", () => fs.existsSync(zip));
+  const found = readTree(unzip(t, zip));
+  assert.deepEqual(Object.entries(found).map(([name, { sha256 }]) => [name, sha256]).sort(), [more, stays].map(({ name, sha256 }) => [name, sha256]).sort());
   assert.deepEqual(errors, []);
 });
 

@@ -145,6 +145,7 @@ test("names that a stranger chose", { timeout: 240_000 }, async (t) => {
     return successfulRecipients.length;
   }, names);
   await ben.sees(/<img src=\/\/evil\.test onerror=pwned=1>.* wants to send you/);
+  await ben.page.select(".offer select", "files"); // as a zip, since some are in folders, it would be a single download
   await ben.press("Accept");
   assert.equal(await sent, 1);
   await ben.sees(/Verified and saved: 19 files/);

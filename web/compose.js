@@ -3,7 +3,7 @@
 
 import { byId, count, el, size } from "./view.js";
 
-/** @typedef {{ path: string, file: File, handle?: FileSystemFileHandle }} Chosen */
+/** @typedef {{ path: string, file: File, handle?: FileSystemFileHandle } | { path: string, directory: true }} Chosen */
 
 const SHOWN = 100; // of the chosen files; thousands of rows would only slow the page down
 
@@ -38,10 +38,10 @@ export class Compose {
   /** In words: "3 files, 12 MB". */
   get summary() {
     const parts = [];
-    if (this.#chosen.length) {
-      const total = this.#chosen.reduce((sum, { file }) => sum + file.size, 0);
-      parts.push(`${count(this.#chosen.length, "file")}, ${size(total)}`);
-    }
+    const files = this.#chosen.filter((item) => "file" in item);
+    const folders = this.#chosen.length - files.length;
+    if (files.length) parts.push(`${count(files.length, "file")}, ${size(files.reduce((sum, { file }) => sum + file.size, 0))}`);
+    if (folders) parts.push(count(folders, "empty folder"));
     if (this.#text.value.trim()) parts.push("a text");
     return parts.join(" and ");
   }
@@ -54,7 +54,7 @@ export class Compose {
 
   /** @param {Chosen[]} more */
   #add(more) {
-    this.#chosen.push(...more);
+    this.#chosen = [...this.#chosen, ...more];
     this.#show();
   }
 
@@ -62,13 +62,23 @@ export class Compose {
   #chooser(buttonId, inputId) {
     const button = byId(buttonId, HTMLButtonElement);
     const input = byId(inputId, HTMLInputElement);
-    button.addEventListener("click", () => input.click());
+    button.addEventListener("click", async () => {
+      // Only this way of choosing a folder tells of empty ones inside; not every browser has it.
+      const pick = /** @type {any} */ (globalThis).showDirectoryPicker;
+      if (inputId !== "folder" || typeof pick !== "function") return input.click();
+      try {
+        const folder = await pick({ id: "send" });
+        this.#reading(walk(folder.name, handleChildren(folder)));
+      } catch (error) {
+        if (!(error instanceof DOMException && error.name === "AbortError")) input.click(); // refused, in an embedded page say
+      }
+    });
     input.addEventListener("change", () => {
       this.#add([...(input.files ?? [])].map((file) => ({ path: file.webkitRelativePath || file.name, file })));
       input.value = ""; // the same files can be chosen again
     });
     // Phones have no folders to choose.
-    button.hidden = inputId === "folder" && !("webkitdirectory" in input);
+    button.hidden = inputId === "folder" && !("webkitdirectory" in input) && !("showDirectoryPicker" in globalThis);
     button.disabled = false;
   }
 
@@ -91,15 +101,30 @@ export class Compose {
       const items = [...event.dataTransfer.items].filter((item) => item.kind === "file");
       // A handle, where the browser gives one, lets a later visit read the file again.
       const taken = items.map((item) => ({ entry: item.webkitGetAsEntry?.(), file: item.getAsFile(), handle: /** @type {any} */ (item).getAsFileSystemHandle?.() }));
-      /** @type {Chosen[]} */
-      const found = [];
-      for (const { entry, file, handle } of taken) {
-        const kept = await handle?.catch(() => undefined);
-        if (entry?.isDirectory) await walk(entry, found);
-        else if (file) found.push({ path: file.name, file, ...(kept?.kind === "file" && { handle: kept }) });
-      }
-      this.#add(found);
+      this.#reading(
+        (async () => {
+          /** @type {Chosen[]} */
+          const found = [];
+          for (const { entry, file, handle } of taken) {
+            const kept = await handle?.catch(() => undefined);
+            if (entry?.isDirectory) for (const item of await walk(entry.name, entryChildren(/** @type {FileSystemDirectoryEntry} */ (entry)))) found.push(item);
+            else if (file) found.push({ path: file.name, file, ...(kept?.kind === "file" && { handle: kept }) });
+          }
+          return found;
+        })(),
+      );
     });
+  }
+
+  /** Adds what a folder holds. With thousands of files that takes a moment. @param {Promise<Chosen[]>} found */
+  async #reading(found) {
+    const note = el("p", { class: "hint", role: "status" }, "Reading the folder…");
+    this.#list.after(note);
+    try {
+      this.#add(await found);
+    } finally {
+      note.remove();
+    }
   }
 
   #show() {
@@ -108,7 +133,7 @@ export class Compose {
         "li",
         {},
         el("span", { class: "name" }, item.path),
-        el("span", { class: "size" }, size(item.file.size)),
+        el("span", { class: "size" }, "file" in item ? size(item.file.size) : "empty folder"),
         el("button", { type: "button", class: "small quiet", "aria-label": `Take ${item.path} out`, onclick: () => this.#takeOut(item) }, "Take out"),
       ),
     );
@@ -125,22 +150,62 @@ export class Compose {
   }
 }
 
+/** How many files of a folder are asked for at a time. */
+const ATONCE = 32;
+
 /**
- * The files under a dropped folder. What cannot be read is left out, as the browser's own folder chooser does.
- * @param {FileSystemEntry} entry
- * @param {Chosen[]} found
+ * What is in a folder: a file's way to be had, or a folder's own children.
+ * @typedef {{ name: string, file: () => Promise<File> } | { name: string, children: Children }} Child
+ * @typedef {() => Promise<Child[]>} Children
  */
-async function walk(entry, found) {
-  if (entry.isFile) {
-    const file = await new Promise((resolve) => /** @type {FileSystemFileEntry} */ (entry).file(resolve, () => resolve(undefined)));
-    if (file) found.push({ path: entry.fullPath.replace(/^\//, ""), file });
-    return;
+
+/**
+ * The files under a folder, and the empty folders. What cannot be read is left out, as the browser's own folder chooser does.
+ * @param {string} path
+ * @param {Children} children
+ * @returns {Promise<Chosen[]>}
+ */
+async function walk(path, children) {
+  const inside = await children().catch(() => undefined);
+  if (!inside) return [];
+  inside.sort((a, b) => (a.name < b.name ? -1 : 1));
+  if (inside.length === 0) return [{ path, directory: true }];
+  /** @type {Chosen[]} */
+  const found = [];
+  for (let i = 0; i < inside.length; i += ATONCE) {
+    const some = inside.slice(i, i + ATONCE).map(async (child) => {
+      const under = `${path}/${child.name}`;
+      if ("children" in child) return () => walk(under, child.children);
+      const file = await child.file().catch(() => undefined);
+      return async () => /** @type {Chosen[]} */ (file ? [{ path: under, file }] : []);
+    });
+    // Folders one after another, in their order: as many at once as there are would be too many.
+    for (const items of await Promise.all(some)) for (const item of await items()) found.push(item);
   }
-  const reader = /** @type {FileSystemDirectoryEntry} */ (entry).createReader();
+  return found;
+}
+
+/** @param {any} folder a FileSystemDirectoryHandle @returns {Children} */
+const handleChildren = (folder) => async () => {
+  const list = [];
+  for await (const child of folder.values()) list.push(child);
+  return list.map((child) => (child.kind === "file" ? { name: child.name, file: () => child.getFile() } : { name: child.name, children: handleChildren(child) }));
+};
+
+/** @param {FileSystemDirectoryEntry} folder @returns {Children} */
+const entryChildren = (folder) => async () => {
+  const reader = folder.createReader();
+  /** @type {FileSystemEntry[]} */
+  const list = [];
   for (;;) {
     /** @type {FileSystemEntry[]} */
-    const batch = await new Promise((resolve) => reader.readEntries(resolve, () => resolve([])));
-    if (batch.length === 0) return;
-    for (const child of batch) await walk(child, found);
+    const batch = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (batch.length === 0) break;
+    list.push(...batch);
   }
-}
+  return list.map((child) =>
+    child.isFile
+      ? { name: child.name, file: () => new Promise((resolve, reject) => /** @type {FileSystemFileEntry} */ (child).file(resolve, reject)) }
+      : { name: child.name, children: entryChildren(/** @type {FileSystemDirectoryEntry} */ (child)) },
+  );
+};

@@ -422,10 +422,10 @@ export interface PeerStats {
 }
 
 /**
- * What can be sent. A string is a text message (at most 1 MiB). `path` is relative, with "/" (folders travel as the paths of their files). A Blob
- * without a path is sent as "data". With a `handle`, for a file that was dropped or picked where the browser gives one, a later page can read it again.
+ * What can be sent. A string is a text message (at most 1 MiB). `path` is relative, with "/" (folders travel as the paths of their files; an empty
+ * one, or one that is to be there in any case, as a `directory`). A Blob without a path is sent as "data". With a `handle`, for a file that was dropped or picked where the browser gives one, a later page can read it again.
  */
-export type Sendable = File | Blob | string | { path: string; file: File | Blob; handle?: FileSystemFileHandle };
+export type Sendable = File | Blob | string | { path: string; file: File | Blob; handle?: FileSystemFileHandle } | { path: string; directory: true };
 
 export interface SendOptions {
   /** Who is to get it. Default: every member whose state is "open". */
@@ -488,7 +488,32 @@ export class Offer {
 export interface AcceptOptions {
   /** Which ones, by index. Default: all. */
   files?: Iterable<number | FileInfo>;
+  /**
+   * A folder that the person has picked, open for writing: what arrives is put into it too, as by `saveAll({ directory })`, before `finished` resolves.
+   * When that fails `finished` rejects with `disk-full` or `storage-failed`, and what has arrived can still be saved.
+   */
+  directory?: FileSystemDirectoryHandle;
   /** Cancels the transfer. */
+  signal?: AbortSignal;
+}
+
+/** How IncomingTransfer.saveAll() saves. */
+export interface SaveOptions {
+  /**
+   * "files", the default: each as ReceivedFile.save() does, without folders. "zip": one download with the folders and times of modification, which takes
+   * no memory: it is made of what lies on disk, after it has been read once for the checksums.
+   */
+  as?: "files" | "zip";
+  /**
+   * Instead: a folder that the person has picked, open for writing. What is there already is never overwritten: a file whose name is taken gets a number. Browsers
+   * give the files the time of writing.
+   */
+  directory?: FileSystemDirectoryHandle;
+  /** Which ones. Default: all that have arrived. */
+  files?: Iterable<ReceivedFile>;
+  /** Of the zip. Default: that of the folder in which all lie, or "files.zip". */
+  name?: string;
+  /** Stops it. */
   signal?: AbortSignal;
 }
 
@@ -600,6 +625,11 @@ export class IncomingTransfer extends Transfer<IncomingResult> {
   /** The sender, as it was when it offered. */
   readonly from: Peer;
   cancel(): Promise<void>;
+  /**
+   * Once it is over: saves what has arrived, as single downloads, as one zip, or into a folder. Rejects with `invalid-argument` when nothing has, with
+   * `disk-full` or `storage-failed` when it cannot be saved, and with the signal's reason.
+   */
+  saveAll(options?: SaveOptions): Promise<void>;
   /** Once it is over: deletes the received copy. File objects got from it, and downloads still being written, break. */
   discard(): Promise<void>;
 }

@@ -4,8 +4,10 @@
 
 import { boot } from "./boot.js";
 import { TallowError, check, messages } from "./errors.js";
+import { saveInto } from "./folder.js";
 import * as identity from "./identity.js";
 import { journals, remove } from "./journals.js";
+import { zip } from "./zip.js";
 
 export { TallowError, messages };
 export { DataChannelManager, GroupTransferManager, SignalingClient } from "./facades.js";
@@ -563,7 +565,8 @@ export class Offer {
     const { room, data } = this[own];
     check(typeof options === "object" && options !== null, "options is an object");
     checkOpen(this);
-    const { files, signal } = options;
+    const { files, directory, signal } = options;
+    checkDirectory(directory);
     checkSignal(signal);
     throwIfAborted(signal);
     /** @type {number[] | undefined} */
@@ -574,7 +577,9 @@ export class Offer {
       check(wanted.length > 0, "nothing is accepted; use decline()");
     }
     const accepted = answered(this, room.call("accept", { id: data.id, files: wanted }));
-    return new IncomingTransfer(own, room, this, accepted, signal);
+    const transfer = new IncomingTransfer(own, room, this, accepted, signal);
+    if (directory) transfer[own].save = () => transfer.saveAll({ directory });
+    return transfer;
   }
 
   async decline(reason = "") {
@@ -761,6 +766,43 @@ export class IncomingTransfer extends Transfer {
   async cancel() {
     await this[own].call("cancel");
   }
+  /** @param {import("./tallow.js").SaveOptions} [options] */
+  async saveAll(options = {}) {
+    check(typeof options === "object" && options !== null, "options is an object");
+    const { as = "files", directory, signal } = options;
+    check(as === "files" || as === "zip", 'as is "files" or "zip"');
+    checkDirectory(directory);
+    checkSignal(signal);
+    throwIfAborted(signal);
+    const { arrived, delivery, room } = this[own];
+    check(arrived, "nothing has arrived yet");
+    const files = options.files === undefined ? arrived.files : iterable(options.files, "files");
+    check(files.every((/** @type {any} */ file) => arrived.files.includes(file)), "files are those that have arrived");
+    const { name = archiveName(files) } = options;
+    check(typeof name === "string" && name !== "" && !/[/\\]/.test(name), "name is that of a file");
+    if (!directory && as === "files") {
+      for (const file of files) {
+        signal?.throwIfAborted();
+        if (file.kind !== "directory") await file.save();
+      }
+      return;
+    }
+    try {
+      const { core } = room.tallow;
+      const whole = await stored(core, delivery);
+      const list = files.map((/** @type {ReceivedFile} */ file) => file[own].data);
+      if (directory) {
+        const blob = (/** @type {any} */ data) => async () => whole.slice(data.at, data.at + data.size);
+        await saveInto(directory, list.map((/** @type {any} */ data) => ({ path: savedAs(data), file: data.kind === "directory" ? undefined : blob(data) })), signal);
+        return;
+      }
+      const entries = list.map((/** @type {any} */ data) => ({ ...data, path: savedAs(data), directory: data.kind === "directory" }));
+      await download(await zip(whole, entries.sort((/** @type {any} */ a, /** @type {any} */ b) => a.at - b.at || a.index - b.index), signal), name);
+    } catch (error) {
+      if (error instanceof TallowError || signal?.aborted) throw error;
+      throw new TallowError(error instanceof DOMException && error.name === "QuotaExceededError" ? "disk-full" : "storage-failed", error);
+    }
+  }
   async discard() {
     const state = this[own];
     check(state.over, "the transfer is not over");
@@ -791,6 +833,10 @@ class TransferState {
     this.result = result;
     /** The name of what was received, in storage. @type {string | undefined} */
     this.delivery = undefined;
+    /** Incoming: what finished resolves to. @type {any} */
+    this.arrived = undefined;
+    /** Incoming: what else has to be done with it before that. @type {(() => Promise<void>) | undefined} */
+    this.save = undefined;
     /** @type {Transfer} */
     this.transfer = /** @type {any} */ (undefined);
     /** @type {Promise<void>} */
@@ -938,7 +984,9 @@ class TransferState {
       this.over = true;
       if (!this.suspended()) void identity.forgetHandles(this.id);
       try {
-        this.resolve?.(this.result(event));
+        const result = this.result(event);
+        this.arrived = result;
+        this.resolve?.(this.save ? this.save().then(() => result) : result);
       } catch (error) {
         this.reject?.(error);
       }
@@ -988,9 +1036,9 @@ function outgoingResult({ result }) {
  * @returns {(event: any) => any}
  */
 function incomingResult(core) {
-  return ({ result, delivery }) => {
+  return ({ result, delivery, offsets }) => {
     const wanted = frozen(result.files);
-    const complete = wanted.filter((file) => file.complete);
+    const complete = wanted.flatMap((file, i) => (file.complete ? [{ ...file, at: offsets?.[i] ?? 0 }] : []));
     if (result.code && complete.length === 0) throw new TallowError(result.code);
     return Object.freeze({
       files: Object.freeze(complete.map((file) => new ReceivedFile(own, core, delivery, file))),
@@ -1100,6 +1148,38 @@ async function downloadTurn() {
   if (turn > now) await new Promise((resolve) => setTimeout(resolve, turn - now));
 }
 
+/** What was received in a delivery: all files, one after another. @param {import("./boot.js").Core} core @param {string} delivery @returns {Promise<File>} */
+async function stored(core, delivery) {
+  const { handle } = await core.call("file", { delivery });
+  return core.take(handle);
+}
+
+/** The path that a file is saved under. @param {any} data */
+const savedAs = ({ kind, path }) => (kind === "text" && !path.endsWith(".txt") ? `${path}.txt` : path);
+
+/** What a zip of these is called: as the one folder in which all of them lie, if there is one. @param {readonly ReceivedFile[]} files */
+function archiveName(files) {
+  const tops = new Set(files.map(({ kind, path }) => (kind === "directory" ? `${path}/` : path).split("/", 2)).map(([top, rest]) => (rest === undefined ? "" : top)));
+  const [top] = tops;
+  return `${(tops.size === 1 && top) || "files"}.zip`;
+}
+
+/** Hands bytes to the browser's downloads. @param {Blob} blob @param {string} name */
+async function download(blob, name) {
+  await downloadTurn();
+  // Never the stranger's media type: a browser that ignores the download attribute must not open a document of this origin.
+  const href = URL.createObjectURL(new File([blob], name, { type: "application/octet-stream" }));
+  const anchor = document.createElement("a");
+  anchor.href = href;
+  anchor.download = name;
+  anchor.style.display = "none";
+  document.body.append(anchor);
+  anchor.click();
+  anchor.remove();
+  // The download has hold of the bytes once it has begun; when that is, nobody says.
+  setTimeout(() => URL.revokeObjectURL(href), 60_000);
+}
+
 export class ReceivedFile {
   /** @type {any} */
   [own];
@@ -1113,26 +1193,15 @@ export class ReceivedFile {
   async file() {
     const { core, delivery, data } = this[own];
     check(data.kind !== "directory", "a directory has no bytes");
-    const { handle } = await core.call("file", { delivery, index: data.index });
     const type = data.type || (data.kind === "text" ? "text/plain;charset=utf-8" : "");
-    // A File of a File copies nothing: both stand for the same bytes on disk.
-    return new File([core.take(handle)], data.name, { type, lastModified: data.lastModified || Date.now() });
+    const whole = await stored(core, delivery);
+    // A File of a slice copies nothing: both stand for the same bytes on disk.
+    return new File([whole.slice(data.at, data.at + data.size)], data.name, { type, lastModified: data.lastModified || Date.now() });
   }
 
   async save() {
-    const file = await this.file();
-    await downloadTurn();
-    // Never the stranger's media type: a browser that ignores the download attribute must not open a document of this origin.
-    const href = URL.createObjectURL(new File([file], file.name, { type: "application/octet-stream", lastModified: file.lastModified }));
-    const anchor = document.createElement("a");
-    anchor.href = href;
-    anchor.download = this[own].data.kind === "text" && !file.name.endsWith(".txt") ? `${file.name}.txt` : file.name;
-    anchor.style.display = "none";
-    document.body.append(anchor);
-    anchor.click();
-    anchor.remove();
-    // The download has hold of the bytes once it has begun; when that is, nobody says.
-    setTimeout(() => URL.revokeObjectURL(href), 60_000);
+    const path = savedAs(this[own].data);
+    await download(await this.file(), path.slice(path.lastIndexOf("/") + 1));
   }
 
   async text() {
@@ -1153,7 +1222,7 @@ function frozen(list) {
 
 /** @param {unknown} item */
 function isSendable(item) {
-  return typeof item === "string" || item instanceof Blob || (typeof item === "object" && item !== null && "file" in item && "path" in item);
+  return typeof item === "string" || item instanceof Blob || (typeof item === "object" && item !== null && "path" in item && ("file" in item || item.directory === true));
 }
 
 /**
@@ -1161,7 +1230,7 @@ function isSendable(item) {
  * @param {any} item
  */
 function sendable(item) {
-  check(isSendable(item), "items are File, Blob, string or { path, file }");
+  check(isSendable(item), "items are File, Blob, string, { path, file } or { path, directory: true }");
   if (typeof item === "string") {
     const size = utf8.encode(item).length;
     if (size > maxText) throw new TallowError("too-large", `a text of more than ${maxText} bytes`);
@@ -1169,19 +1238,29 @@ function sendable(item) {
     return { file, blob: undefined, info: describe(file) };
   }
   const given = /** @type {any} */ (item);
+  if (!(item instanceof Blob) && item.directory === true) {
+    checkPath(given.path);
+    const file = { kind: "directory", path: given.path, type: "", lastModified: 0, size: 0 };
+    return { file, blob: undefined, info: describe(file) };
+  }
   const blob = item instanceof Blob ? item : given.file;
   check(blob instanceof Blob, "file is a File or Blob");
   let path = blob instanceof File && blob.name ? blob.name : "data";
   if (item !== blob) {
     ({ path } = given);
-    const valid = typeof path === "string" && path.split("/").every((element) => element !== "" && element !== "." && element !== "..");
-    check(valid && utf8.encode(path).length <= maxPath, `path is relative, of at most ${maxPath} bytes, without empty or dot elements`);
+    checkPath(path);
   }
   const handle = item === blob ? undefined : given.handle;
   check(handle === undefined || typeof handle?.getFile === "function", "handle is a FileSystemFileHandle");
   const type = utf8.encode(blob.type).length <= maxType ? blob.type : "";
   const file = { kind: "file", path, type, lastModified: blob instanceof File ? Math.max(0, blob.lastModified) : 0, size: blob.size };
   return { file, blob, handle, info: describe(file) };
+}
+
+/** @param {unknown} path */
+function checkPath(path) {
+  const valid = typeof path === "string" && path.split("/").every((element) => element !== "" && element !== "." && element !== "..");
+  check(valid && utf8.encode(path).length <= maxPath, `path is relative, of at most ${maxPath} bytes, without empty or dot elements`);
 }
 
 /** A file that was removed before anybody looked has size 0, too, and nothing else would read it. @param {Blob} blob */
@@ -1223,6 +1302,11 @@ function thresholds(given) {
   const { excellent, good, fair } = given ?? { excellent: 100, good: 200, fair: 300 };
   check([excellent, good, fair].every(Number.isFinite) && 0.001 <= excellent && excellent < good && good < fair && fair <= 60_000, "qualityThresholds are ms, excellent < good < fair");
   return { excellent, good, fair };
+}
+
+/** @param {any} directory */
+function checkDirectory(directory) {
+  check(directory === undefined || typeof directory?.getDirectoryHandle === "function", "directory is a FileSystemDirectoryHandle");
 }
 
 /** @param {unknown} signal */

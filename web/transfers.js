@@ -2,6 +2,7 @@
 // Offers and transfers: one card each. Also what lasts as long as a transfer runs: the screen stays on and closing the page warns.
 
 import { messages } from "./tallow.js";
+import { FileTree } from "./tree.js";
 import { byId, complaint, copy, count, download, duration, el, say, shorten, size, title } from "./view.js";
 
 /**
@@ -16,6 +17,8 @@ import { byId, complaint, copy, count, download, duration, el, say, shorten, siz
 
 const LISTED = 100; // files per card
 const SAVED_BY_ITSELF = 20; // more downloads at once are left to "Save all", after which the browser asks
+
+/** How what is received is to be saved. @typedef {"files" | "zip" | FileSystemDirectoryHandle} Saving */
 
 /** @type {ReadonlySet<DeliveryState>} */
 const ENDED = new Set(["done", "declined", "cancelled", "failed"]);
@@ -85,7 +88,7 @@ export class Transfers {
     for (const offer of room.offers) add(offer);
     // What an earlier page was receiving goes on; what it was sending waits for its files (unfinished.js).
     const resumed = (/** @type {OutgoingTransfer | IncomingTransfer} */ transfer) => {
-      if ("from" in transfer) this.#track(transfer, new IncomingCard(transfer, transfer.from.name || "Somebody", this.#complain));
+      if ("from" in transfer) this.#track(transfer, new IncomingCard(transfer, transfer.from.name || "Somebody", this.#complain, usual(transfer.files)));
     };
     room.addEventListener("transfer", ({ detail }) => resumed(detail));
     for (const transfer of room.transfers) resumed(transfer);
@@ -121,12 +124,26 @@ export class Transfers {
       this.#offers.append(card);
       return true;
     };
-    const accept = () => {
+    const summary = el("p", { class: "hint" });
+    const tree = new FileTree(offer.files, () => {
+      say(summary, tree.chosen ? `Chosen: ${tree.summary}` : "");
+      yes.disabled = tree.none;
+    });
+    const how = howToSave(offer);
+    const accept = async () => {
+      /** @type {Saving | undefined} */
+      let saving;
+      try {
+        saving = await how.saving();
+      } catch (error) {
+        return say(problem, complaint(error));
+      }
+      if (!saving || !card.isConnected) return;
       card.remove();
       this.#keepStorage();
       try {
-        const transfer = offer.accept();
-        const running = new IncomingCard(transfer, from, this.#complain);
+        const transfer = offer.accept({ files: tree.chosen });
+        const running = new IncomingCard(transfer, from, this.#complain, saving);
         this.#track(transfer, running);
         transfer.finished.catch((error) => again(error) && running.clear());
       } catch (error) {
@@ -138,14 +155,9 @@ export class Transfers {
       card.remove();
       offer.decline(shorten(why.value, 200)).catch((error) => again(error) || this.#complain(error));
     };
-    const buttons = el(
-      "p",
-      { class: "buttons" },
-      el("button", { type: "button", class: "primary", onclick: accept }, "Accept"),
-      el("button", { type: "button", onclick: decline }, "Decline"),
-      why,
-    );
-    const card = el("section", { class: "card offer", "aria-label": `Offer from ${from}` }, heading, fileList(offer.files), problem, buttons);
+    const yes = el("button", { type: "button", class: "primary", onclick: accept }, "Accept");
+    const buttons = el("p", { class: "buttons" }, yes, el("button", { type: "button", onclick: decline }, "Decline"), how.element, why);
+    const card = el("section", { class: "card offer", "aria-label": `Offer from ${from}` }, heading, tree.element, summary, problem, buttons);
     if (!offer.from.verified) buttons.before(el("p", { class: "hint" }, "Accept only what you expect from someone you know."));
     if (offer.totalSize > this.#memoryLimit)
       buttons.before(el("p", { class: "result bad" }, `This browser can hold ${size(this.#memoryLimit)} here, which is less than this.`));
@@ -364,12 +376,14 @@ class OutgoingCard extends Card {
 class IncomingCard extends Card {
   #transfer;
   #complain;
+  #saving;
 
-  /** @param {IncomingTransfer} transfer @param {string} from @param {(error: unknown) => void} complain */
-  constructor(transfer, from, complain) {
+  /** @param {IncomingTransfer} transfer @param {string} from @param {(error: unknown) => void} complain @param {Saving} saving */
+  constructor(transfer, from, complain, saving) {
     super(transfer, `Receiving ${what(transfer.files, total(transfer.files))} from ${from}`, complain, () => ({}), "Cancel");
     this.#transfer = transfer;
     this.#complain = complain;
+    this.#saving = saving;
   }
 
   /** @override */
@@ -383,7 +397,7 @@ class IncomingCard extends Card {
     if (!("failed" in result)) return;
     const files = result.files.filter((file) => file.kind === "file");
     const rows = await Promise.all(result.files.slice(0, LISTED).map((file) => this.#row(file)));
-    for (const file of result.failed)
+    for (const file of result.failed.slice(0, LISTED))
       rows.push(el("li", {}, el("span", { class: "name" }, file.path), el("span", { class: "result bad" }, file.code ? messages[file.code] : "Failed.")));
     this.files.replaceChildren(...rows);
     const details = this.files.closest("details");
@@ -395,17 +409,25 @@ class IncomingCard extends Card {
       this.note(this.#transfer.from.id, `Incomplete: ${lacking}`);
       this.result.classList.add("bad");
     }
-    const saveAll = async () => {
-      for (const file of files) await this.#save(file);
-      say(this.result, `Verified and saved: ${count(files.length, "file")}. ${lacking}`);
+    const saved = result.files.filter((file) => file.kind !== "text"); // a text is read here
+    const saveAll = async (/** @type {Saving} */ saving) => {
+      say(this.result, "Verified. Saving…");
+      try {
+        if (saving === "files") await this.#transfer.saveAll({ files });
+        else await this.#transfer.saveAll({ files: saved, ...(saving === "zip" ? { as: saving } : { directory: saving }) });
+      } catch (error) {
+        say(this.result, `Verified, but not saved: ${count(files.length, "file")}. ${lacking}`);
+        return this.#complain(error);
+      }
+      const where = saving === "files" ? "" : saving === "zip" ? " as one zip" : ` in the folder “${saving.name}”`;
+      say(this.result, `Verified and saved${where}: ${count(files.length, "file")}. ${lacking}`);
     };
-    if (files.length > 1)
-      this.result.after(
-        el("p", { class: "buttons" }, el("button", { type: "button", class: "small", onclick: () => saveAll().catch(this.#complain) }, "Save all")),
-      );
+    const button = (/** @type {string} */ label, /** @type {Saving} */ saving) =>
+      el("button", { type: "button", class: "small", onclick: () => saveAll(saving) }, label);
+    if (saved.length > 1) this.result.after(el("p", { class: "buttons" }, button("Save all", "files"), button("Save as one zip", "zip")));
     if (lacking) say(this.result, `${lacking} The rest is verified${files.length ? "; save what is of use" : ""}.`);
-    else if (files.length === 0) say(this.result, "Verified.");
-    else if (files.length <= SAVED_BY_ITSELF) await saveAll().catch(this.#complain);
+    else if (saved.length === 0) say(this.result, "Verified.");
+    else if (this.#saving !== "files" || files.length <= SAVED_BY_ITSELF) await saveAll(this.#saving);
     else say(this.result, `Verified: ${count(files.length, "file")}. Press “Save all” to save them.`);
   }
 
@@ -419,15 +441,10 @@ class IncomingCard extends Card {
     }
     const row = el("li", {}, el("span", { class: "name" }, file.path), el("span", { class: "size" }, file.kind === "file" ? size(file.size) : "folder"));
     if (file.kind === "file") {
-      const save = () => this.#save(file).catch(this.#complain);
+      const save = () => file.save().catch(this.#complain);
       row.append(el("button", { type: "button", class: "small", "aria-label": `Save ${file.path}`, onclick: save }, "Save"));
     }
     return row;
-  }
-
-  /** @param {ReceivedFile} file */
-  #save(file) {
-    return file.save();
   }
 }
 
@@ -500,6 +517,34 @@ function describe(d) {
     case "failed":
       return `Failed: ${d.code ? messages[d.code] : messages.internal}`;
   }
+}
+
+/** How files are saved unless the person says otherwise. @param {readonly { path: string, kind: string }[]} files @returns {"files" | "zip"} */
+const usual = (files) => (files.length > SAVED_BY_ITSELF || files.some(({ path, kind }) => kind === "directory" || path.includes("/")) ? "zip" : "files");
+
+/**
+ * The choice of how to save an offer's files, where there is one.
+ * @param {Offer} offer
+ * @returns {{ element: Node | string, saving: () => Promise<Saving | undefined> }} saving: may ask for a folder, and is undefined when none was picked
+ */
+function howToSave(offer) {
+  const normal = usual(offer.files);
+  if (offer.files.length === 1 && normal === "files") return { element: "", saving: async () => "files" };
+  const choices = [el("option", { value: "files" }, "single files"), el("option", { value: "zip" }, "one zip")];
+  const pick = /** @type {any} */ (globalThis).showDirectoryPicker;
+  if (typeof pick === "function") choices.push(el("option", { value: "folder" }, "a folder of mine…"));
+  const select = el("select", {}, ...choices);
+  select.value = normal;
+  const saving = async () => {
+    if (select.value !== "folder") return /** @type {"files" | "zip"} */ (select.value);
+    try {
+      return await pick({ id: "receive", mode: "readwrite" });
+    } catch (error) {
+      if (error instanceof DOMException && error.name === "AbortError") return undefined;
+      throw error;
+    }
+  };
+  return { element: el("label", { class: "saving" }, "Save as ", select), saving };
 }
 
 /** @param {readonly { size: number }[]} files */

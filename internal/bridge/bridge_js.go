@@ -14,7 +14,6 @@ import (
 	"tallow/internal/core/fault"
 	"tallow/internal/core/host"
 	"tallow/internal/core/room"
-	"tallow/internal/core/transfer"
 )
 
 // instance is one load() of a page.
@@ -36,7 +35,7 @@ type instance struct {
 // received is what was received in one delivery.
 type received struct {
 	storage *bytes.Storage
-	files   map[uint32]transfer.StoredFile
+	file    *bytes.File
 }
 
 // member is a room that is being entered, or that was.

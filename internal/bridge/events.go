@@ -67,6 +67,7 @@ type transferEvent struct {
 	transferSnapshot
 	Result   *room.Result `json:"result,omitempty"`
 	Delivery string       `json:"delivery,omitempty"` // what was received, in storage
+	Offsets  []int64      `json:"offsets,omitempty"`  // where in it each of the result's files begins
 }
 
 // resumedEvent is a transfer of an earlier page.
@@ -125,7 +126,7 @@ func (t *translator) translate(e room.Event) any {
 		s := t.snapshot(e.Transfer)
 		delete(t.files, s.ID)
 		s.Files, s.Changed = e.Transfer.Files, nil
-		return transferEvent{h("finished"), s, &e.Result, e.Result.Delivery}
+		return transferEvent{h("finished"), s, &e.Result, e.Result.Delivery, offsets(e.Result)}
 	case room.SignalMade:
 		return signalEvent{h("signal"), e.Peer, e.Value, e.Candidate, ""}
 	case room.SignalArrived:
@@ -140,6 +141,19 @@ func (t *translator) translate(e room.Event) any {
 	default:
 		return problemEvent{h("problem"), fault.Internal, ""}
 	}
+}
+
+func offsets(r room.Result) []int64 {
+	if len(r.Stored) == 0 {
+		return nil
+	}
+	list := make([]int64, len(r.Files))
+	for i, f := range r.Files {
+		if part := r.Stored[f.Index]; part != nil {
+			_, list[i], _ = part.Outer()
+		}
+	}
+	return list
 }
 
 func (t *translator) snapshot(tr room.Transfer) transferSnapshot {

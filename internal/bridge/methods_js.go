@@ -257,8 +257,8 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 		Events: func(e room.Event) {
 			if f, ok := e.(room.TransferFinished); ok && f.Result.Delivery != "" {
 				i.mu.Lock()
-				if len(f.Result.Stored) > 0 {
-					i.received[f.Result.Delivery] = received{storage, f.Result.Stored}
+				if file, ok := f.Result.File.(*bytes.File); ok {
+					i.received[f.Result.Delivery] = received{storage, file}
 				}
 				i.mu.Unlock()
 			}
@@ -507,9 +507,12 @@ func (i *instance) giveFiles(number int, given []outFile, give func(*room.Room, 
 	files := make([]room.OutFile, len(given))
 	for n, f := range given {
 		out := room.OutFile{Path: f.Path, Type: f.Type, Modified: int64(f.LastModified)}
-		if f.Kind == "text" {
+		switch f.Kind {
+		case "text":
 			out.Kind, out.Text = wire.KindText, f.Text
-		} else {
+		case "directory":
+			out.Kind = wire.KindDirectory
+		default:
 			out.Source = bytes.NewSource(host.Handle(f.Handle))
 		}
 		files[n] = out
@@ -648,22 +651,16 @@ func bytesPerSecond(limit float64) int64 {
 	return int64(math.Ceil(limit))
 }
 
-// file hands a received file to the page: web/boot.js takes the object of the handle.
-func (i *instance) file(args struct {
-	Delivery string
-	Index    uint32
-}) (any, error) {
+// file hands what was received in a delivery to the page, all files as one (transferEvent has where each begins): web/boot.js takes the
+// object of the handle.
+func (i *instance) file(args struct{ Delivery string }) (any, error) {
 	i.mu.Lock()
-	stored, ok := i.received[args.Delivery].files[args.Index]
+	stored, ok := i.received[args.Delivery]
 	i.mu.Unlock()
 	if !ok {
 		return nil, fault.Newf(fault.StorageFailed, "the received copy is gone")
 	}
-	file, ok := stored.(*bytes.File)
-	if !ok {
-		return nil, fault.Newf(fault.Internal, "a stored %T", stored)
-	}
-	handle, err := file.Object(i.ctx)
+	handle, err := stored.file.Object(i.ctx)
 	if err != nil {
 		return nil, fault.New(fault.StorageFailed, err)
 	}
@@ -680,9 +677,7 @@ func (i *instance) discard(args struct{ Delivery string }) (any, error) {
 	if !ok {
 		return nil, nil
 	}
-	for _, f := range r.files {
-		f.Close()
-	}
+	r.file.Close()
 	if err := r.storage.Remove(i.ctx, args.Delivery); err != nil {
 		return nil, fault.New(fault.StorageFailed, err)
 	}

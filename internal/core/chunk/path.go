@@ -57,7 +57,7 @@ func SafePaths(files []wire.FileEntry) []string {
 		candidate, name := safe, fold(safe)
 		for taken[fold(candidate)] || f.Kind != wire.KindDirectory && folders[fold(candidate)] {
 			next[name] = max(next[name], 1) + 1
-			candidate = numbered(safe, next[name])
+			candidate = Numbered(safe, next[name])
 		}
 		taken[fold(candidate)] = true
 		out[i] = candidate
@@ -68,7 +68,8 @@ func SafePaths(files []wire.FileEntry) []string {
 // Base is the last element of a safe path.
 func Base(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
 
-func numbered(path string, n int) string {
+// Numbered is a path with a number, for one that is taken: "a/b (2).txt".
+func Numbered(path string, n int) string {
 	stem, ext := splitExt(path)
 	return stem + " (" + strconv.Itoa(n) + ")" + ext
 }

@@ -1,6 +1,7 @@
 package room
 
 import (
+	"io"
 	"time"
 
 	"tallow/internal/core/bulk"
@@ -182,9 +183,10 @@ type Result struct {
 	Files  []File        `json:"files"`
 	Ledger []LedgerEntry `json:"ledger,omitempty"` // outgoing only
 	Code   fault.Code    `json:"code,omitempty"`   // incoming: why it failed as a whole
-	// Delivery names the stored files in Storage: file i is the file named "i" (decimal) of that delivery.
-	Delivery string                         `json:"-"`
-	Stored   map[uint32]transfer.StoredFile `json:"-"` // incoming: the committed files, by index
+	// Delivery names in Storage what was received: the file named StoredName, in which all files lie one after another.
+	Delivery string                       `json:"-"`
+	File     transfer.StoredFile          `json:"-"` // incoming: that file, committed; nil when nothing arrived
+	Stored   map[uint32]*io.SectionReader `json:"-"` // incoming: where in it each file that arrived lies, by index
 }
 
 // Event is one of the events below.

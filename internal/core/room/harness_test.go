@@ -17,7 +17,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -600,11 +599,17 @@ func (p *person) check(result room.Result, sent ...source) {
 	if result.Code != "" {
 		p.t.Fatalf("%s: transfer failed: %s", p.name, result.Code)
 	}
+	all, err := os.ReadFile(filepath.Join(p.dir, result.Delivery, room.StoredName))
+	if err != nil {
+		p.t.Fatalf("%s: %v", p.name, err)
+	}
 	for i, s := range sent {
-		b, err := os.ReadFile(filepath.Join(p.dir, result.Delivery, strconv.Itoa(i)))
-		if err != nil {
-			p.t.Fatalf("%s: %v", p.name, err)
+		part := result.Stored[uint32(i)]
+		if part == nil {
+			p.t.Fatalf("%s: file %d is not there", p.name, i)
 		}
+		_, at, n := part.Outer()
+		b := all[at : at+n]
 		if sha256.Sum256(b) != sha256.Sum256(s) {
 			p.t.Fatalf("%s: file %d differs: %d bytes for %d", p.name, i, len(b), len(s))
 		}

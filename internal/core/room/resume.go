@@ -215,6 +215,7 @@ func (r *Room) restoreTransfer(delivery string, j *transfer.Journal) bool {
 		return true
 	}
 	in.store.journal = notes
+	in.store.arrange(in.machine.Manifest(), in.machine.Wanted())
 	notes.note(transfer.OpenedRecord(now))
 	r.shareCredit(in)
 	r.event(TransferResumed{j.Key.Sender.String(), j.Opened, int64(known), r.incomingSnapshot(in)})
@@ -267,14 +268,12 @@ func (r *Room) verify(in *incoming) {
 	}
 	r.running.Go(func() {
 		var have []chunk.Ref
+		there := in.store.reopen()
 		for i, hashes := range announced {
-			if len(hashes) == 0 {
+			if len(hashes) == 0 || !there {
 				continue
 			}
-			file := in.store.existing(uint32(i), int64(m.Files[i].Size))
-			if file == nil {
-				continue
-			}
+			file := in.store.section(uint32(i))
 			for index, hash := range hashes {
 				if r.ctx.Err() != nil {
 					return
@@ -311,8 +310,9 @@ func (r *Room) Continue(key transfer.Key, files []OutFile) error {
 		}
 		m := o.machine.Manifest()
 		found := make([]OutFile, len(m.Files))
+		match := matching(files)
 		for i, f := range m.Files {
-			given, ok := match(f, files)
+			given, ok := match(f)
 			switch {
 			case ok && f.Kind == wire.KindText:
 				given.Source = text(given.Text)
@@ -330,22 +330,36 @@ func (r *Room) Continue(key transfer.Key, files []OutFile) error {
 	})
 }
 
-// match finds a file of the manifest among those that are given.
-func match(f wire.FileEntry, files []OutFile) (OutFile, bool) {
-	same := func(o OutFile) bool {
-		return o.Kind == f.Kind && strings.ToValidUTF8(o.Path, "_") == f.Path && (o.Kind != wire.KindText || uint64(len(o.Text)) == f.Size)
+// matching finds files of the manifest among those that are given: by path, or else the only one of that name and size.
+func matching(files []OutFile) func(wire.FileEntry) (OutFile, bool) {
+	type place struct {
+		kind wire.FileKind
+		path string
 	}
-	if i := slices.IndexFunc(files, same); i >= 0 {
-		return files[i], true
+	type likeness struct {
+		name string
+		size uint64
 	}
-	named := func(o OutFile) bool {
-		return o.Kind == wire.KindFile && f.Kind == o.Kind && o.Source != nil && uint64(o.Source.Size()) == f.Size && chunk.Base(o.Path) == chunk.Base(f.Path)
+	paths, names := map[place]int{}, map[likeness][]int{}
+	for i, f := range files {
+		at := place{f.Kind, strings.ToValidUTF8(f.Path, "_")}
+		if _, taken := paths[at]; !taken {
+			paths[at] = i
+		}
+		if f.Kind == wire.KindFile && f.Source != nil {
+			like := likeness{chunk.Base(f.Path), uint64(f.Source.Size())}
+			names[like] = append(names[like], i)
+		}
 	}
-	first := slices.IndexFunc(files, named)
-	if first < 0 || slices.IndexFunc(files[first+1:], named) >= 0 {
+	return func(f wire.FileEntry) (OutFile, bool) {
+		if i, ok := paths[place{f.Kind, f.Path}]; ok && (f.Kind != wire.KindText || uint64(len(files[i].Text)) == f.Size) {
+			return files[i], true
+		}
+		if like := names[likeness{chunk.Base(f.Path), f.Size}]; f.Kind == wire.KindFile && len(like) == 1 {
+			return files[like[0]], true
+		}
 		return OutFile{}, false
 	}
-	return files[first], true
 }
 
 // missing is a file that was not given again.

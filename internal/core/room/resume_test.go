@@ -207,7 +207,7 @@ func (p *person) resumed() room.Transfer {
 // spoil changes a byte of each first file of the deliveries on a disk.
 func spoil(t *testing.T, dir string, at int64) {
 	t.Helper()
-	names, err := filepath.Glob(filepath.Join(dir, "*", "0"))
+	names, err := filepath.Glob(filepath.Join(dir, "*", room.StoredName))
 	if err != nil || len(names) == 0 {
 		t.Fatal(names, err)
 	}

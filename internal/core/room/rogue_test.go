@@ -186,13 +186,11 @@ func (p *person) onlyHas(deliveries map[string][]source) {
 	p.room.Leave(context.Background()) // what was discarded is gone when it returns
 	got := p.onDisk()
 	for delivery, files := range deliveries {
-		for i, f := range files {
-			path := filepath.Join(delivery, string(rune('0'+i)))
-			if got[path] != sha256.Sum256(f) {
-				p.t.Errorf("%s: file %d differs or is missing", p.name, i)
-			}
-			delete(got, path)
+		path := filepath.Join(delivery, room.StoredName)
+		if got[path] != sha256.Sum256(slices.Concat(files...)) {
+			p.t.Errorf("%s: the files differ or are missing", p.name)
 		}
+		delete(got, path)
 	}
 	for path := range got {
 		p.t.Errorf("%s: there is also %s", p.name, path)

@@ -1,7 +1,9 @@
 package room
 
 import (
+	"io"
 	"reflect"
+	"time"
 
 	"tallow/internal/core/chunk"
 	"tallow/internal/core/transfer"
@@ -23,6 +25,9 @@ var deliveryStates = map[transfer.State]DeliveryState{
 
 var kinds = map[wire.FileKind]string{wire.KindFile: "file", wire.KindText: "text", wire.KindDirectory: "directory"}
 
+// filesPerTick is for how many files of a transfer a snapshot per tick is not too much.
+const filesPerTick = 2000
+
 // publishChanges reports what has changed since the last time.
 func (r *Room) publishChanges() {
 	for _, id := range r.order {
@@ -32,14 +37,21 @@ func (r *Room) publishChanges() {
 		return // the next tick reports it
 	}
 	r.published = r.cfg.Now()
+	due := func(last *time.Time, files int) bool { // a snapshot has all files: those of many come less often
+		ok := r.published.Sub(*last) >= tickEvery*time.Duration(files/filesPerTick)
+		if ok {
+			*last = r.published
+		}
+		return ok
+	}
 	for _, o := range r.outgoing {
-		if o.dirty && !o.ended {
+		if o.dirty && !o.ended && due(&o.published, len(o.paths)) {
 			o.dirty = false
 			r.event(TransferProgress{r.outgoingSnapshot(o)})
 		}
 	}
 	for _, in := range r.incoming {
-		if in.dirty && !in.ended && in.machine.Accepted() {
+		if in.dirty && !in.ended && in.machine.Accepted() && due(&in.published, len(in.machine.Paths())) {
 			in.dirty = false
 			r.event(TransferProgress{r.incomingSnapshot(in)})
 		}
@@ -133,12 +145,14 @@ func (r *Room) incomingResult(in *incoming) Result {
 			result.Files = append(result.Files, f)
 		}
 	}
-	stored := in.store.stored()
-	for i := range stored {
-		if !in.machine.Complete(i) {
-			delete(stored, i)
+	if !in.machine.Committed() {
+		return result
+	}
+	result.File, result.Stored = in.store.stored(), make(map[uint32]*io.SectionReader)
+	for _, f := range result.Files {
+		if f.Complete && f.Kind != kinds[wire.KindDirectory] {
+			result.Stored[f.Index] = in.store.section(f.Index)
 		}
 	}
-	result.Stored = stored
 	return result
 }

@@ -1,14 +1,12 @@
 package room
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
+	"time"
 
 	"tallow/internal/core/bulk"
 	"tallow/internal/core/chunk"
@@ -41,6 +39,8 @@ type outgoing struct {
 	stages  stages
 	ended   bool
 	order   uint64
+
+	published time.Time
 }
 
 // incoming is an incoming transfer and what the room does for it.
@@ -54,6 +54,8 @@ type incoming struct {
 	stages  stages
 	ended   bool
 	order   uint64
+
+	published time.Time
 }
 
 // stages is how many of a transfer's deliveries have begun, are being verified, and are being made durable. Each can be short, and is reported at
@@ -260,6 +262,7 @@ func (r *Room) Accept(key transfer.Key, files []uint32) (snapshot Transfer, err 
 		}
 		r.shareCredit(in)
 		r.stepIncoming(in, transfer.AcceptFiles{Files: files})
+		in.store.arrange(in.machine.Manifest(), in.machine.Wanted())
 		if m := r.members[key.Sender]; m != nil {
 			in.store.journal.note(transfer.NameRecord(key.Sender, m.name))
 		}
@@ -636,9 +639,8 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 				r.box.post(func() { r.stepIncoming(in, done) })
 			})
 		case transfer.Commit:
-			files := in.machine.Manifest().Files
 			r.running.Go(func() {
-				err := in.store.commit(effect.Files, files)
+				err := in.store.commit()
 				r.box.post(func() { r.stepIncoming(in, transfer.Committed{Err: err}) })
 			})
 		case transfer.SendReceipt:
@@ -796,161 +798,4 @@ func readFull(source io.ReaderAt, p []byte, off int64) error {
 		return fmt.Errorf("%w: it has become shorter", transfer.ErrSourceChanged)
 	}
 	return err
-}
-
-// store is where an incoming transfer's files lie.
-type store struct {
-	ctx      context.Context
-	storage  transfer.Storage
-	delivery string
-	journal  *journal // nil: it does not outlive the room
-
-	mu    sync.Mutex // held for moments only: the room's loop takes it
-	files map[uint32]*openFile
-	gone  bool
-}
-
-// openFile is a file that is being made, until made is closed.
-type openFile struct {
-	made chan struct{}
-	file transfer.StoredFile
-	err  error
-}
-
-func newStore(ctx context.Context, storage transfer.Storage, delivery string) *store {
-	return &store{ctx: ctx, storage: storage, delivery: delivery, files: map[uint32]*openFile{}}
-}
-
-// file opens a file, the first time it is needed.
-func (s *store) file(index uint32, size int64) (transfer.StoredFile, error) {
-	s.mu.Lock()
-	if s.gone {
-		s.mu.Unlock()
-		return nil, fault.New(fault.Cancelled, nil)
-	}
-	f, found := s.files[index]
-	if !found {
-		f = &openFile{made: make(chan struct{})}
-		s.files[index] = f
-	}
-	s.mu.Unlock()
-	if found {
-		<-f.made
-		return f.file, f.err
-	}
-	f.file, f.err = s.storage.Create(s.ctx, s.delivery, strconv.FormatUint(uint64(index), 10), size)
-	close(f.made)
-	return f.file, f.err
-}
-
-// existing opens a file that another room has begun; nil when there is none of that size.
-func (s *store) existing(index uint32, size int64) transfer.StoredFile {
-	durable, ok := s.storage.(transfer.Durable)
-	if !ok {
-		return nil
-	}
-	// Nothing is being received yet, so nobody else makes this file.
-	file, err := durable.Open(s.ctx, s.delivery, strconv.FormatUint(uint64(index), 10))
-	if err != nil {
-		return nil
-	}
-	// A crash may have come between making the file and giving it its size.
-	end := size
-	if n, err := file.ReadAt(make([]byte, 1), size-1); n != 1 || err != nil && !errors.Is(err, io.EOF) {
-		end = -1
-	}
-	if n, _ := file.ReadAt(make([]byte, 1), size); n != 0 {
-		end = -1
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if end != size || s.gone {
-		file.Close()
-		return nil
-	}
-	f := &openFile{made: make(chan struct{}), file: file}
-	close(f.made)
-	s.files[index] = f
-	return file
-}
-
-// write verifies chunks and writes them.
-func (s *store) write(e transfer.Store, engine bulk.Engine) transfer.Stored {
-	defer e.Buffer.Release()
-	done := transfer.Stored{Cost: e.Cost}
-	for _, c := range e.Chunks {
-		sum, err := engine.Sum256(c.Data)
-		if err == nil && wire.Hash(sum) != c.Hash {
-			done.Bad = true
-			return done
-		}
-		var f transfer.StoredFile
-		if err == nil {
-			f, err = s.file(c.Chunk.File, c.Size)
-		}
-		if err == nil {
-			_, err = f.WriteAt(c.Data, c.Offset)
-		}
-		if err != nil {
-			done.Err = err
-			return done
-		}
-		done.Done = append(done.Done, c.Chunk)
-	}
-	return done
-}
-
-// commit makes files durable, empty ones included.
-func (s *store) commit(files wire.Bitmap, entries []wire.FileEntry) error {
-	for i, e := range entries {
-		if index := uint32(i); files.Has(index) && e.Kind != wire.KindDirectory {
-			f, err := s.file(index, int64(e.Size))
-			if err == nil {
-				err = f.Commit(s.ctx)
-			}
-			if err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// discard deletes what has been stored.
-func (s *store) discard() {
-	s.close()
-	s.storage.Remove(context.WithoutCancel(s.ctx), s.delivery) // what cannot be removed is swept at the next start
-}
-
-// close lets go of the files. Nothing is written any more.
-func (s *store) close() {
-	s.journal.stop()
-	s.mu.Lock()
-	s.gone = true
-	files := s.files
-	s.files = nil
-	s.mu.Unlock()
-	for _, f := range files {
-		<-f.made
-		if f.file != nil {
-			f.file.Close()
-		}
-	}
-}
-
-// stored returns the files that are there.
-func (s *store) stored() map[uint32]transfer.StoredFile {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	files := make(map[uint32]transfer.StoredFile, len(s.files))
-	for i, f := range s.files {
-		select {
-		case <-f.made:
-			if f.err == nil {
-				files[i] = f.file
-			}
-		default:
-		}
-	}
-	return files
 }

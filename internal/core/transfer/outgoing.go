@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,6 +22,8 @@ const (
 	// cacheBytes and cacheChunks bound the chunks kept for recipients that come to them a little later; the larger counts.
 	cacheBytes  = 16 << 20
 	cacheChunks = 12
+	// manyCached is from how many chunks on the cache is cleared by more than the one that is needed.
+	manyCached = 256
 	// readAhead is how many bytes are read before a recipient has room for them, or this many files and chunks.
 	readAhead      = 2 << 20
 	readAheadSteps = 256
@@ -1012,18 +1015,8 @@ func (o *Outgoing) read(ref chunk.Ref, needed bool) {
 	}
 	n := int(o.manifest.Length(ref))
 	limit := max(cacheBytes, cacheChunks*int(o.manifest.ChunkSize))
-	for o.cached+n > limit {
-		oldest := chunk.Ref{}
-		var entry *cached
-		for ref, e := range o.cache {
-			if e.buffer != nil && (entry == nil || e.used < entry.used) {
-				oldest, entry = ref, e
-			}
-		}
-		if entry == nil || !needed && o.turn-entry.used < uint64(len(o.cache)) {
-			return
-		}
-		o.evict(oldest, entry)
+	if o.cached+n > limit && !o.drop(limit-n, needed) {
+		return
 	}
 	entry := &cached{length: n}
 	o.touch(entry)
@@ -1031,6 +1024,29 @@ func (o *Outgoing) read(ref chunk.Ref, needed bool) {
 	o.cached += n
 	o.reading++
 	o.do(Read{Chunk: ref, Offset: o.manifest.Offset(ref), Length: uint32(n)})
+}
+
+// drop evicts what has not been used for the longest time, until the cache holds at most so many bytes. It reports whether it could.
+func (o *Outgoing) drop(most int, needed bool) bool {
+	enough := most
+	if len(o.cache) > manyCached {
+		enough -= most / 16 // or every small file would have all of them looked through
+	}
+	var ready []chunk.Ref
+	for ref, entry := range o.cache {
+		if entry.buffer != nil {
+			ready = append(ready, ref)
+		}
+	}
+	slices.SortFunc(ready, func(a, b chunk.Ref) int { return cmp.Compare(o.cache[a].used, o.cache[b].used) })
+	for _, ref := range ready {
+		entry := o.cache[ref]
+		if o.cached <= enough || !needed && o.turn-entry.used < uint64(len(o.cache)) {
+			break
+		}
+		o.evict(ref, entry)
+	}
+	return o.cached <= most
 }
 
 // readAhead reads the chunks that the recipients will want next.

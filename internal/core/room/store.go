@@ -1,0 +1,203 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"tallow/internal/core/bulk"
+	"tallow/internal/core/chunk"
+	"tallow/internal/core/fault"
+	"tallow/internal/core/transfer"
+	"tallow/internal/core/wire"
+)
+
+// StoredName is the name in Storage of the file of a delivery that holds what was received.
+const StoredName = "files"
+
+// store is where an incoming transfer's files lie: one after another, in the order of the manifest, in a single file. To make and to commit a
+// file costs a browser's private file system some 8 ms, as long as 100 kB take to arrive, so ten thousand small ones of their own would be slow.
+type store struct {
+	ctx      context.Context
+	storage  transfer.Storage
+	delivery string
+	journal  *journal // nil: it does not outlive the room
+
+	// Set by arrange, before anything is written.
+	manifest *chunk.Manifest
+	offsets  []int64 // by file; of those that are not wanted the next one's
+	size     int64
+
+	mu   sync.Mutex // held for moments only: the room's loop takes it
+	open *openFile  // nil before the first write
+	gone bool
+}
+
+// openFile is a file that is being made, until made is closed.
+type openFile struct {
+	made chan struct{}
+	file transfer.StoredFile
+	err  error
+}
+
+func newStore(ctx context.Context, storage transfer.Storage, delivery string) *store {
+	return &store{ctx: ctx, storage: storage, delivery: delivery}
+}
+
+// arrange lays the wanted files out. What an offer and its acceptance say, which the journal keeps, decides it all.
+func (s *store) arrange(m *chunk.Manifest, wanted wire.Bitmap) {
+	s.manifest, s.offsets, s.size = m, make([]int64, len(m.Files)), 0
+	for i, f := range m.Files {
+		s.offsets[i] = s.size
+		if wanted.Has(uint32(i)) {
+			s.size += int64(f.Size)
+		}
+	}
+}
+
+// file opens the file, the first time it is needed.
+func (s *store) file() (transfer.StoredFile, error) {
+	s.mu.Lock()
+	if s.gone {
+		s.mu.Unlock()
+		return nil, fault.New(fault.Cancelled, nil)
+	}
+	f := s.open
+	first := f == nil
+	if first {
+		f = &openFile{made: make(chan struct{})}
+		s.open = f
+	}
+	s.mu.Unlock()
+	if first {
+		f.file, f.err = s.storage.Create(s.ctx, s.delivery, StoredName, s.size)
+		close(f.made)
+	}
+	<-f.made
+	return f.file, f.err
+}
+
+// reopen opens what another room has begun, before anything is written. It reports whether that is there, and of the right size.
+func (s *store) reopen() bool {
+	durable, ok := s.storage.(transfer.Durable)
+	if !ok || s.size == 0 {
+		return false
+	}
+	file, err := durable.Open(s.ctx, s.delivery, StoredName)
+	if err != nil {
+		return false
+	}
+	// A crash may have come between making the file and giving it its size.
+	last, err := file.ReadAt(make([]byte, 1), s.size-1)
+	whole := last == 1 && (err == nil || errors.Is(err, io.EOF))
+	beyond, _ := file.ReadAt(make([]byte, 1), s.size)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !whole || beyond != 0 || s.gone {
+		file.Close()
+		return false
+	}
+	s.open = &openFile{made: make(chan struct{}), file: file}
+	close(s.open.made)
+	return true
+}
+
+// section is where a file lies in what stored returns.
+func (s *store) section(index uint32) *io.SectionReader {
+	return io.NewSectionReader(s.stored(), s.offsets[index], int64(s.manifest.Files[index].Size))
+}
+
+// write verifies chunks and writes them: those that follow one another, in the message and on disk, at once.
+func (s *store) write(e transfer.Store, engine bulk.Engine) transfer.Stored {
+	defer e.Buffer.Release()
+	done := transfer.Stored{Cost: e.Cost}
+	var run []byte // not written yet
+	var at int64   // where it goes
+	first := 0     // of its chunks
+	flush := func(next int) error {
+		if len(run) == 0 {
+			return nil
+		}
+		file, err := s.file()
+		if err == nil {
+			_, err = file.WriteAt(run, at)
+		}
+		if err == nil {
+			for _, c := range e.Chunks[first:next] {
+				done.Done = append(done.Done, c.Chunk)
+			}
+		}
+		return err
+	}
+	for i, c := range e.Chunks {
+		sum, err := engine.Sum256(c.Data)
+		if err == nil && wire.Hash(sum) != c.Hash {
+			done.Bad = true
+			return done
+		}
+		offset := s.offsets[c.Chunk.File] + c.Offset
+		if err == nil && (offset != at+int64(len(run)) || !follows(run, c.Data)) {
+			err = flush(i)
+			run, at, first = c.Data[:0], offset, i
+		}
+		if err != nil {
+			done.Err = err
+			return done
+		}
+		run = run[:len(run)+len(c.Data)]
+	}
+	done.Err = flush(len(e.Chunks))
+	return done
+}
+
+// follows reports whether q begins in memory where p ends.
+func follows(p, q []byte) bool {
+	return len(p) > 0 && len(q) > 0 && cap(p) >= len(p)+len(q) && &p[:len(p)+1][len(p)] == &q[0]
+}
+
+// commit makes everything durable.
+func (s *store) commit() error {
+	f, err := s.file()
+	if err != nil {
+		return err
+	}
+	return f.Commit(s.ctx)
+}
+
+// discard deletes what has been stored.
+func (s *store) discard() {
+	s.close()
+	s.storage.Remove(context.WithoutCancel(s.ctx), s.delivery) // what cannot be removed is swept at the next start
+}
+
+// close lets go of the file. Nothing is written any more.
+func (s *store) close() {
+	s.journal.stop()
+	s.mu.Lock()
+	s.gone = true
+	f := s.open
+	s.open = nil
+	s.mu.Unlock()
+	if f != nil {
+		<-f.made
+		if f.file != nil {
+			f.file.Close()
+		}
+	}
+}
+
+// stored returns the file, if it is there.
+func (s *store) stored() transfer.StoredFile {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == nil {
+		return nil
+	}
+	select {
+	case <-s.open.made:
+		return s.open.file
+	default:
+		return nil
+	}
+}

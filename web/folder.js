@@ -1,0 +1,105 @@
+// @ts-check
+// Puts files into a folder that the person has picked, with the folders of their paths. What is there already is never overwritten: whoever comes
+// to a name that is taken gets a number.
+
+/** How many files are written at a time: making one takes longer than writing it, if it is small. */
+const atATime = 8;
+
+/** "a.txt", 2 → "a (2).txt". @param {string} name @param {number} n */
+function numbered(name, n) {
+  if (n === 1) return name;
+  const dot = name.lastIndexOf(".");
+  const [stem, ext] = dot > 0 && name.length - dot <= 16 ? [name.slice(0, dot), name.slice(dot)] : [name, ""];
+  return `${stem} (${n})${ext}`;
+}
+
+/** What there is under a name. @param {FileSystemDirectoryHandle} folder @param {string} name @returns {Promise<"" | "file" | "directory">} */
+async function kind(folder, name) {
+  try {
+    await folder.getFileHandle(name);
+    return "file";
+  } catch (error) {
+    const reason = /** @type {any} */ (error).name;
+    if (reason === "NotFoundError") return "";
+    if (reason === "TypeMismatchError") return "directory";
+    throw error;
+  }
+}
+
+/**
+ * @param {FileSystemDirectoryHandle} root
+ * @param {{ path: string, file: (() => Promise<Blob>) | undefined }[]} items safe and distinct paths; without a file it is a folder
+ * @param {AbortSignal} [signal]
+ */
+export async function saveInto(root, items, signal) {
+  /** Folders by path, and the names of a folder that are given away: to what is still to come, too. @type {Map<string, Promise<FileSystemDirectoryHandle>>} */
+  const folders = new Map([["", Promise.resolve(root)]]);
+  const given = new Set(items.map(({ path }) => path.toLowerCase()));
+
+  /**
+   * A name in a folder that nothing has.
+   * @param {FileSystemDirectoryHandle} folder @param {string} parent @param {string} name @param {boolean} shared a folder of that name will do
+   */
+  const free = async (folder, parent, name, shared) => {
+    for (let n = 1; ; n++) {
+      const candidate = numbered(name, n);
+      const key = `${parent}/${candidate}`.replace(/^\//, "").toLowerCase();
+      if (n > 1 && given.has(key)) continue;
+      // Browsers refuse some names, such as "a.lnk": they are saved under another one.
+      const found = await kind(folder, candidate).catch((error) => {
+        if (error instanceof TypeError && !name.endsWith("_")) return undefined;
+        throw error;
+      });
+      if (found === undefined) return free(folder, parent, `${name}_`, shared);
+      if (found === "" || (shared && found === "directory")) {
+        given.add(key);
+        return candidate;
+      }
+    }
+  };
+  /** @param {string} path @returns {Promise<FileSystemDirectoryHandle>} */
+  const makeFolder = (path) => {
+    let made = folders.get(path);
+    if (!made) {
+      made = (async () => {
+        const at = path.lastIndexOf("/");
+        const [parent, name] = [path.slice(0, Math.max(0, at)), path.slice(at + 1)];
+        const folder = await makeFolder(parent);
+        return folder.getDirectoryHandle(await free(folder, parent, name, true), { create: true });
+      })();
+      folders.set(path, made);
+    }
+    return made;
+  };
+  /** @param {string} path @param {() => Promise<Blob>} file */
+  const save = async (path, file) => {
+    const at = path.lastIndexOf("/");
+    const parent = path.slice(0, Math.max(0, at));
+    const folder = await makeFolder(parent);
+    const name = await free(folder, parent, path.slice(at + 1), false);
+    const handle = await folder.getFileHandle(name, { create: true });
+    try {
+      const blob = await file();
+      const out = await handle.createWritable();
+      await blob.stream().pipeTo(out, { signal });
+    } catch (error) {
+      await folder.removeEntry(name).catch(() => {}); // it is ours, and not whole
+      throw error;
+    }
+  };
+  let next = 0;
+  let failed = false;
+  const work = async () => {
+    while (next < items.length && !failed) {
+      const { path, file } = items[next++];
+      try {
+        signal?.throwIfAborted();
+        await (file ? save(path, file) : makeFolder(path));
+      } catch (error) {
+        failed = true;
+        throw error;
+      }
+    }
+  };
+  for (const result of await Promise.allSettled(Array.from({ length: atATime }, work))) if (result.status === "rejected") throw result.reason;
+}
