@@ -40,7 +40,7 @@ export type ErrorCode =
   | "rekey-timeout" // the other member did not answer a key change
   | "file-changed" // a file is not what it was when it was offered
   | "file-unreadable" // a file cannot be read; some browsers say so of changed files too
-  | "disk-full" // the recipient has no room
+  | "disk-full" // the recipient has no room; while a delivery runs: it waits for some
   | "storage-failed" // the recipient cannot write
   | "integrity" // received data is not what was announced
   | "protocol-violation" // the other end broke the protocol
@@ -478,7 +478,8 @@ export class Offer {
   readonly totalSize: number;
   /**
    * Throws `invalid-argument` when it was answered already, `unknown-transfer` when it is gone. A transfer that fails before it begins, with
-   * `disk-full` or `storage-failed` say, leaves the offer open: it is in `room.offers` again, unless it has been withdrawn.
+   * `disk-full` say where files are kept in memory and it can never hold so much, leaves the offer open: it is in `room.offers` again, unless it has been
+   * withdrawn. A disk without room fails nothing: the delivery is `paused` with the code `disk-full`, and goes on when there is some.
    */
   accept(options?: AcceptOptions): IncomingTransfer;
   /** `reason` is shown to the sender; at most 200 bytes of UTF-8. */
@@ -518,7 +519,7 @@ export interface SaveOptions {
 }
 
 /**
- * - offered: waiting for the answer. - transferring, paused. - interrupted: the link is lost; goes on when it is back.
+ * - offered: waiting for the answer. - transferring, paused (by either side, or for want of room on the recipient's disk: `code`). - interrupted: the link is lost; goes on when it is back.
  * - verifying: everything has arrived; the whole is being checked. - saving: being made durable. - done: verified on the recipient's disk.
  * - declined, cancelled, failed.
  */
@@ -544,7 +545,7 @@ export interface Delivery {
   readonly quality: Quality;
   /** Incoming: bytes that came again although they were on the disk already, which no lost connection should bring about. */
   readonly repeated: number;
-  /** Why it failed. */
+  /** Why it failed. While it runs: `disk-full`, when it waits for room on the recipient's disk; resume() at the recipient tries again at once. */
   readonly code: ErrorCode | undefined;
   /** The recipient's own words when it declined, or "". Show it as text only. */
   readonly reason: string;

@@ -125,8 +125,16 @@ export class Transfers {
       return true;
     };
     const summary = el("p", { class: "hint" });
+    const space = el("p", { class: "result bad", role: "status" });
+    // An estimate, so it refuses nothing: what finds no room waits for it.
+    const lookForSpace = async () => {
+      const free = this.#memoryLimit === Infinity ? await freeSpace() : Infinity;
+      const need = tree.bytes;
+      say(space, free < need ? `About ${size(free)} is free for this page here, and this needs ${size(need)}. Accept less of it, or free some space: it waits for that.` : "");
+    };
     const tree = new FileTree(offer.files, () => {
       say(summary, tree.chosen ? `Chosen: ${tree.summary}` : "");
+      void lookForSpace();
       yes.disabled = tree.none;
     });
     const how = howToSave(offer);
@@ -157,7 +165,8 @@ export class Transfers {
     };
     const yes = el("button", { type: "button", class: "primary", onclick: accept }, "Accept");
     const buttons = el("p", { class: "buttons" }, yes, el("button", { type: "button", onclick: decline }, "Decline"), how.element, why);
-    const card = el("section", { class: "card offer", "aria-label": `Offer from ${from}` }, heading, tree.element, summary, problem, buttons);
+    const card = el("section", { class: "card offer", "aria-label": `Offer from ${from}` }, heading, tree.element, summary, space, problem, buttons);
+    void lookForSpace();
     if (!offer.from.verified) buttons.before(el("p", { class: "hint" }, "Accept only what you expect from someone you know."));
     if (offer.totalSize > this.#memoryLimit)
       buttons.before(el("p", { class: "result bad" }, `This browser can hold ${size(this.#memoryLimit)} here, which is less than this.`));
@@ -244,6 +253,8 @@ class Card {
   #cancel;
   #clear = el("button", { type: "button", class: "small quiet" }, "Clear");
   #paused = false;
+  /** The one other is the sender. */
+  incoming;
 
   /**
    * @param {OutgoingTransfer | IncomingTransfer} transfer
@@ -254,6 +265,7 @@ class Card {
    */
   constructor(transfer, heading, complain, actions, cancel) {
     this.actions = actions;
+    this.incoming = "from" in transfer;
     this.#cancel = el("button", { type: "button", class: "small" }, cancel);
     this.files = fileList(transfer.files);
     this.#pause.addEventListener("click", () => (this.#paused ? transfer.resume() : transfer.pause()).catch(complain));
@@ -281,6 +293,7 @@ class Card {
       let row = this.#rows.get(delivery.peer);
       if (!row) {
         row = new DeliveryRow(delivery, this.actions(delivery.peer));
+        row.incoming = this.incoming;
         this.#rows.set(delivery.peer, row);
         this.#list.append(row.element);
       }
@@ -291,7 +304,8 @@ class Card {
       say(this.result, "");
       this.result.classList.remove("bad");
     }
-    this.#paused = running.length > 0 && running.every((d) => d.state === "paused");
+    // Nobody but the recipient can do something about its disk: to go on then means to try again.
+    this.#paused = running.length > 0 && running.every((d) => d.state === "paused" && (this.incoming || d.code !== "disk-full"));
     say(this.#pause, this.#paused ? "Resume" : "Pause");
     this.#pause.hidden = !running.some((d) => d.state === "transferring" || d.state === "paused" || d.state === "interrupted");
     this.#cancel.hidden = running.length === 0;
@@ -452,6 +466,8 @@ class IncomingCard extends Card {
 
 /** One recipient of a transfer, or the sender of one. */
 class DeliveryRow {
+  /** The other is the sender. */
+  incoming = false;
   #note = el("span", { class: "note" });
   #progress = el("progress", { max: "100" });
   #cancel;
@@ -483,15 +499,17 @@ class DeliveryRow {
     this.element.dataset.state = delivery.state;
     this.#progress.value = delivery.state === "done" ? 100 : delivery.percent;
     this.#progress.hidden = delivery.state === "offered" || REPEATABLE.has(delivery.state);
-    say(this.#note, describe(delivery));
+    say(this.#note, describe(delivery, this.incoming));
     if (this.#cancel) this.#cancel.hidden = ENDED.has(delivery.state);
     if (this.#retry) this.#retry.hidden = !REPEATABLE.has(delivery.state);
   }
 }
 
-/** The state of a delivery in words. @param {Delivery} d */
-function describe(d) {
+/** The state of a delivery in words. @param {Delivery} d @param {boolean} incoming */
+function describe(d, incoming) {
   const part = `${Math.floor(d.percent)} % of ${size(d.total)}`;
+  if (d.code === "disk-full" && !ENDED.has(d.state) && d.state !== "interrupted")
+    return `${incoming ? "Your" : `${d.name || "Somebody"}’s`} disk is full; goes on when there is room · ${part}`;
   switch (d.state) {
     case "offered":
       return "Waiting for an answer";
@@ -545,6 +563,12 @@ function howToSave(offer) {
     }
   };
   return { element: el("label", { class: "saving" }, "Save as ", select), saving };
+}
+
+/** How much the browser says that this page can still store, in bytes; Infinity where it does not say. */
+async function freeSpace() {
+  const { quota, usage } = (await navigator.storage?.estimate?.().catch(() => undefined)) ?? {};
+  return quota === undefined || usage === undefined ? Infinity : Math.max(0, quota - usage);
 }
 
 /** @param {readonly { size: number }[]} files */

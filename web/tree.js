@@ -65,10 +65,14 @@ export class FileTree {
     return this.#root.chosen === this.#root.total ? undefined : this.#files.filter(({ index }) => this.#chosen[index]).map(({ index }) => index);
   }
 
+  /** What the chosen files have together. */
+  get bytes() {
+    return this.#files.reduce((sum, file) => sum + (this.#chosen[file.index] ? file.size : 0), 0);
+  }
+
   /** In words: "3 of 10 files, 12 MB". */
   get summary() {
-    const bytes = this.#files.reduce((sum, file) => sum + (this.#chosen[file.index] ? file.size : 0), 0);
-    return `${this.#root.chosen} of ${count(this.#root.total, "item")}, ${size(bytes)}`;
+    return `${this.#root.chosen} of ${count(this.#root.total, "item")}, ${size(this.bytes)}`;
   }
 
   get none() {

@@ -681,5 +681,17 @@ func (i *instance) discard(args struct{ Delivery string }) (any, error) {
 	if err := r.storage.Remove(i.ctx, args.Delivery); err != nil {
 		return nil, fault.New(fault.StorageFailed, err)
 	}
+	i.mu.Lock()
+	members := slices.Collect(maps.Values(i.rooms))
+	i.mu.Unlock()
+	for _, m := range members {
+		select {
+		case <-m.entered:
+			if m.room != nil {
+				m.room.SpaceFreed()
+			}
+		default: // nothing waits there yet
+		}
+	}
 	return nil, nil
 }

@@ -121,6 +121,14 @@ func openDirectory(ctx context.Context, name string, wait uint32) (*Storage, err
 // disk. The text is for logs.
 func (s *Storage) Refusal() string { return s.refusal }
 
+// Limit implements room.Bounded: what is kept in memory.
+func (s *Storage) Limit() int64 {
+	if s.refusal != "" {
+		return MemoryLimit
+	}
+	return -1
+}
+
 // Free implements transfer.Storage.
 func (s *Storage) Free(ctx context.Context) (int64, error) {
 	value, err := s.call(ctx, "free", func(op uint32) { storageFree(op, uint32(s.handle)) })

@@ -45,7 +45,7 @@ const (
 	RekeyTimeout       Code = "rekey-timeout"       // the other member did not answer a key change
 	FileChanged        Code = "file-changed"        // a file is not what it was when it was offered
 	FileUnreadable     Code = "file-unreadable"     // a file cannot be read
-	DiskFull           Code = "disk-full"           // the recipient has no room
+	DiskFull           Code = "disk-full"           // the recipient has no room; while a delivery runs: it waits for some
 	StorageFailed      Code = "storage-failed"      // the recipient cannot write
 	Integrity          Code = "integrity"           // received data is not what was announced
 	ProtocolViolation  Code = "protocol-violation"  // the other end broke the protocol

@@ -79,11 +79,28 @@ func (j *journal) write() {
 		j.mu.Unlock()
 		err := j.storage.Put(j.ctx, j.delivery, transfer.JournalName, p, at)
 		j.mu.Lock()
-		j.err, j.written = err, at+int64(len(p))
+		if j.err = err; errors.Is(err, transfer.ErrStorageFull) { // it comes again with retry
+			j.queue, j.at = append(p, j.queue...), at
+		} else {
+			j.written = at + int64(len(p))
+		}
 		j.turn.Broadcast()
 	}
 	j.busy = false
 	j.turn.Broadcast()
+}
+
+// retry writes what found no room.
+func (j *journal) retry() {
+	if j == nil {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if errors.Is(j.err, transfer.ErrStorageFull) && !j.busy && !j.gone {
+		j.err, j.busy = nil, true
+		j.start(j.write)
+	}
 }
 
 // position is where the journal will end when all that was noted is written.

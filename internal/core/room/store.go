@@ -72,6 +72,13 @@ func (s *store) file() (transfer.StoredFile, error) {
 	s.mu.Unlock()
 	if first {
 		f.file, f.err = s.storage.Create(s.ctx, s.delivery, StoredName, s.size)
+		if errors.Is(f.err, transfer.ErrStorageFull) { // another time there may be room
+			s.mu.Lock()
+			if s.open == f {
+				s.open = nil
+			}
+			s.mu.Unlock()
+		}
 		close(f.made)
 	}
 	<-f.made
@@ -108,10 +115,10 @@ func (s *store) section(index uint32) *io.SectionReader {
 	return io.NewSectionReader(s.stored(), s.offsets[index], int64(s.manifest.Files[index].Size))
 }
 
-// write verifies chunks and writes them: those that follow one another, in the message and on disk, at once.
-func (s *store) write(e transfer.Store, engine bulk.Engine) transfer.Stored {
-	defer e.Buffer.Release()
-	done := transfer.Stored{Cost: e.Cost}
+// write verifies chunks and writes them: those that follow one another, in the message and on disk, at once. It returns the first ones, which
+// are done, and whether the one after them is not what was announced.
+func (s *store) write(e transfer.Store, engine bulk.Engine) ([]chunk.Ref, bool, error) {
+	var done []chunk.Ref
 	var run []byte // not written yet
 	var at int64   // where it goes
 	first := 0     // of its chunks
@@ -125,7 +132,7 @@ func (s *store) write(e transfer.Store, engine bulk.Engine) transfer.Stored {
 		}
 		if err == nil {
 			for _, c := range e.Chunks[first:next] {
-				done.Done = append(done.Done, c.Chunk)
+				done = append(done, c.Chunk)
 			}
 		}
 		return err
@@ -133,8 +140,7 @@ func (s *store) write(e transfer.Store, engine bulk.Engine) transfer.Stored {
 	for i, c := range e.Chunks {
 		sum, err := engine.Sum256(c.Data)
 		if err == nil && wire.Hash(sum) != c.Hash {
-			done.Bad = true
-			return done
+			return done, true, nil
 		}
 		offset := s.offsets[c.Chunk.File] + c.Offset
 		if err == nil && (offset != at+int64(len(run)) || !follows(run, c.Data)) {
@@ -142,13 +148,12 @@ func (s *store) write(e transfer.Store, engine bulk.Engine) transfer.Stored {
 			run, at, first = c.Data[:0], offset, i
 		}
 		if err != nil {
-			done.Err = err
-			return done
+			return done, false, err
 		}
 		run = run[:len(run)+len(c.Data)]
 	}
-	done.Err = flush(len(e.Chunks))
-	return done
+	err := flush(len(e.Chunks))
+	return done, false, err
 }
 
 // follows reports whether q begins in memory where p ends.

@@ -213,7 +213,14 @@ func (r *Room) makeRoom() {
 	delete(r.incoming, oldest)
 }
 
-// Accept takes an offer: all of its files, or those named. It fails with DiskFull when the storage says that they do not fit.
+// Bounded is a Storage that holds at most so many bytes, whatever is removed from it.
+type Bounded interface {
+	transfer.Storage
+	Limit() int64 // -1: none
+}
+
+// Accept takes an offer: all of its files, or those named. It fails with DiskFull for more than the storage can ever hold. What its disk has
+// no room for now is accepted: what the system says of free space is an estimate, and the delivery waits until there is room.
 func (r *Room) Accept(key transfer.Key, files []uint32) (snapshot Transfer, err error) {
 	var need uint64
 	check := func() (*incoming, error) {
@@ -248,12 +255,8 @@ func (r *Room) Accept(key transfer.Key, files []uint32) (snapshot Transfer, err 
 	if err != nil {
 		return snapshot, err
 	}
-	free, err := r.cfg.Storage.Free(r.ctx)
-	switch {
-	case err != nil:
-		return snapshot, fault.New(fault.StorageFailed, err)
-	case free >= 0 && uint64(free) < need:
-		return snapshot, fault.Newf(fault.DiskFull, "room: %d bytes free for %d", free, need)
+	if s, ok := r.cfg.Storage.(Bounded); ok && s.Limit() >= 0 && uint64(s.Limit()) < need {
+		return snapshot, fault.Newf(fault.DiskFull, "room: %d bytes at most, not %d", s.Limit(), need)
 	}
 	err = r.attempt(func() error {
 		in, err := check()
@@ -476,6 +479,7 @@ func (r *Room) closeTransfers(code fault.Code) {
 			r.stepIncoming(in, transfer.CancelAll{})
 		} else if !in.machine.Committed() {
 			in.left = true
+			in.machine.Close()
 			r.running.Go(in.store.close)
 		}
 	}
@@ -610,6 +614,9 @@ func (r *Room) noteOutgoing(o *outgoing, records []byte) {
 
 func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 	if in.left {
+		if done, ok := e.(transfer.Stored); ok && done.Left != nil {
+			done.Left.Buffer.Release()
+		}
 		return
 	}
 	for _, effect := range in.machine.Step(r.cfg.Now(), e) {
@@ -617,12 +624,14 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 		case transfer.SendControl:
 			r.sendControl(effect)
 		case transfer.Store:
+			in.store.journal.retry()
 			noted := in.store.journal.position() // which includes the hashes of these chunks
 			r.stores = append(r.stores, func() {
-				done := in.store.write(effect, r.cfg.Engine)
-				if err := in.store.journal.wait(noted); err != nil && done.Err == nil {
-					done.Done, done.Err = nil, err
+				stored, bad, err := in.store.write(effect, r.cfg.Engine)
+				if failed := in.store.journal.wait(noted); failed != nil && err == nil && !bad {
+					stored, err = nil, failed
 				}
+				done := effect.Stored(stored, bad, err)
 				r.box.post(func() {
 					r.storing--
 					if m := r.members[in.machine.Key().Sender]; m != nil {
@@ -657,7 +666,10 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 			in.ended = false
 			r.shareCredit(in)
 		case transfer.Discard:
-			r.running.Go(in.store.discard)
+			r.running.Go(func() {
+				in.store.discard()
+				r.box.post(r.spaceFreed)
+			})
 		case transfer.Violation:
 			r.violation(effect)
 		case transfer.Changed:
@@ -673,6 +685,15 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 	if in.machine.Ready() && !in.shown && !in.ended {
 		in.shown = true
 		r.event(OfferReceived{offerSnapshot(in)})
+	}
+}
+
+// SpaceFreed tells that something was deleted from the disk, so that what waits for room is tried again at once.
+func (r *Room) SpaceFreed() { r.do(r.spaceFreed) }
+
+func (r *Room) spaceFreed() {
+	for _, in := range r.incoming {
+		r.stepIncoming(in, transfer.SpaceFreed{})
 	}
 }
 

@@ -2,6 +2,7 @@ package transfer_test
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -61,9 +62,9 @@ func TestChangesOfMind(t *testing.T) {
 				s.connect(p)
 			}
 		},
-		"fails for want of space, and is offered it again": func(s *sim, p *simPeer) {
+		"fails, and is offered it again": func(s *sim, p *simPeer) {
 			midway(s, p)
-			p.storeErr = transfer.ErrStorageFull
+			p.storeErr = errors.New("disk on fire")
 			s.run(func() bool { return s.state(p.id) == transfer.Failed })
 			p.storeErr = nil
 			retry(s, p)

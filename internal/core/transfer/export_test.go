@@ -3,6 +3,8 @@ package transfer
 import (
 	"encoding/binary"
 	"hash/crc32"
+
+	"tallow/internal/core/wire"
 )
 
 // Checksummed puts the right checksums into what may be a journal.
@@ -18,3 +20,9 @@ func Checksummed(p []byte) []byte {
 	}
 	return p
 }
+
+// Held is how many bytes the sender caches, and how many messages for a recipient are with the transport.
+func (o *Outgoing) Held(peer wire.ID) (cached, queued int) { return o.cached, o.peer(peer).queued }
+
+// Waiting is how many messages wait for room on the disk.
+func (in *Incoming) Waiting() int { return len(in.short.stores) }

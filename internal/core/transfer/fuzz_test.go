@@ -3,6 +3,7 @@ package transfer
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"math"
 	"slices"
 	"testing"
@@ -135,6 +136,7 @@ type fuzzRecipient struct {
 	commit   *Commit
 	saved    bool // the Commit has succeeded
 	disk     map[chunk.Ref]wire.Hash
+	room     int // for so many chunks, on a disk that is full
 	finished int
 }
 
@@ -147,7 +149,7 @@ func (r *fuzzRecipient) step(e Event) {
 	for _, effect := range effects {
 		switch effect := effect.(type) {
 		case Store:
-			if was.Final() || !r.in.asked {
+			if was.Final() && !r.in.Suspended() {
 				r.t.Fatal("Store of what nobody waits for")
 			}
 			for _, c := range effect.Chunks {
@@ -198,7 +200,7 @@ func (r *fuzzRecipient) complete(files wire.Bitmap) {
 
 func (r *fuzzRecipient) check() {
 	in, waiting := r.in, uint64(0)
-	for _, s := range r.stores {
+	for _, s := range slices.Concat(r.stores, in.short.stores) {
 		waiting += s.Cost
 	}
 	hashes := 0
@@ -206,7 +208,7 @@ func (r *fuzzRecipient) check() {
 		hashes += len(in.files[i].hashes)
 	}
 	switch {
-	case waiting != in.waiting || waiting > in.window || in.pending != len(r.stores):
+	case waiting != in.waiting || waiting > in.window || !in.state.Final() && in.pending != len(r.stores)+len(in.short.stores):
 		r.t.Fatalf("%d bytes of %d messages wait; the machine says %d of %d, of %d", waiting, len(r.stores), in.waiting, in.pending, in.window)
 	case in.stored > in.total, in.total > r.manifest.Total, hashes > 3+1+70, len(in.encoded) > len(r.manifest.Encoded):
 		r.t.Fatalf("%d of %d stored, %d hashes, %d bytes of manifest", in.stored, in.total, hashes, len(in.encoded))
@@ -218,6 +220,8 @@ func (r *fuzzRecipient) check() {
 		r.t.Fatalf("state %d %q, saved %v", in.state, in.code, r.saved)
 	case in.omitted < 0:
 		r.t.Fatal("omitted")
+	case in.full() != (in.short.trying || in.short.commit || len(in.short.stores) > 0), in.full() && in.state.Final():
+		r.t.Fatalf("full: %v, in state %d: %+v", in.full(), in.state, in.short)
 	}
 	if in.state == Done {
 		for i := range in.files {
@@ -249,23 +253,23 @@ func (r *fuzzRecipient) bulk(p []byte) {
 }
 
 func (r *fuzzRecipient) store(s Store, err error) {
-	done := Stored{Cost: s.Cost, Err: err}
-	for _, c := range s.Chunks {
-		if done.Err != nil {
+	var done []chunk.Ref
+	bad := false
+	for i, c := range s.Chunks {
+		if err != nil && i == r.room {
 			break
 		}
 		if sha256.Sum256(c.Data) != c.Hash {
-			done.Bad = true
+			bad = true
 			break
 		}
 		if _, twice := r.disk[c.Chunk]; twice {
 			r.t.Fatalf("chunk %v stored twice", c.Chunk)
 		}
 		r.disk[c.Chunk] = c.Hash
-		done.Done = append(done.Done, c.Chunk)
+		done = append(done, c.Chunk)
 	}
-	s.Buffer.Release()
-	r.step(done)
+	r.step(s.Stored(done, bad, err))
 }
 
 // move makes one move.
@@ -350,7 +354,10 @@ func (r *fuzzRecipient) move(m *moves) {
 		if len(r.stores) > 0 && m.pick(8) == 0 {
 			s := r.stores[0]
 			r.stores = r.stores[1:]
-			r.store(s, ErrStorageFull)
+			r.room = m.pick(2)
+			r.store(s, [...]error{ErrStorageFull, ErrStorageFull, ErrStorageFull, errors.New("broken")}[m.pick(4)])
+		} else if m.pick(8) == 0 {
+			r.step(SpaceFreed{})
 		}
 	case 14:
 		if r.sum != nil {

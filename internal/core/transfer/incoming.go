@@ -52,6 +52,7 @@ type Incoming struct {
 	repeated uint64    // bytes that came and were on disk already
 	kept     bool      // what is noted and stored outlives this process
 	checking bool      // what is on disk is being held against what a journal says was announced
+	short    shortage  // of room on the disk
 	meter    meter
 
 	now     time.Time
@@ -145,8 +146,11 @@ func (in *Incoming) Wanted() wire.Bitmap { return in.wanted }
 // Progress is how far the delivery is.
 func (in *Incoming) Progress() Progress {
 	p := Progress{in.key.Sender, in.state, in.code, "", in.total, in.stored, in.meter.speed, in.repeated}
-	if in.state == Transferring && (in.held || in.paused) {
+	if in.state == Transferring && (in.held || in.paused) || (in.state == Transferring || in.state == Verifying) && in.full() {
 		p.State = Paused
+	}
+	if in.full() && !in.state.Final() {
+		p.Code = fault.DiskFull
 	}
 	return p
 }
@@ -194,15 +198,25 @@ func (in *Incoming) Step(now time.Time, event Event) []Effect {
 	case SetPaused:
 		if in.paused != e.Paused && !in.state.Final() {
 			in.paused = e.Paused
-			in.control(wire.Pause{Sender: in.key.Sender, Transfer: in.key.Transfer, Paused: e.Paused})
+			in.tellPaused()
 			in.do(Changed{})
 		}
+		if !e.Paused {
+			in.tryDisk()
+		}
+	case SpaceFreed:
+		in.tryDisk()
 	case Tick:
 		in.tick()
 	default:
 		panic(fmt.Sprintf("transfer: incoming: event %T", event))
 	}
 	return in.effects
+}
+
+// tellPaused tells the sender what holds the delivery at this end.
+func (in *Incoming) tellPaused() {
+	in.control(wire.Pause{Sender: in.key.Sender, Transfer: in.key.Transfer, Paused: in.paused, Full: in.full()})
 }
 
 func (in *Incoming) do(e Effect) { in.effects = append(in.effects, e) }
@@ -224,6 +238,7 @@ func (in *Incoming) finish(s State, code fault.Code) {
 		in.do(Finished{})
 		return
 	}
+	in.Close()
 	switch {
 	case in.done != nil && in.kept:
 		in.do(Settled{bytesRecord(startRecord(nil, false, in.key, in.offer, in.now), recordEnd, in.done.Append(nil))})
@@ -321,6 +336,10 @@ func (in *Incoming) received(message wire.ControlMessage) {
 		in.check()
 		in.do(Changed{})
 	case wire.Pause:
+		if m.Full {
+			in.violation("a sender's full disk")
+			return
+		}
 		in.held = m.Paused
 		in.do(Changed{})
 	default:
@@ -475,8 +494,8 @@ func (in *Incoming) sendAccept() {
 	in.granted = in.allowance()
 	in.meter = meter{at: in.now, total: in.stored}
 	in.control(wire.Accept{Transfer: in.key.Transfer, Credit: in.granted, Files: in.wanted, Complete: complete})
-	if in.paused {
-		in.control(wire.Pause{Sender: in.key.Sender, Transfer: in.key.Transfer, Paused: true})
+	if in.paused || in.full() {
+		in.tellPaused()
 	}
 }
 
@@ -578,10 +597,18 @@ func (in *Incoming) chunks(m wire.Chunks, e ReceivedBulk) {
 }
 
 func (in *Incoming) storedChunks(e Stored) {
-	in.pending--
-	in.waiting -= e.Cost
+	if e.Left == nil {
+		in.pending--
+		in.waiting -= e.Cost
+	}
 	if in.over() {
+		if e.Left != nil {
+			e.Left.Buffer.Release()
+		}
 		return
+	}
+	if in.full() && len(e.Done) > 0 {
+		in.short.since = in.now
 	}
 	for _, ref := range e.Done {
 		f := &in.files[ref.File]
@@ -595,11 +622,13 @@ func (in *Incoming) storedChunks(e Stored) {
 	case e.Bad:
 		in.do(Violation{in.key.Sender, errors.New("chunk that is not what was announced")})
 		in.fail(wire.FailureIntegrity)
-	case errors.Is(e.Err, ErrStorageFull):
-		in.fail(wire.FailureDiskFull)
+	case e.Left != nil:
+		in.short.stores = append(in.short.stores, *e.Left)
+		in.noRoom()
 	case e.Err != nil:
 		in.fail(wire.FailureStorageFailed)
 	default:
+		in.someRoom()
 		in.meter.update(in.now, in.stored)
 		in.grant()
 		in.check()
@@ -721,18 +750,20 @@ func (in *Incoming) verified(e Verified) {
 }
 
 func (in *Incoming) committed(e Committed) {
-	in.saving = false
 	if in.state.Final() {
 		return
 	}
-	if e.Err != nil {
-		code := wire.FailureStorageFailed
-		if errors.Is(e.Err, ErrStorageFull) {
-			code = wire.FailureDiskFull
-		}
-		in.fail(code)
+	if errors.Is(e.Err, ErrStorageFull) {
+		in.short.commit = true
+		in.noRoom()
 		return
 	}
+	in.saving = false
+	if e.Err != nil {
+		in.fail(wire.FailureStorageFailed)
+		return
+	}
+	in.someRoom()
 	in.done = in.end
 	in.sendCredit()
 	state, code := Done, fault.Code("")
@@ -747,6 +778,9 @@ func (in *Incoming) committed(e Committed) {
 }
 
 func (in *Incoming) tick() {
+	if !in.now.Before(in.short.next) {
+		in.tryDisk()
+	}
 	switch in.state {
 	case Interrupted:
 		if in.now.Sub(in.since) > Grace && !in.checking {

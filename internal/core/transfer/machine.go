@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"errors"
 	"time"
 
 	"tallow/internal/core/bulk"
@@ -201,12 +202,26 @@ type ReadDone struct {
 	Err    error // wraps ErrSourceChanged or ErrSourceUnreadable
 }
 
-// Stored answers Store, chunk by chunk in Done; Bad is the first whose hash did not match; Err is the storage's.
+// Stored answers Store, chunk by chunk in Done; Bad is the first whose hash did not match; Err is the storage's. If that is ErrStorageFull,
+// Left is what of the Store is not done: it is handed back with its buffer.
 type Stored struct {
 	Done []chunk.Ref
 	Cost uint64 // the Store's
 	Bad  bool
 	Err  error
+	Left *Store
+}
+
+// Stored is the answer when so much of it has been done, and releases the buffer unless the disk is full.
+func (s Store) Stored(done []chunk.Ref, bad bool, err error) Stored {
+	e := Stored{Done: done, Cost: s.Cost, Bad: bad, Err: err}
+	if !bad && errors.Is(err, ErrStorageFull) {
+		s.Chunks = s.Chunks[len(done):]
+		e.Left = &s
+	} else {
+		s.Buffer.Release()
+	}
+	return e
 }
 
 // Verified answers Verify.
@@ -256,6 +271,9 @@ type RetryPeer struct {
 // SetPaused: the person holds or continues the transfer.
 type SetPaused struct{ Paused bool }
 
+// SpaceFreed: something was deleted from the disk.
+type SpaceFreed struct{}
+
 // Tick: time has passed. It comes a few times a second, or far less often in a hidden tab; nothing but speeds, limits
 // and deadlines may depend on it.
 type Tick struct{}
@@ -282,6 +300,7 @@ func (CancelAll) event()    {}
 func (StopOffering) event() {}
 func (RetryPeer) event()    {}
 func (SetPaused) event()    {}
+func (SpaceFreed) event()   {}
 func (Tick) event()         {}
 func (Grant) event()        {}
 
@@ -293,7 +312,7 @@ const Grace = 30 * time.Second
 type Progress struct {
 	Peer   wire.ID
 	State  State
-	Code   fault.Code // why it ended otherwise than Done
+	Code   fault.Code // why it ended otherwise than Done; of one that has not ended fault.DiskFull, while it waits for room
 	Reason string     // the recipient's words when it declined, as they came
 	Total  uint64     // bytes of the files wanted
 	Stored uint64     // of these, on the recipient's disk

@@ -88,6 +88,7 @@ type recipient struct {
 	up       bool
 	accepted bool             // over the present link
 	held     bool             // the recipient has paused
+	full     bool             // its disk is full
 	since    time.Time        // of the lack of a link
 	untold   wire.FailureCode // why we ended it while there was no link, or 0
 
@@ -214,8 +215,11 @@ func (o *Outgoing) Progress() []Progress {
 		if r.wanted == nil {
 			list[i].Total = o.manifest.Total
 		}
-		if r.state == Transferring && (o.paused || o.wanting || r.held) {
+		if r.state == Transferring && (o.paused || o.wanting || r.held || r.full) {
 			list[i].State = Paused
+		}
+		if r.full && r.accepted && !r.state.Final() && !o.held() { // what its own user has done comes first
+			list[i].Code = fault.DiskFull
 		}
 	}
 	return list
@@ -562,7 +566,7 @@ func (o *Outgoing) received(e Received) {
 		}
 		o.end(r, state, code)
 	case wire.Pause:
-		r.held = m.Paused
+		r.held, r.full = m.Paused, m.Full
 		o.changed()
 	default:
 		o.violation(r, "unexpected %T", m)
@@ -593,7 +597,7 @@ func (o *Outgoing) accepted(r *recipient, m wire.Accept) {
 		o.violation(r, "bad accept")
 		return
 	}
-	r.state, r.accepted, r.held = Transferring, true, false
+	r.state, r.accepted, r.held, r.full = Transferring, true, false, false
 	r.wanted = append(wire.Bitmap{}, m.Files...)
 	r.complete = append(wire.Bitmap{}, m.Complete...)
 	r.credit, r.spent = m.Credit, 0
@@ -830,7 +834,7 @@ func (o *Outgoing) wait(r *recipient, next chunk.Ref) {
 }
 
 func (o *Outgoing) flowing(r *recipient) bool {
-	return r.state == Transferring && r.up && r.accepted && !r.held && !r.ended
+	return r.state == Transferring && r.up && r.accepted && !r.held && !r.full && !r.ended
 }
 
 // lack is what a recipient lacks.

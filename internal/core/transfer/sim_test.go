@@ -61,8 +61,10 @@ type simPeer struct {
 	journal  []byte
 	settled  []byte
 	traffic  traffic
-	slow     int // one in so many chances to do anything is taken
-	link     int // the same, for its link; 0: all are
+	slow     int       // one in so many chances to do anything is taken
+	link     int       // the same, for its link; 0: all are
+	rate     int       // bytes per second that its disk takes; 0: no limit
+	ready    time.Time // when that takes the next
 }
 
 // simChunk is a chunk under the name that the transfer has with one recipient.
@@ -265,17 +267,21 @@ func (p *simPeer) stepOf(in *transfer.Incoming, e transfer.Event) {
 }
 
 func (p *simPeer) store(in *transfer.Incoming, e transfer.Store) {
-	done := transfer.Stored{Err: p.storeErr, Cost: e.Cost}
+	if p.rate > 0 {
+		p.ready = p.s.now.Add(time.Second * time.Duration(e.Cost) / time.Duration(p.rate))
+	}
+	var done []chunk.Ref
+	bad, err := false, p.storeErr
 	for _, c := range e.Chunks {
-		if done.Err != nil {
+		if err != nil {
 			break
 		}
 		if sha256.Sum256(c.Data) != c.Hash {
-			done.Bad = true
+			bad = true
 			break
 		}
 		if p.gone {
-			done.Err = fs.ErrClosed
+			err = fs.ErrClosed
 			break
 		}
 		if p.disk[c.Chunk.File] == nil {
@@ -283,10 +289,9 @@ func (p *simPeer) store(in *transfer.Incoming, e transfer.Store) {
 		}
 		copy(p.disk[c.Chunk.File][c.Offset:], c.Data)
 		p.writes[c.Chunk]++
-		done.Done = append(done.Done, c.Chunk)
+		done = append(done, c.Chunk)
 	}
-	e.Buffer.Release()
-	p.stepOf(in, done)
+	p.stepOf(in, e.Stored(done, bad, err))
 }
 
 // control delivers the oldest control message to the recipient.
@@ -388,7 +393,7 @@ func (s *sim) run(stop func() bool) {
 					s.step(transfer.Received{Peer: p.id, Message: m})
 				})
 			}
-			if len(p.tasks) > 0 && s.rand.IntN(p.slow) == 0 {
+			if len(p.tasks) > 0 && s.rand.IntN(p.slow) == 0 && !s.now.Before(p.ready) {
 				can = append(can, func() {
 					i := s.rand.IntN(len(p.tasks))
 					task := p.tasks[i]

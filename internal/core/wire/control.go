@@ -183,10 +183,11 @@ type FileFailed struct {
 	Code     FailureCode
 }
 
-// Pause stops or continues the flow of a transfer between the two members of the link.
+// Pause stops or continues the flow of a transfer between the two members of the link. It goes on when neither reason stands.
 type Pause struct {
 	Sender, Transfer ID
-	Paused           bool
+	Paused           bool // by the author's user
+	Full             bool // the author's disk is full; a recipient's only
 }
 
 // Saving says that everything is verified, and is being made durable; Receipt follows. It only tells: nothing depends on it.
@@ -301,7 +302,7 @@ func (m FileFailed) Append(b []byte) []byte {
 
 func (m Pause) Append(b []byte) []byte {
 	b = append(append(append(b, byte(ControlPause)), m.Sender[:]...), m.Transfer[:]...)
-	return append(b, flag(m.Paused, 1))
+	return append(b, flag(m.Paused, 1)|flag(m.Full, 2))
 }
 
 func (m Saving) Append(b []byte) []byte {
@@ -357,7 +358,10 @@ func ParseControl(p []byte) (ControlMessage, error) {
 	case ControlFileFailed:
 		m = FileFailed{d.id(), d.u32(), d.failureCode()}
 	case ControlPause:
-		m = Pause{d.id(), d.id(), d.oneOf(d.u8(), 0, 1) == 1}
+		p := Pause{Sender: d.id(), Transfer: d.id()}
+		reasons := d.oneOf(d.u8(), 0, 3)
+		p.Paused, p.Full = reasons&1 != 0, reasons&2 != 0
+		m = p
 	case ControlSaving:
 		m = Saving{d.id()}
 	default:

@@ -189,7 +189,7 @@ func TestRefuses(t *testing.T) {
 		{"Cancel", 33, []byte{11}, "unknown value"},
 		{"FileFailed", 21, []byte{0}, "unknown value"},
 		{"FileFailed", 21, []byte{11}, "unknown value"},
-		{"Pause", 33, []byte{2}, "unknown value"},
+		{"Pause", 33, []byte{4}, "unknown value"},
 
 		{"Hashes", 33, u16(0), "count out of range"},
 		{"Hashes", 33, u16(1025), "count out of range"},

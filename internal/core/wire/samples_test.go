@@ -202,7 +202,7 @@ var samples = sync.OnceValue(func() []sample {
 		control(Receipt{id(0x10), hash(0x30), Bitmap{0x05}, signature}),
 		control(Cancel{id(0x20), id(0x10), FailureDiskFull}),
 		control(FileFailed{id(0x10), 2, FailureFileChanged}),
-		control(Pause{id(0x20), id(0x10), true}),
+		control(Pause{id(0x20), id(0x10), false, true}),
 		control(Saving{id(0x10)}),
 
 		of("Hashes", "10", Hashes{id(0x20), id(0x10), []HashRun{{1, 1000, pattern(0x30, 64)}, {2, 0, pattern(0x70, 32)}}}, Hashes.Append, ParseHashes),
