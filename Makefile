@@ -18,7 +18,7 @@ WEB_SOURCES := $(wildcard web/*.html web/*.js web/*.css web/*.svg web/*.webmanif
 SERVER_SOURCES := $(shell find server web internal/core/wire -name '*.go' -not -name '*_test.go') go.mod go.sum
 EVIL_SOURCES := $(shell find e2e/evil internal/core/wire internal/core/seal -name '*.go' -not -name '*_test.go') internal/core/seal/words.txt go.mod go.sum
 
-.PHONY: all build run test check fmt vet staticcheck unit unit-js check-then-js e2e e2e-busy e2e-waiting deps soak fuzz verify-build bench-throughput bench-small bench-load bench-group clean
+.PHONY: all build run test check fmt vet staticcheck unit unit-js check-then-js e2e e2e-busy e2e-waiting deps soak fuzz verify-build bench-throughput bench-small bench-load bench-memory bench-group clean
 
 all: build
 
@@ -159,6 +159,9 @@ bench-small: deps $(SERVER)
 
 bench-load: deps $(SERVER)
 	node bench/load/bench.mjs
+
+bench-memory: deps $(SERVER)
+	node bench/memory/bench.mjs
 
 # Needs root too.
 bench-group: deps $(SERVER)

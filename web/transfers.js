@@ -130,7 +130,7 @@ export class Transfers {
     const lookForSpace = async () => {
       const free = this.#memoryLimit === Infinity ? await freeSpace() : Infinity;
       const need = tree.bytes;
-      say(space, free < need ? `About ${size(free)} is free for this page here, and this needs ${size(need)}. Accept less of it, or free some space: it waits for that.` : "");
+      say(space, free < need ? `The browser says that ${size(free)} is free here, and this needs ${size(need)}. Accept less of it, or all: what finds no room waits for some.` : "");
     };
     const tree = new FileTree(offer.files, () => {
       say(summary, tree.chosen ? `Chosen: ${tree.summary}` : "");

@@ -240,3 +240,20 @@ func TestSlowDisk(t *testing.T) {
 		t.Errorf("the slow one was sent %+v, want %+v", slow.traffic, want)
 	}
 }
+
+// TestDiskFullStopsTheFlow: the sender stops because it was told, long before it is out of credit.
+func TestDiskFullStopsTheFlow(t *testing.T) {
+	s := newSim(t, 1, 1, false, 700*chunkSize)
+	p := s.peers[member(0)]
+	s.connect(p)
+	s.run(func() bool { return len(p.writes) > 1 })
+	p.storeErr = transfer.ErrStorageFull
+	s.run(nil)
+	s.expectFull(p)
+	if n := p.traffic.chunks; n >= transfer.CreditBudget/chunkSize/2 {
+		t.Errorf("%d chunks were sent", n)
+	}
+	p.storeErr = nil
+	s.later(10*time.Minute, func() bool { return s.state(p.id) == transfer.Done })
+	s.expectDone(p)
+}

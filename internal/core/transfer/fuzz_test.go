@@ -101,7 +101,8 @@ func (m *moves) control(ids ...wire.ID) wire.ControlMessage {
 	case 5:
 		return wire.Cancel{Sender: m.id(ids...), Transfer: m.id(ids...), Code: wire.FailureCode(1 + m.pick(10))}
 	case 6:
-		return wire.Pause{Sender: m.id(ids...), Transfer: m.id(ids...), Paused: m.pick(2) == 1}
+		sender, id, reasons := m.id(ids...), m.id(ids...), m.pick(8)
+		return wire.Pause{Sender: sender, Transfer: id, Paused: reasons&1 != 0, Full: reasons > 5}
 	case 7:
 		return wire.FileFailed{Transfer: m.id(ids...), File: m.field(), Code: wire.FailureCode(1 + m.pick(10))}
 	case 8:

@@ -331,6 +331,9 @@ func TestMaliciousSender(t *testing.T) {
 			m.Transfer, hashes.Transfer = wire.ID{1}, wire.ID{1}
 			return []any{hashes, m}
 		}, good, false, 0},
+		{"full disk of its own", func(h hostileSender) []any {
+			return []any{wire.Pause{Sender: h.key.Sender, Transfer: h.key.Transfer, Full: true}}
+		}, violation, true, 0},
 		{"chunk of no file", func(h hostileSender) []any {
 			return []any{lying(h.chunks(c), func(e *wire.ChunkEntry) { e.File = 7 })}
 		}, violation, true, 0},

@@ -607,9 +607,6 @@ func (in *Incoming) storedChunks(e Stored) {
 		}
 		return
 	}
-	if in.full() && len(e.Done) > 0 {
-		in.short.since = in.now
-	}
 	for _, ref := range e.Done {
 		f := &in.files[ref.File]
 		if f.stored.Add(ref.Index) {

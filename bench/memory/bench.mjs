@@ -1,0 +1,133 @@
+// make bench-memory: what the tabs take of memory, by their peak PSS.
+//
+//	node bench/memory/bench.mjs [--small 64] [--big 2048] [--runs 3] [--recipients 10] [--each 64]
+//
+// Growth: by how much the peak of a tab that sends, or receives, a file of --big MiB is above that for one of --small MiB; each in fresh browsers with one
+// tab, real files in, real bytes on disk out; the median of the runs. Ten recipients: the peak of a sender's tab while it sends --each MiB to all of
+// them, above the same tab when it was empty. PSS is what the kernel says of a browser's renderer processes (/proc/PID/smaps_rollup), which shares what is
+// shared among all; so what is compared runs beside the same number of other tabs.
+
+import { parseArgs } from "node:util";
+import { startBrowser, startServer, tempDir, writeFile } from "../../e2e/harness.mjs";
+import { prepare } from "../../e2e/member.mjs";
+import { watchMemory } from "../../e2e/pss.mjs";
+import { median } from "../median.mjs";
+
+const number = (/** @type {string} */ value) => /** @type {const} */ ({ type: "string", default: value });
+const { values } = parseArgs({ options: { small: number("64"), big: number("2048"), runs: number("3"), recipients: number("10"), each: number("64") } });
+const [small, big, runs, recipients, each] = [values.small, values.big, values.runs, values.recipients, values.each].map(Number);
+const MiB = 1 << 20;
+const mb = (/** @type {number} */ bytes) => Number((bytes / 1e6).toFixed(1));
+
+/** Runs fn, and ends what it has started. @template T @param {(t: any) => Promise<T>} fn @returns {Promise<T>} */
+async function scoped(fn) {
+  /** @type {(() => unknown)[]} */
+  const cleanups = [];
+  try {
+    return await fn({ after: (/** @type {() => unknown} */ cleanup) => cleanups.push(cleanup) });
+  } finally {
+    for (const cleanup of cleanups.reverse()) await cleanup();
+  }
+}
+
+/** The tab that a browser has begun with, on an empty page of the server. */
+async function blank(browser, url) {
+  const [page] = await browser.pages();
+  page.setDefaultTimeout(600_000);
+  await page.goto(`${url}/healthz`);
+  return page;
+}
+
+/** Makes a page the owner of a room, ready to send that file. @returns {Promise<string>} the link */
+async function owner(page, file) {
+  await page.evaluate(prepare);
+  const link = await page.evaluate(async () => {
+    me.watch(await me.tallow.createRoom({ name: "sender" }));
+    document.body.append(Object.assign(document.createElement("input"), { type: "file" }));
+    return me.room.link;
+  });
+  await (await page.$("input")).uploadFile(file);
+  return link;
+}
+
+/** The page accepts the next offer, and has all of it when me.received is its size. */
+const receive = (page) =>
+  page.evaluate(async () => {
+    const offer = await me.offer(120_000);
+    offer.accept().finished.then(async ({ files }) => (me.received = (await files[0].file()).size));
+  });
+
+/** Sends the owner's file to all, and returns when all have it. */
+async function send(page, members, size) {
+  await page.evaluate(() => {
+    me.transfer = me.room.send([document.querySelector("input").files[0]]);
+    me.transfer.finished.then((result) => (me.result = result));
+  });
+  await Promise.all(members.map(receive));
+  await page.waitForFunction(() => me.result, { polling: 200, timeout: 600_000 });
+  const failed = await page.evaluate(() => me.result.failedRecipients);
+  if (failed.length) throw new Error(JSON.stringify(failed));
+  for (const member of members) {
+    const received = await (await member.waitForFunction(() => me.received, { polling: 200 })).jsonValue();
+    if (received !== size) throw new Error(`${received} bytes of ${size}`);
+  }
+}
+
+/** One to one. */
+const pair = (url, file) =>
+  scoped(async (t) => {
+    const browsers = [(await startBrowser(t)).browser, (await startBrowser(t)).browser];
+    const [a, b] = await Promise.all(browsers.map((browser) => blank(browser, url)));
+    const link = await owner(a, file.file);
+    await b.evaluate(prepare);
+    await b.evaluate((to) => me.join(to, { name: "recipient" }), link);
+    await Promise.all([a, b].map((page) => page.evaluate(() => me.meets(1))));
+    const watches = await Promise.all(browsers.map((browser) => watchMemory(browser)));
+    await send(a, [b], file.size);
+    const [sender, receiver] = await Promise.all(watches.map((watch) => watch.stop()));
+    return { sender, receiver };
+  });
+
+/** One to many: the sender's tab, above what it was when it was empty. */
+const many = (url, file) =>
+  scoped(async (t) => {
+    const { browser: others } = await startBrowser(t);
+    const members = [];
+    for (let i = 0; i < recipients; i++) {
+      const page = await (await others.createBrowserContext()).newPage();
+      await page.goto(`${url}/healthz`);
+      members.push(page);
+    }
+    const { browser } = await startBrowser(t);
+    const page = await blank(browser, url);
+    const watch = await watchMemory(browser);
+    const empty = await watch.look();
+    const link = await owner(page, file.file);
+    const alone = await watch.look();
+    for (const [i, member] of members.entries()) {
+      await member.evaluate(prepare);
+      await member.evaluate((to, name) => me.join(to, { name }), link, `recipient ${i}`);
+    }
+    await page.evaluate((n) => me.meets(n, 120_000), recipients);
+    const connected = await watch.look();
+    await send(page, members, file.size);
+    const peak = await watch.stop();
+    console.log(`${recipients} recipients: empty ${mb(empty)}, with a room ${mb(alone)}, connected ${mb(connected)}, peak ${mb(peak)} MB`);
+    return peak - empty;
+  });
+
+await scoped(async (t) => {
+  const server = await startServer(t);
+  const dir = tempDir(t);
+  const files = {};
+  for (const mib of new Set([small, big, each])) files[mib] = await writeFile(dir, `${mib}.bin`, mib * MiB);
+  const growth = { sender: [], receiver: [] };
+  for (let i = 1; i <= runs; i++) {
+    const low = await pair(server.url, files[small]);
+    const high = await pair(server.url, files[big]);
+    for (const side of /** @type {const} */ (["sender", "receiver"])) growth[side].push(high[side] - low[side]);
+    console.log(`run ${i}: peak PSS in MB, ${small} and ${big} MiB: sender ${mb(low.sender)} ${mb(high.sender)}, receiver ${mb(low.receiver)} ${mb(high.receiver)}`);
+  }
+  const ten = await many(server.url, files[each]);
+  console.log(`sender_growth_mb=${mb(median(growth.sender))} receiver_growth_mb=${mb(median(growth.receiver))} ten_recipients_mb=${mb(ten)}`);
+});
