@@ -20,7 +20,7 @@ function pss(pid) {
 export async function watchMemory(browser) {
   const cdp = await browser.target().createCDPSession();
   const look = async () => {
-    const { processInfo } = await cdp.send("SystemInfo.getProcessInfo");
+    const { processInfo } = await cdp.send("SystemInfo.getProcessInfo").catch(() => ({ processInfo: [] })); // the browser has ended
     return processInfo.filter(({ type }) => type === "renderer").reduce((sum, { id }) => sum + pss(id), 0);
   };
   let peak = await look();
