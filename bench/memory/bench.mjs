@@ -8,7 +8,7 @@
 // shared among all; so what is compared runs beside the same number of other tabs.
 
 import { parseArgs } from "node:util";
-import { startBrowser, startServer, tempDir, writeFile } from "../../e2e/harness.mjs";
+import { startBrowser, startServer, tempDir, until, writeFile } from "../../e2e/harness.mjs";
 import { prepare } from "../../e2e/member.mjs";
 import { watchMemory } from "../../e2e/pss.mjs";
 import { median } from "../median.mjs";
@@ -64,11 +64,10 @@ async function send(page, members, size) {
     me.transfer.finished.then((result) => (me.result = result));
   });
   await Promise.all(members.map(receive));
-  await page.waitForFunction(() => me.result, { polling: 200, timeout: 600_000 });
-  const failed = await page.evaluate(() => me.result.failedRecipients);
+  const failed = await until("the end", () => page.evaluate(() => me.result?.failedRecipients), 1_800_000);
   if (failed.length) throw new Error(JSON.stringify(failed));
   for (const member of members) {
-    const received = await (await member.waitForFunction(() => me.received, { polling: 200 })).jsonValue();
+    const received = await until("all of it", () => member.evaluate(() => me.received));
     if (received !== size) throw new Error(`${received} bytes of ${size}`);
   }
 }
@@ -123,10 +122,14 @@ await scoped(async (t) => {
   for (const mib of new Set([small, big, each])) files[mib] = await writeFile(dir, `${mib}.bin`, mib * MiB);
   const growth = { sender: [], receiver: [] };
   for (let i = 1; i <= runs; i++) {
-    const low = await pair(server.url, files[small]);
-    const high = await pair(server.url, files[big]);
+    const peaks = [];
+    for (const mib of [small, big]) {
+      const peak = await pair(server.url, files[mib]);
+      console.log(`run ${i}: ${mib} MiB: peak PSS sender ${mb(peak.sender)} MB, receiver ${mb(peak.receiver)} MB`);
+      peaks.push(peak);
+    }
+    const [low, high] = peaks;
     for (const side of /** @type {const} */ (["sender", "receiver"])) growth[side].push(high[side] - low[side]);
-    console.log(`run ${i}: peak PSS in MB, ${small} and ${big} MiB: sender ${mb(low.sender)} ${mb(high.sender)}, receiver ${mb(low.receiver)} ${mb(high.receiver)}`);
   }
   const ten = await many(server.url, files[each]);
   console.log(`sender_growth_mb=${mb(median(growth.sender))} receiver_growth_mb=${mb(median(growth.receiver))} ten_recipients_mb=${mb(ten)}`);
