@@ -394,6 +394,8 @@ export interface SendOptions {
   bandwidthLimitPerRecipient?: number;
   /** Bytes per second to all recipients together; 0, the default: no limit. They get equal shares, and what one cannot use goes to the others. */
   bandwidthLimit?: number;
+  /** Contents are compressed where trying shows that it saves time; false: never. Default: true. */
+  compression?: boolean;
   /** Cancels the transfer. */
   signal?: AbortSignal;
 }

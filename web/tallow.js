@@ -252,9 +252,10 @@ export class Room extends EventTarget {
   send(items, options = {}) {
     const state = this[own];
     check(typeof options === "object" && options !== null, "options is an object");
-    const { to, bandwidthLimitPerRecipient = 0, bandwidthLimit = 0, signal } = options;
+    const { to, bandwidthLimitPerRecipient = 0, bandwidthLimit = 0, compression = true, signal } = options;
     checkLimit(bandwidthLimitPerRecipient);
     checkLimit(bandwidthLimit);
+    check(typeof compression === "boolean", "compression is true or false");
     checkSignal(signal);
     throwIfAborted(signal);
     const files = (isSendable(items) ? [items] : iterable(items, "files")).map(sendable);
@@ -275,7 +276,7 @@ export class Room extends EventTarget {
       });
     }
     if (recipients.length === 0) throw new TallowError("no-recipients");
-    return new OutgoingTransfer(own, state, files, recipients, { limit: bandwidthLimitPerRecipient, total: bandwidthLimit }, signal);
+    return new OutgoingTransfer(own, state, files, recipients, { limit: bandwidthLimitPerRecipient, total: bandwidthLimit, plain: !compression }, signal);
   }
 
   /** @param {number} total */
@@ -612,10 +613,10 @@ export class OutgoingTransfer extends Transfer {
    * @param {RoomState} room
    * @param {any[]} files
    * @param {any[]} recipients
-   * @param {{ limit: number, total: number }} limits
+   * @param {{ limit: number, total: number, plain: boolean }} options
    * @param {AbortSignal | undefined} signal
    */
-  constructor(token, room, files, recipients, limits, signal) {
+  constructor(token, room, files, recipients, options, signal) {
     internal(token);
     const state = new TransferState(room, files.map(({ info }, index) => info(index)), recipients, outgoingResult);
     super(own, state);
@@ -626,7 +627,7 @@ export class OutgoingTransfer extends Transfer {
       room.checkOpen(); // what is attached is Go's to release
       return room.call("send", {
         to: recipients.map((peer) => peer.id),
-        ...limits,
+        ...options,
         files: files.map(({ blob, file }) => (blob ? { ...file, handle: core.attach(blob) } : file)),
       });
     };

@@ -404,6 +404,7 @@ func (i *instance) sendFiles(args struct {
 	To    []wire.ID
 	Limit float64 // per recipient
 	Total float64
+	Plain bool
 	Files []outFile
 }) (any, error) {
 	release := func() {
@@ -416,7 +417,7 @@ func (i *instance) sendFiles(args struct {
 		release()
 		return nil, err
 	}
-	options := room.SendOptions{To: args.To, LimitPerRecipient: bytesPerSecond(args.Limit), Limit: bytesPerSecond(args.Total)}
+	options := room.SendOptions{To: args.To, LimitPerRecipient: bytesPerSecond(args.Limit), Limit: bytesPerSecond(args.Total), Plain: args.Plain}
 	files := make([]room.OutFile, len(args.Files))
 	for n, f := range args.Files {
 		out := room.OutFile{Path: f.Path, Type: f.Type, Modified: int64(f.LastModified)}

@@ -1,8 +1,10 @@
 package bytes
 
 import (
+	"errors"
 	"fmt"
 	"sync"
+	"syscall/js"
 	"testing"
 
 	"tallow/internal/core/bulk"
@@ -15,6 +17,82 @@ func TestWebCrypto(t *testing.T) {
 		t.Fatal("no WebCrypto")
 	}
 	bulktest.TestEngine(t, engine)
+}
+
+func TestCompressionStreams(t *testing.T) {
+	engine, _ := NewEngine()
+	compressor, compresses := engine.(bulk.Compressor)
+	if !compresses {
+		t.Fatal("no compression streams")
+	}
+	bulktest.TestCompressor(t, compressor)
+}
+
+// TestInflatePieces: browsers put out all that a piece of input becomes, at once. So what a stream gets at a time is small, and it gets no more
+// when there is too much already.
+func TestInflatePieces(t *testing.T) {
+	global := js.Global()
+	genuine := global.Get("DecompressionStream")
+	defer global.Set("DecompressionStream", genuine)
+	counts := global.Get("Function").New(`genuine`, `
+		const counts = { pieces: 0, longest: 0 };
+		globalThis.DecompressionStream = class {
+			constructor(format) {
+				const { readable, writable } = new genuine(format);
+				const writer = writable.getWriter();
+				this.readable = readable;
+				this.writable = new WritableStream({
+					write(piece) {
+						counts.pieces++;
+						counts.longest = Math.max(counts.longest, piece.byteLength);
+						return writer.write(piece);
+					},
+					close: () => writer.close(),
+					abort: (reason) => writer.abort(reason),
+				});
+			}
+		};
+		return counts;`).Invoke(genuine)
+	engine, _ := NewEngine()
+	bomb := bulktest.Deflated(make([]byte, 64<<20)) // 64 KiB
+	if err := engine.(bulk.Compressor).Inflate(make([]byte, 256<<10), bomb); !errors.Is(err, bulk.ErrInflate) {
+		t.Errorf("a bomb: %v", err)
+	}
+	// A byte becomes 1,032 at most.
+	if pieces, longest := counts.Get("pieces").Int(), counts.Get("longest").Int(); pieces == 0 || pieces > 4 || longest > 4<<10 {
+		t.Errorf("the bomb of %d bytes went in %d pieces of up to %d bytes before it was stopped", len(bomb), pieces, longest)
+	}
+}
+
+func BenchmarkCompressor(b *testing.B) {
+	engine, _ := NewEngine()
+	compressor := engine.(bulk.Compressor)
+	for _, size := range []int{1 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20} {
+		for _, data := range []struct {
+			name string
+			p    []byte
+		}{{"text", bulktest.Text(size)}, {"random", bulktest.Random(size)}} {
+			packed := make([]byte, size)
+			n, err := compressor.Deflate(packed, data.p)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Run(fmt.Sprintf("Deflate/%s/%d", data.name, size), func(b *testing.B) {
+				b.SetBytes(int64(size))
+				b.ReportMetric(float64(n)/float64(size), "left")
+				inFlight(b, 1, func() func() error {
+					return func() error { _, err := compressor.Deflate(packed, data.p); return err }
+				})
+			})
+			if n > 0 {
+				raw := make([]byte, size)
+				b.Run(fmt.Sprintf("Inflate/%s/%d", data.name, size), func(b *testing.B) {
+					b.SetBytes(int64(size))
+					inFlight(b, 1, func() func() error { return func() error { return compressor.Inflate(raw, packed[:n]) } })
+				})
+			}
+		}
+	}
 }
 
 func BenchmarkEngine(b *testing.B) {

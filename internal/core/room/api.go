@@ -41,7 +41,7 @@ type Config struct {
 	// failed: 1 to MaxReconnectAttempts; 0 is peer.DefaultReconnectAttempts.
 	ReconnectAttempts int
 
-	Engine  bulk.Engine
+	Engine  bulk.Engine // one that is a bulk.Compressor, too, has chunks compressed where that pays
 	Storage transfer.Storage
 	NewConn func(peer.ConnConfig) (peer.Conn, error)
 	// Events is called with each event, in order, from one goroutine. It must not block for long and must not call
@@ -300,4 +300,5 @@ type SendOptions struct {
 	Limit             int64     // bytes per second to all of them; 0: none
 	LateJoiners       bool      // members admitted later are offered it too
 	ChunkSize         uint32    // 0: chosen by the total size
+	Plain             bool      // nothing is compressed
 }

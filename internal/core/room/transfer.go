@@ -106,12 +106,13 @@ func (r *Room) Send(files []OutFile, options SendOptions) (snapshot Transfer, er
 		}
 		o := &outgoing{files: files, paths: chunk.SafePaths(entries), names: map[wire.ID]string{}, order: r.nextOrder(), machine: transfer.NewOutgoing(transfer.OutgoingConfig{
 			Key: transfer.Key{Sender: r.self, Transfer: newID()}, Manifest: manifest, Recipients: to,
-			LateJoiners: options.LateJoiners, Limit: options.LimitPerRecipient, TotalLimit: options.Limit, Shared: &r.shared, Schedule: transfer.Star{}})}
+			LateJoiners: options.LateJoiners, Limit: options.LimitPerRecipient, TotalLimit: options.Limit, Shared: &r.shared, Schedule: transfer.Star{},
+			Plain: options.Plain})}
 		r.makeRoom()
 		r.outgoing[o.machine.Key()] = o
 		for _, id := range to {
-			if r.members[id].open() {
-				r.stepOutgoing(o, transfer.LinkUp{Peer: id})
+			if m := r.members[id]; m.open() {
+				r.stepOutgoing(o, r.opened(m))
 			} else {
 				r.stepOutgoing(o, transfer.LinkDown{Peer: id})
 			}
@@ -371,9 +372,14 @@ func (r *Room) Offers() (list []Offer) {
 	return list
 }
 
+// opened is what an outgoing transfer is told of a member with a link.
+func (r *Room) opened(m *member) transfer.LinkUp {
+	return transfer.LinkUp{Peer: m.id, Inflates: r.compressor != nil && m.inflates(), Rate: m.link.Rate()}
+}
+
 func (r *Room) linkUp(m *member) {
 	for _, o := range r.outgoing {
-		r.stepOutgoing(o, transfer.LinkUp{Peer: m.id})
+		r.stepOutgoing(o, r.opened(m))
 	}
 	for k, in := range r.incoming {
 		if k.Sender == m.id {
@@ -489,7 +495,7 @@ func (r *Room) bulkMessage(m *member, sender, id wire.ID, message any, buffer *b
 		return
 	}
 	if in := r.incoming[transfer.Key{Sender: sender, Transfer: id}]; in != nil && sender == m.id {
-		r.stepIncoming(in, transfer.ReceivedBulk{Peer: m.id, Message: message, Buffer: buffer})
+		r.stepIncoming(in, transfer.ReceivedBulk{Peer: m.id, Message: message, Buffer: buffer, Inflates: r.compressor != nil})
 	}
 }
 
@@ -502,6 +508,8 @@ func (r *Room) stepOutgoing(o *outgoing, e transfer.Event) {
 			r.sendBulk(o, effect)
 		case transfer.Read:
 			r.read(o, effect)
+		case transfer.Deflate:
+			r.deflate(o, effect)
 		case transfer.Violation:
 			r.violation(effect)
 		case transfer.Changed:
@@ -520,7 +528,7 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 			r.sendControl(effect)
 		case transfer.Store:
 			r.stores = append(r.stores, func() {
-				done := in.store.write(effect, r.cfg.Engine)
+				done := in.store.write(effect, r.cfg.Engine, r.pool)
 				r.box.post(func() {
 					r.storing--
 					if m := r.members[in.machine.Key().Sender]; m != nil {
@@ -617,14 +625,12 @@ func (r *Room) sendBulk(o *outgoing, e transfer.SendBulk) {
 	}
 	m.chunksSent += uint64(len(e.Data))
 	m.chunksResent += uint64(e.Again)
-	for _, d := range e.Data {
-		m.payloadSent += uint64(len(d.B))
-	}
+	m.payloadSent += uint64(e.Bytes)
 	link := m.link
 	link.SendBulk(peer.BulkItem{Head: e.Head, Data: e.Data, Sent: func() {
 		r.box.post(func() {
 			if m.link == link {
-				r.stepOutgoing(o, transfer.Sent{Peer: e.Peer})
+				r.stepOutgoing(o, transfer.Sent{Peer: e.Peer, Rate: link.Rate()})
 			}
 		})
 	}})
@@ -661,6 +667,31 @@ func (r *Room) read(o *outgoing, e transfer.Read) {
 			done.Buffer.Release()
 			done.Buffer = nil
 		}
+		r.box.post(func() { r.stepOutgoing(o, done) })
+	})
+}
+
+// capabilities are this member's.
+func (r *Room) capabilities() uint32 {
+	if r.compressor == nil {
+		return 0
+	}
+	return wire.CapabilityDeflate
+}
+
+// deflate compresses a chunk.
+func (r *Room) deflate(o *outgoing, e transfer.Deflate) {
+	r.running.Go(func() {
+		done := transfer.Deflated{Chunk: e.Chunk, Raw: len(e.Data), Begun: r.cfg.Now()}
+		most := r.pool.Get(e.Most)
+		n, err := r.compressor.Deflate(most.B, e.Data)
+		done.Ended, done.Err = r.cfg.Now(), err
+		if err == nil && n > 0 { // in a buffer of its size: it may be kept for a while
+			done.Buffer = r.pool.Get(n)
+			copy(done.Buffer.B, most.B)
+		}
+		most.Release()
+		e.Buffer.Release()
 		r.box.post(func() { r.stepOutgoing(o, done) })
 	})
 }
@@ -710,29 +741,44 @@ func (s *store) file(index uint32, size int64) (transfer.StoredFile, error) {
 }
 
 // write verifies chunks and writes them.
-func (s *store) write(e transfer.Store, engine bulk.Engine) transfer.Stored {
+func (s *store) write(e transfer.Store, engine bulk.Engine, pool *bulk.Pool) transfer.Stored {
 	defer e.Buffer.Release()
 	done := transfer.Stored{Cost: e.Cost}
 	for _, c := range e.Chunks {
-		sum, err := engine.Sum256(c.Data)
-		if err == nil && wire.Hash(sum) != c.Hash {
-			done.Bad = true
-			return done
-		}
-		var f transfer.StoredFile
-		if err == nil {
-			f, err = s.file(c.Chunk.File, c.Size)
-		}
-		if err == nil {
-			_, err = f.WriteAt(c.Data, c.Offset)
-		}
-		if err != nil {
-			done.Err = err
+		if done.Bad, done.Err = s.writeChunk(c, engine, pool); done.Bad || done.Err != nil {
 			return done
 		}
 		done.Done = append(done.Done, c.Chunk)
 	}
 	return done
+}
+
+// writeChunk writes one, unless it is bad: not what was announced.
+func (s *store) writeChunk(c transfer.StoreChunk, engine bulk.Engine, pool *bulk.Pool) (bad bool, err error) {
+	data := c.Data
+	if c.Compressed {
+		raw := pool.Get(c.Length)
+		defer raw.Release()
+		switch err := engine.(bulk.Compressor).Inflate(raw.B, c.Data); { // the machine lets none through where it is not one
+		case errors.Is(err, bulk.ErrInflate):
+			return true, nil
+		case err != nil:
+			return false, err
+		}
+		data = raw.B
+	}
+	sum, err := engine.Sum256(data)
+	if err != nil {
+		return false, err
+	}
+	if wire.Hash(sum) != c.Hash {
+		return true, nil
+	}
+	f, err := s.file(c.Chunk.File, c.Size)
+	if err == nil {
+		_, err = f.WriteAt(data, c.Offset)
+	}
+	return false, err
 }
 
 // commit makes files durable, empty ones included.
