@@ -99,3 +99,51 @@ test("between Chromium and Firefox, both ways", { timeout: 240_000 }, async (t) 
     assert.ok(share < 0.9, what);
   }
 });
+
+test("a bomb is stopped after a few small pieces", { timeout: 120_000 }, async (t) => {
+  const server = await startServer(t, { args: ["-turn=false"] });
+  const page = await startMember((await startBrowser(t)).browser, server.url);
+  const { status, length, pieces, longest, after } = await page.evaluate(async () => {
+    const compressed = new Blob([new Uint8Array(64 << 20)]).stream().pipeThrough(new CompressionStream("deflate-raw"));
+    const bomb = new Uint8Array(await new Response(compressed).arrayBuffer());
+    // A browser puts out all that a piece becomes, at once: so what a stream takes is counted, before it takes it.
+    const Genuine = DecompressionStream;
+    const counts = { pieces: 0, longest: 0 };
+    globalThis.DecompressionStream = /** @type {any} */ (
+      class {
+        /** @param {CompressionFormat} format */
+        constructor(format) {
+          const { readable, writable } = new Genuine(format);
+          const writer = writable.getWriter();
+          this.readable = readable;
+          this.writable = new WritableStream({
+            write(piece) {
+              counts.pieces++;
+              counts.longest = Math.max(counts.longest, piece.byteLength);
+              return writer.write(piece);
+            },
+            close: () => writer.close(),
+            abort: (reason) => writer.abort(reason),
+          });
+        }
+      }
+    );
+    const capacity = 256 << 10;
+    const memory = new Uint8Array(capacity + bomb.length + 100);
+    memory.set(bomb, capacity + 100);
+    memory.fill(0xa5, capacity, capacity + 100);
+    const { default: deflatePart } = await import(`${location.origin}/host-deflate.js`);
+    const status = await new Promise((resolve) => {
+      const host = { bytes: (ptr, n) => memory.subarray(ptr, ptr + n), complete: (_, status) => resolve(status), attach: () => 1 };
+      deflatePart(host).inflate(1, 0, capacity, capacity + 100, bomb.length);
+    });
+    const { pieces, longest } = counts;
+    globalThis.DecompressionStream = Genuine;
+    return { status, length: bomb.length, pieces, longest, after: memory.subarray(capacity, capacity + 100).every((byte) => byte === 0xa5) };
+  });
+  t.diagnostic(`${pieces} pieces of up to ${longest} bytes, of ${length}`);
+  assert.equal(status, 1, "inauthentic");
+  assert.ok(after, "nothing is written behind");
+  // A byte becomes 1,032 at most.
+  assert.ok(pieces > 0 && pieces <= 4 && longest <= 4096, `${pieces} pieces of up to ${longest} bytes`);
+});

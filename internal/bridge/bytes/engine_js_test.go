@@ -1,10 +1,8 @@
 package bytes
 
 import (
-	"errors"
 	"fmt"
 	"sync"
-	"syscall/js"
 	"testing"
 
 	"tallow/internal/core/bulk"
@@ -26,42 +24,6 @@ func TestCompressionStreams(t *testing.T) {
 		t.Fatal("no compression streams")
 	}
 	bulktest.TestCompressor(t, compressor)
-}
-
-// TestInflatePieces: browsers put out all that a piece of input becomes, at once. So what a stream gets at a time is small, and it gets no more
-// when there is too much already.
-func TestInflatePieces(t *testing.T) {
-	global := js.Global()
-	genuine := global.Get("DecompressionStream")
-	defer global.Set("DecompressionStream", genuine)
-	counts := global.Get("Function").New(`genuine`, `
-		const counts = { pieces: 0, longest: 0 };
-		globalThis.DecompressionStream = class {
-			constructor(format) {
-				const { readable, writable } = new genuine(format);
-				const writer = writable.getWriter();
-				this.readable = readable;
-				this.writable = new WritableStream({
-					write(piece) {
-						counts.pieces++;
-						counts.longest = Math.max(counts.longest, piece.byteLength);
-						return writer.write(piece);
-					},
-					close: () => writer.close(),
-					abort: (reason) => writer.abort(reason),
-				});
-			}
-		};
-		return counts;`).Invoke(genuine)
-	engine, _ := NewEngine()
-	bomb := bulktest.Deflated(make([]byte, 64<<20)) // 64 KiB
-	if err := engine.(bulk.Compressor).Inflate(make([]byte, 256<<10), bomb); !errors.Is(err, bulk.ErrInflate) {
-		t.Errorf("a bomb: %v", err)
-	}
-	// A byte becomes 1,032 at most.
-	if pieces, longest := counts.Get("pieces").Int(), counts.Get("longest").Int(); pieces == 0 || pieces > 4 || longest > 4<<10 {
-		t.Errorf("the bomb of %d bytes went in %d pieces of up to %d bytes before it was stopped", len(bomb), pieces, longest)
-	}
 }
 
 func BenchmarkCompressor(b *testing.B) {
