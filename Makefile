@@ -18,7 +18,7 @@ WEB_SOURCES := $(wildcard web/*.html web/*.js web/*.css web/*.svg web/*.webmanif
 SERVER_SOURCES := $(shell find server web internal/core/wire -name '*.go' -not -name '*_test.go') go.mod go.sum
 EVIL_SOURCES := $(shell find e2e/evil internal/core/wire internal/core/seal -name '*.go' -not -name '*_test.go') internal/core/seal/words.txt go.mod go.sum
 
-.PHONY: all build run test check fmt vet staticcheck unit unit-js check-then-js e2e e2e-busy e2e-waiting deps soak fuzz verify-build bench-throughput bench-small bench-load bench-group clean
+.PHONY: all build run test check fmt vet staticcheck unit unit-js check-then-js e2e e2e-busy e2e-waiting deps soak fuzz verify-build bench-throughput bench-small bench-load bench-group bench-compression clean
 
 all: build
 
@@ -84,7 +84,7 @@ unit-js: deps
 	$(JS) $(GO) test -exec="node $(CURDIR)/e2e/gotest.mjs" -timeout 10m $(CLIENT)
 
 # One test at a time keeps the processors busy, except for those that mostly wait: these run beside the others.
-WAITING := $(addsuffix .test.mjs,embed facades firefox guide limits link network qr relay resume stats)
+WAITING := $(addsuffix .test.mjs,compression embed facades firefox guide limits link network qr relay resume stats)
 e2e: deps $(SERVER) $(EVIL) $(CAPTURE)
 	$(MAKE) --no-print-directory -j2 e2e-busy e2e-waiting
 
@@ -163,6 +163,10 @@ bench-load: deps $(SERVER)
 # Needs root too.
 bench-group: deps $(SERVER)
 	$(AS_ROOT) node bench/group/bench.mjs
+
+# Needs root too.
+bench-compression: deps $(SERVER)
+	$(AS_ROOT) node bench/compression/bench.mjs
 
 clean:
 	rm -rf bin $(filter-out web/dist/.gitkeep,$(wildcard web/dist/*))

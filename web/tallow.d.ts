@@ -439,6 +439,8 @@ export interface SendOptions {
    * there and not named are not offered it later either; an empty list is for later ones only. A transfer has at most 64 recipients in all. Default false.
    */
   lateJoiners?: boolean;
+  /** Contents are compressed where trying shows that it saves time; false: never. Default: true. */
+  compression?: boolean;
   /** Cancels the transfer. */
   signal?: AbortSignal;
 }

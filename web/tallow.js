@@ -277,9 +277,10 @@ export class Room extends EventTarget {
   send(items, options = {}) {
     const state = this[own];
     check(typeof options === "object" && options !== null, "options is an object");
-    const { to, bandwidthLimitPerRecipient = 0, bandwidthLimit = 0, lateJoiners = false, signal } = options;
+    const { to, bandwidthLimitPerRecipient = 0, bandwidthLimit = 0, lateJoiners = false, compression = true, signal } = options;
     checkLimit(bandwidthLimitPerRecipient);
     checkLimit(bandwidthLimit);
+    check(typeof compression === "boolean", "compression is true or false");
     checkSignal(signal);
     throwIfAborted(signal);
     const files = (isSendable(items) ? [items] : iterable(items, "files")).map(sendable);
@@ -303,7 +304,7 @@ export class Room extends EventTarget {
     if (recipients.length === 0 && !late) throw new TallowError("no-recipients");
     // Whoever is only being connected with is a late joiner, unless others were picked.
     const ids = late && to === undefined ? undefined : recipients.map((peer) => peer.id);
-    const answer = offered(state, files, { to: ids, limit: bandwidthLimitPerRecipient, total: bandwidthLimit, lateJoiners: late });
+    const answer = offered(state, files, { to: ids, limit: bandwidthLimitPerRecipient, total: bandwidthLimit, lateJoiners: late, plain: !compression });
     const transfer = new OutgoingTransfer(own, state, files.map(({ info }, index) => info(index)), recipients, answer, signal);
     transfer[own].late = late;
     return transfer;

@@ -472,11 +472,13 @@ func (i *instance) sendFiles(args struct {
 	Limit float64 // per recipient
 	Total float64
 	Late  bool `json:"lateJoiners"`
+	Plain bool
 	Files []outFile
 }) (any, error) {
 	var snapshot transferSnapshot
 	return &snapshot, i.giveFiles(args.Room, args.Files, func(r *room.Room, files []room.OutFile) error {
-		t, err := r.Send(files, room.SendOptions{To: args.To, LimitPerRecipient: bytesPerSecond(args.Limit), Limit: bytesPerSecond(args.Total), LateJoiners: args.Late})
+		t, err := r.Send(files, room.SendOptions{To: args.To, LimitPerRecipient: bytesPerSecond(args.Limit), Limit: bytesPerSecond(args.Total),
+			LateJoiners: args.Late, Plain: args.Plain})
 		snapshot = transferSnapshot{ID: r.Self().ID + t.ID, Files: t.Files, Deliveries: t.Deliveries, Late: t.LateJoiners}
 		return err
 	})

@@ -39,13 +39,14 @@ const (
 // Room is one room, from this member's point of view. Its methods may be called from any goroutine, but not from within
 // Config.Events.
 type Room struct {
-	cfg      Config
-	link     seal.Link
-	keys     *seal.RoomKeys
-	identity *seal.Identity
-	seed     [32]byte
-	self     wire.ID
-	pool     *bulk.Pool
+	cfg        Config
+	link       seal.Link
+	keys       *seal.RoomKeys
+	identity   *seal.Identity
+	seed       [32]byte
+	self       wire.ID
+	pool       *bulk.Pool
+	compressor bulk.Compressor // the engine, or nil
 
 	ctx     context.Context // of what blocks on others: ends when the room closes
 	cancel  context.CancelFunc
@@ -158,6 +159,7 @@ func newRoom(ctx context.Context, cfg Config) (*Room, error) {
 		members: map[wire.ID]*member{}, checks: newStrangers(), verified: map[wire.Hash]bool{}, conduct: map[wire.Hash]peer.Conduct{},
 		outgoing: map[transfer.Key]*outgoing{}, incoming: map[transfer.Key]*incoming{},
 		told: map[string]bool{}, strays: map[string]bool{}, signals: make(chan struct{}, maxSignals)}
+	r.compressor, _ = cfg.Engine.(bulk.Compressor)
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx)) // ctx is for entering only
 	r.box.init()
 	r.out.init()

@@ -142,7 +142,7 @@ func (r *Room) Send(files []OutFile, options SendOptions) (snapshot Transfer, er
 		o := &outgoing{files: files, paths: chunk.SafePaths(entries), names: map[wire.ID]string{}, keys: map[wire.ID][]byte{}, order: r.nextOrder(), machine: transfer.NewOutgoing(transfer.OutgoingConfig{
 			Key: transfer.Key{Sender: r.self, Transfer: newID()}, Manifest: manifest, Recipients: to,
 			LateJoiners: options.LateJoiners, Passed: passed, Limit: options.LimitPerRecipient, TotalLimit: options.Limit, Shared: &r.shared,
-			Schedule: transfer.Star{}, Keep: r.cfg.Resume})}
+			Schedule: transfer.Star{}, Plain: options.Plain, Keep: r.cfg.Resume})}
 		r.makeRoom()
 		r.outgoing[o.machine.Key()] = o
 		r.noteOutgoing(o, o.machine.Journal(r.cfg.Now()))
@@ -437,7 +437,7 @@ func (r *Room) linkUp(m *member) {
 
 // offerTo tells a transfer that there is a link to a member, who may be none of its recipients.
 func (r *Room) offerTo(o *outgoing, m *member) {
-	r.stepOutgoing(o, transfer.LinkUp{Peer: m.id})
+	r.stepOutgoing(o, transfer.LinkUp{Peer: m.id, Inflates: r.compressor != nil && m.inflates(), Rate: m.link.Rate()})
 	if o.machine.Serves(m.id) {
 		o.keys[m.id] = m.link.PeerKeys().PublicKeys()
 	}
@@ -566,7 +566,7 @@ func (r *Room) bulkMessage(m *member, sender, id wire.ID, message any, buffer *b
 		return
 	}
 	if in := r.incoming[transfer.Key{Sender: sender, Transfer: id}]; in != nil && sender == m.id {
-		r.stepIncoming(in, transfer.ReceivedBulk{Peer: m.id, Message: message, Buffer: buffer})
+		r.stepIncoming(in, transfer.ReceivedBulk{Peer: m.id, Message: message, Buffer: buffer, Inflates: r.compressor != nil})
 	}
 }
 
@@ -579,6 +579,8 @@ func (r *Room) stepOutgoing(o *outgoing, e transfer.Event) {
 			r.sendBulk(o, effect)
 		case transfer.Read:
 			r.read(o, effect)
+		case transfer.Deflate:
+			r.deflate(o, effect)
 		case transfer.Violation:
 			r.violation(effect)
 		case transfer.Note:
@@ -619,7 +621,7 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 		case transfer.Store:
 			noted := in.store.journal.position() // which includes the hashes of these chunks
 			r.stores = append(r.stores, func() {
-				done := in.store.write(effect, r.cfg.Engine)
+				done := in.store.write(effect, r.cfg.Engine, r.pool)
 				if err := in.store.journal.wait(noted); err != nil && done.Err == nil {
 					done.Done, done.Err = nil, err
 				}
@@ -746,13 +748,11 @@ func (r *Room) sendBulk(o *outgoing, e transfer.SendBulk) {
 	}
 	m.chunksSent += uint64(len(e.Data))
 	m.chunksResent += uint64(e.Again)
-	for _, d := range e.Data {
-		m.payloadSent += uint64(len(d.B))
-	}
+	m.payloadSent += uint64(e.Bytes)
 	link.SendBulk(peer.BulkItem{Head: e.Head, Data: e.Data, Sent: func() {
 		r.box.post(func() {
 			if m.link == link {
-				r.stepOutgoing(o, transfer.Sent{Peer: e.Peer})
+				r.stepOutgoing(o, transfer.Sent{Peer: e.Peer, Rate: link.Rate()})
 			}
 		})
 	}})
@@ -784,6 +784,31 @@ func (r *Room) read(o *outgoing, e transfer.Read) {
 			done.Buffer.Release()
 			done.Buffer = nil
 		}
+		r.box.post(func() { r.stepOutgoing(o, done) })
+	})
+}
+
+// capabilities are this member's.
+func (r *Room) capabilities() uint32 {
+	if r.compressor == nil {
+		return 0
+	}
+	return wire.CapabilityDeflate
+}
+
+// deflate compresses a chunk.
+func (r *Room) deflate(o *outgoing, e transfer.Deflate) {
+	r.running.Go(func() {
+		done := transfer.Deflated{Chunk: e.Chunk, Raw: len(e.Data), Begun: r.cfg.Now()}
+		most := r.pool.Get(e.Most)
+		n, err := r.compressor.Deflate(most.B, e.Data)
+		done.Ended, done.Err = r.cfg.Now(), err
+		if err == nil && n > 0 { // in a buffer of its size: it may be kept for a while
+			done.Buffer = r.pool.Get(n)
+			copy(done.Buffer.B, most.B)
+		}
+		most.Release()
+		e.Buffer.Release()
 		r.box.post(func() { r.stepOutgoing(o, done) })
 	})
 }
