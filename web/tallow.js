@@ -654,12 +654,12 @@ export class OutgoingTransfer extends Transfer {
   /** @param {number} perRecipient */
   async setBandwidthLimit(perRecipient) {
     checkLimit(perRecipient);
-    await this[own].call("setLimit", { limit: perRecipient });
+    await this[own].limit("setLimit", perRecipient);
   }
   /** @param {number} total */
   async setTotalBandwidthLimit(total) {
     checkLimit(total);
-    await this[own].call("setTotalLimit", { limit: total });
+    await this[own].limit("setTotalLimit", total);
   }
 }
 
@@ -787,13 +787,22 @@ class TransferState {
 
   /** @param {string} method @param {object} [args] */
   async call(method, args) {
-    if (this.over) return;
+    if (!this.over) await this.ask(() => this.over, method, args);
+  }
+
+  /** A limit outlasts the end, since a retry may follow: but not that of the room. @param {string} method @param {number} limit */
+  async limit(method, limit) {
+    await this.ask(() => this.over && this.room.data.state === "closed", method, { limit });
+  }
+
+  /** @param {() => boolean} vain whether there is nothing to ask any more @param {string} method @param {object} [args] */
+  async ask(vain, method, args) {
     try {
       await this.started;
     } catch {
       return; // it never began; finished says why
     }
-    if (this.over) return;
+    if (vain()) return;
     try {
       await this.room.call(method, { id: this.id, ...args });
     } catch (error) {
@@ -815,7 +824,7 @@ class TransferState {
     const total = sum((d) => d.total);
     const bytes = sum((d) => d.bytes);
     const state = leading(recipients.map((d) => d.state));
-    const active = recipients.filter((d) => !ended.includes(d.state));
+    const active = recipients.filter((d) => !isOver(d.state));
     return Object.freeze({
       state,
       total,
@@ -864,6 +873,11 @@ class TransferState {
 
 const running = ["transferring", "verifying", "saving", "interrupted", "paused", "offered"];
 const ended = ["done", "declined", "cancelled", "failed"];
+
+/** @param {string} state */
+export function isOver(state) {
+  return ended.includes(state);
+}
 
 /** The state that stands for several. @param {string[]} states */
 function leading(states) {

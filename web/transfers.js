@@ -1,7 +1,7 @@
 // @ts-check
 // Offers and transfers: one card each. Also what lasts as long as a transfer runs: the screen stays on and closing the page warns.
 
-import { messages } from "./tallow.js";
+import { isOver, messages } from "./tallow.js";
 import { byId, complaint, copy, count, duration, el, say, size, title } from "./view.js";
 
 /**
@@ -17,10 +17,8 @@ import { byId, complaint, copy, count, duration, el, say, size, title } from "./
 const LISTED = 100; // files per card
 const SAVED_BY_ITSELF = 20; // more downloads at once are left to "Save all", after which the browser asks
 
-/** @type {ReadonlySet<DeliveryState>} */
-const ENDED = new Set(["done", "declined", "cancelled", "failed"]);
-/** @type {ReadonlySet<DeliveryState>} */
-const REPEATABLE = new Set(["declined", "cancelled", "failed"]);
+/** Whether it can be tried again. @param {DeliveryState} state */
+const repeatable = (state) => isOver(state) && state !== "done";
 
 export class Transfers {
   #offers = byId("offers", HTMLElement);
@@ -133,7 +131,7 @@ export class Transfers {
       const stats = transfer.stats();
       card.update(stats.recipients);
       // A retry makes an ended transfer run again.
-      if (ENDED.has(stats.state)) this.#running.delete(transfer);
+      if (isOver(stats.state)) this.#running.delete(transfer);
       else this.#running.set(transfer, stats.percent);
       this.#holdScreen();
       this.#showTitle();
@@ -231,7 +229,7 @@ class Card {
       }
       row.update(delivery);
     }
-    const running = deliveries.filter((d) => !ENDED.has(d.state));
+    const running = deliveries.filter((d) => !isOver(d.state));
     this.#paused = running.length > 0 && running.every((d) => d.state === "paused");
     say(this.#pause, this.#paused ? "Resume" : "Pause");
     this.#pause.hidden = !running.some((d) => d.state === "transferring" || d.state === "paused" || d.state === "interrupted");
@@ -277,7 +275,7 @@ class OutgoingCard extends Card {
   update(deliveries) {
     super.update(deliveries);
     const done = deliveries.filter((d) => d.state === "done").length;
-    const over = deliveries.length > 0 && deliveries.every((d) => ENDED.has(d.state));
+    const over = deliveries.length > 0 && deliveries.every((d) => isOver(d.state));
     this.#limitRow.hidden = over;
     say(this.result, over ? `${done} of ${count(deliveries.length, "recipient")} received everything.` : "");
     this.result.classList.remove("bad");
@@ -390,10 +388,10 @@ class DeliveryRow {
   update(delivery) {
     this.element.dataset.state = delivery.state;
     this.#progress.value = delivery.state === "done" ? 100 : delivery.percent;
-    this.#progress.hidden = delivery.state === "offered" || REPEATABLE.has(delivery.state);
+    this.#progress.hidden = delivery.state === "offered" || repeatable(delivery.state);
     say(this.#note, describe(delivery));
-    if (this.#cancel) this.#cancel.hidden = ENDED.has(delivery.state);
-    if (this.#retry) this.#retry.hidden = !REPEATABLE.has(delivery.state);
+    if (this.#cancel) this.#cancel.hidden = isOver(delivery.state);
+    if (this.#retry) this.#retry.hidden = !repeatable(delivery.state);
   }
 }
 
