@@ -13,7 +13,7 @@ const MB = 1e6;
 
 // Functions given to evaluate run in the page, where member.mjs has left "me".
 
-test("limits, changed under way", { timeout: 240_000 }, async (t) => {
+test("limits, changed under way", { timeout: 480_000 }, async (t) => {
   const server = await startServer(t, { args: ["-turn=false"] });
   const browser = await sharedBrowser(t);
   const [owner, ...members] = [await startMember(browser, server.url), await startMember(browser, server.url), await startMember(browser, server.url)];
@@ -29,17 +29,21 @@ test("limits, changed under way", { timeout: 240_000 }, async (t) => {
       const stats = await me.room.stats();
       return { earliest, bytes: stats.reduce((sum, peer) => sum + peer.payloadSent, 0), latest: performance.now() / 1000 };
     });
-  /** Checks what leaves under a limit that has just been set. @param {string} what @param {number} limit on all together, in bytes per second */
-  const holds = async (what, limit) => {
-    const from = await read();
+  /**
+   * Checks what leaves under a limit that has just been set.
+   * @param {string} what @param {number} limit on all together, in bytes per second @param {Awaited<ReturnType<typeof read>>} [before] when it was set
+   */
+  const holds = async (what, limit, before) => {
+    const from = before ?? (await read());
     for (const end = performance.now() + 60_000; ; ) {
       await delay(3000, undefined, { signal: t.signal });
       const to = await read();
       const bytes = to.bytes - from.bytes;
       const share = bytes / (limit * (to.latest - from.earliest));
       t.diagnostic(`${what}: ${share.toFixed(3)} of the limit`);
-      // Whole chunks go out, and for each of the two one may have waited that was let out before.
-      const most = 1.05 * limit * (to.latest - from.earliest) + 3 * CHUNK;
+      // Whole chunks go out, and for each of the two one may have waited that was let out before. A busy machine may have stood still until just
+      // now: what was saved up meanwhile is for at most two seconds.
+      const most = limit * (1.05 * (to.latest - from.earliest) + 2) + 3 * CHUNK;
       assert.ok(bytes < most, `${what}: ${bytes} bytes where ${most} may go`);
       // A busy machine may have stood still for a while.
       if (share > 0.4) return;
@@ -54,7 +58,20 @@ test("limits, changed under way", { timeout: 240_000 }, async (t) => {
   await holds("per recipient", 4 * MB);
   await owner.evaluate((limit) => me.room.setTotalBandwidthLimit(limit).then(() => me.transfer.setBandwidthLimit(0)), 1.5 * MB);
   await holds("on the room", 1.5 * MB);
-  assert.deepEqual(await owner.evaluate(() => me.transfer.recipients.map(({ state }) => state)), ["transferring", "transferring"], "it was under way all the time");
+  const states = await owner.evaluate(() => me.transfer.recipients.map(({ state }) => state));
+  assert.ok(states.every((state) => state === "transferring" || state === "interrupted"), `it was under way all the time: ${states}`);
+  await owner.evaluate(() => me.transfer.cancel());
+
+  // What it is set to after the end holds for those who are asked again.
+  await owner.evaluate(async (limit) => {
+    await me.transfer.finished;
+    await me.transfer.setTotalBandwidthLimit(limit);
+    await me.room.setTotalBandwidthLimit(0);
+    for (const { peer } of me.transfer.recipients) await me.transfer.retry(peer);
+  }, 1.5 * MB);
+  const asked = await read();
+  for (const page of members) await page.evaluate(() => void me.offer().then((offer) => offer.accept().finished.catch(() => {})));
+  await holds("after a retry", 1.5 * MB, asked);
   await owner.evaluate(() => me.transfer.cancel());
 
   for (const wrong of [-1, NaN, Infinity, "1", null])
@@ -72,7 +89,7 @@ test("limits, changed under way", { timeout: 240_000 }, async (t) => {
     );
 });
 
-test("a limit that a person types", { timeout: 240_000 }, async (t) => {
+test("a limit that a person types", { timeout: 480_000 }, async (t) => {
   const server = await startServer(t, { args: ["-turn=false"] });
   const file = await writeFile(tempDir(t), "file.bin", 16 * MB);
   const [ada, ben] = await Promise.all(["Ada", "Ben"].map((name) => Person.arrive(t, { name })));
@@ -87,7 +104,7 @@ test("a limit that a person types", { timeout: 240_000 }, async (t) => {
   const percent = await until("a fifth of it", async () => {
     const [, n] = /^Transferring · (\d+) %/.exec((await ada.deliveries())["Ben"] ?? "") ?? [];
     return Number(n) >= 20 && Number(n);
-  });
+  }, 120_000);
   const seconds = (performance.now() - start) / 1000;
   assert.ok((percent / 100) * file.size < 1.05 * MB * seconds + 2 * CHUNK, `${percent} % in ${seconds.toFixed(1)} s`);
   const pace = () => ada.deliveries().then((all) => / · ([\d.]+ [kM]?B)\/s/.exec(all["Ben"])?.[1]);

@@ -318,8 +318,11 @@ export class Room extends EventTarget {
  * - route: the connection to the member in `detail` is direct.
  */
 export type ExposureKind = "signaling" | "stun" | "turn" | "plain-relay" | "plain-server" | "direct" | "candidate" | "route";
-/** server: where this member entered the room. third-party: another server. network: whoever is on the way. */
-export type Audience = "server" | "third-party" | "members" | "network";
+/**
+ * server: where this member entered the room. third-party: another server. network: whoever is on the way. nobody: nobody was told, but the browser may
+ * have sent packets from there.
+ */
+export type Audience = "server" | "third-party" | "members" | "network" | "nobody";
 
 /** One way in which somebody learns this member's network address. */
 export interface Exposure {
@@ -528,6 +531,9 @@ export type DeliveryState =
   | "offered" | "transferring" | "paused" | "interrupted" | "verifying" | "saving"
   | "done" | "declined" | "cancelled" | "failed";
 
+/** Whether a delivery or a transfer in that state is over: done, declined, cancelled or failed. */
+export function isOver(state: DeliveryState): boolean;
+
 /** A transfer to or from one member. */
 export interface Delivery {
   /** The other member's id and name. */
@@ -614,9 +620,9 @@ export class OutgoingTransfer extends Transfer<OutgoingResult> {
    * fails again at once.
    */
   retry(peer: string | Peer): Promise<void>;
-  /** Limits each recipient from now on, in bytes per second; 0: no limit. After the end it does nothing. */
+  /** Limits each recipient from now on, in bytes per second; 0: no limit. After the end it holds for those that retry() asks again. */
   setBandwidthLimit(perRecipient: number): Promise<void>;
-  /** Limits all recipients together from now on, in bytes per second; 0: no limit. After the end it does nothing. */
+  /** Limits all recipients together from now on, in bytes per second; 0: no limit. After the end it holds for those that retry() asks again. */
   setTotalBandwidthLimit(total: number): Promise<void>;
 }
 

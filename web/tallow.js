@@ -708,12 +708,12 @@ export class OutgoingTransfer extends Transfer {
   /** @param {number} perRecipient */
   async setBandwidthLimit(perRecipient) {
     checkLimit(perRecipient);
-    await this[own].call("setLimit", { limit: perRecipient });
+    await this[own].limit("setLimit", perRecipient);
   }
   /** @param {number} total */
   async setTotalBandwidthLimit(total) {
     checkLimit(total);
-    await this[own].call("setTotalLimit", { limit: total });
+    await this[own].limit("setTotalLimit", total);
   }
 }
 
@@ -924,13 +924,23 @@ class TransferState {
 
   /** @param {string} method @param {object} [args] */
   async call(method, args) {
-    if (this.over && !this.suspended()) return;
+    await this.ask(() => this.over && !this.suspended(), method, args);
+  }
+
+  /** A limit outlasts the end, since a retry may follow: but not that of the room. @param {string} method @param {number} limit */
+  async limit(method, limit) {
+    await this.ask(() => this.over && this.room.data.state === "closed", method, { limit });
+  }
+
+  /** @param {() => boolean} vain whether there is nothing to ask any more @param {string} method @param {object} [args] */
+  async ask(vain, method, args) {
+    if (vain()) return;
     try {
       await this.started;
     } catch {
       return; // it never began; finished says why
     }
-    if (this.over && !this.suspended()) return;
+    if (vain()) return;
     try {
       await this.room.call(method, { id: this.id, ...args });
     } catch (error) {
@@ -951,7 +961,7 @@ class TransferState {
     const sum = (/** @type {(d: any) => number} */ value) => recipients.reduce((n, d) => n + value(d), 0);
     const total = sum((d) => d.total);
     const bytes = sum((d) => d.bytes);
-    const active = recipients.filter((d) => !ended.includes(d.state));
+    const active = recipients.filter((d) => !isOver(d.state));
     const state = this.late && active.length === 0 ? "offered" : leading(recipients.map((d) => d.state));
     return Object.freeze({
       state,
@@ -1006,6 +1016,11 @@ class TransferState {
 
 const running = ["transferring", "verifying", "saving", "interrupted", "paused", "offered"];
 const ended = ["done", "declined", "cancelled", "failed"];
+
+/** @param {string} state */
+export function isOver(state) {
+  return ended.includes(state);
+}
 
 /** The state that stands for several; for none, if nobody came before it was ended. @param {string[]} states */
 function leading(states) {

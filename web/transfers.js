@@ -1,7 +1,7 @@
 // @ts-check
 // Offers and transfers: one card each. Also what lasts as long as a transfer runs: the screen stays on and closing the page warns.
 
-import { messages } from "./tallow.js";
+import { isOver, messages } from "./tallow.js";
 import { FileTree } from "./tree.js";
 import { byId, complaint, copy, count, download, duration, el, say, shorten, size, title } from "./view.js";
 
@@ -20,10 +20,8 @@ const SAVED_BY_ITSELF = 20; // more downloads at once are left to "Save all", af
 
 /** How what is received is to be saved. @typedef {"files" | "zip" | FileSystemDirectoryHandle} Saving */
 
-/** @type {ReadonlySet<DeliveryState>} */
-const ENDED = new Set(["done", "declined", "cancelled", "failed"]);
-/** @type {ReadonlySet<DeliveryState>} */
-const REPEATABLE = new Set(["declined", "cancelled", "failed"]);
+/** Whether it can be tried again. @param {DeliveryState} state */
+const repeatable = (state) => isOver(state) && state !== "done";
 /** Bytes flow, or are to flow again by themselves: the screen stays on. @type {ReadonlySet<DeliveryState>} */
 const MOVING = new Set(["transferring", "interrupted", "verifying", "saving"]);
 
@@ -172,7 +170,7 @@ export class Transfers {
       this.#follow(transfer, card);
       const stats = transfer.stats();
       card.update(stats.recipients);
-      this.#note(transfer, !ENDED.has(stats.state), stats); // a retry makes an ended transfer run again
+      this.#note(transfer, !isOver(stats.state), stats); // a retry makes an ended transfer run again
     };
     transfer.addEventListener("progress", update);
     update();
@@ -286,7 +284,7 @@ class Card {
       }
       row.update(delivery);
     }
-    const running = deliveries.filter((d) => !ENDED.has(d.state));
+    const running = deliveries.filter((d) => !isOver(d.state));
     if (running.length > 0) {
       say(this.result, "");
       this.result.classList.remove("bad");
@@ -344,7 +342,7 @@ class OutgoingCard extends Card {
     const waits = this.#transfer.lateJoiners;
     super.update(deliveries, waits);
     const done = deliveries.filter((d) => d.state === "done").length;
-    const over = deliveries.every((d) => ENDED.has(d.state));
+    const over = deliveries.every((d) => isOver(d.state));
     const some = deliveries.length > 0;
     this.#limitRow.hidden = over;
     this.#stop.hidden = !waits;
@@ -482,10 +480,10 @@ class DeliveryRow {
   update(delivery) {
     this.element.dataset.state = delivery.state;
     this.#progress.value = delivery.state === "done" ? 100 : delivery.percent;
-    this.#progress.hidden = delivery.state === "offered" || REPEATABLE.has(delivery.state);
+    this.#progress.hidden = delivery.state === "offered" || repeatable(delivery.state);
     say(this.#note, describe(delivery));
-    if (this.#cancel) this.#cancel.hidden = ENDED.has(delivery.state);
-    if (this.#retry) this.#retry.hidden = !REPEATABLE.has(delivery.state);
+    if (this.#cancel) this.#cancel.hidden = isOver(delivery.state);
+    if (this.#retry) this.#retry.hidden = !repeatable(delivery.state);
   }
 }
 

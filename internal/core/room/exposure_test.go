@@ -158,7 +158,7 @@ func TestStrayCandidates(t *testing.T) {
 	w.join("Bob", ann.room.Link())
 	for _, candidateType := range []string{"host", "srflx", "prflx"} {
 		eventually(t, "the exposure has it: "+candidateType, func() bool {
-			return slices.Contains(ann.exposure(), room.Exposure{What: room.ExposedCandidate, To: room.ToMembers, Detail: candidateType, Leak: true})
+			return slices.Contains(ann.exposure(), room.Exposure{What: room.ExposedCandidate, To: room.ToNobody, Detail: candidateType, Leak: true})
 		})
 	}
 	leaks := 0
