@@ -97,7 +97,11 @@ export async function startBrowser(t, { args = [], kind = "chromium", preference
   });
   t.after(async () => {
     await browser.close().catch(() => {}); // a test may have killed it
-    removeDir(profile); // another browser may have it still: that one removes it when it ends
+    try {
+      removeDir(profile);
+    } catch {
+      // Another browser has it now, and removes it when it ends.
+    }
     removeDir(downloads);
   });
   return { browser, downloads, profile };

@@ -36,10 +36,7 @@ func TestCompressedDelivery(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, 10, 0)
 			ann := w.create("Ann", test.sender)
-			bob, err := w.tryJoinWith("Bob", ann.room.Link(), test.receiver)
-			if err != nil {
-				t.Fatal(err)
-			}
+			bob := w.joinWith("Bob", ann.room.Link(), test.receiver)
 			meetAll(ann, bob)
 			before := bob.bulk.Load()
 			snapshot, err := ann.room.Send([]room.OutFile{outFile("easy.txt", easy), outFile("random.bin", random)}, room.SendOptions{Plain: test.plain})

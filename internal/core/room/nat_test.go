@@ -170,10 +170,7 @@ func (w *world) enter(name string, at place, owner *person) *person {
 	if owner == nil {
 		return w.create(name, change)
 	}
-	p, err := w.tryJoinWith(name, owner.room.Link(), change)
-	if err != nil {
-		w.t.Fatalf("%s joins: %v", name, err)
-	}
+	p := w.joinWith(name, owner.room.Link(), change)
 	return p
 }
 

@@ -385,11 +385,10 @@ func TestSenderRestart(t *testing.T) {
 			if n := recipient.bulk.Load() - before; n > 5*mib-stored+slack {
 				t.Errorf("%d bytes of records, when only %d were lacking", n, 5*mib-stored)
 			}
-			for _, l := range []*life{from} {
-				if left, err := os.ReadDir(l.dir); err != nil || len(left) > 0 {
-					t.Errorf("%s keeps %v, %v", l.name, left, err)
-				}
-			}
+			eventually(t, from.name+" keeps nothing", func() bool {
+				left, err := os.ReadDir(from.dir)
+				return err == nil && len(left) == 0
+			})
 		})
 	}
 }
