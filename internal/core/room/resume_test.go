@@ -528,9 +528,10 @@ func TestLongAbsence(t *testing.T) {
 	wait(ann, "Bob to be gone", gone)
 	wait(bob, "Ann to be gone", gone)
 	time.run(1)
+	mark := ann.mark()
 	absent(false)
 	bob.room.Nudge()
-	waitAfter(ann, 0, "the transfer to go on", func(e room.TransferProgress) bool {
+	waitAfter(ann, mark, "the transfer to go on", func(e room.TransferProgress) bool {
 		return e.Transfer.Deliveries[0].State == room.DeliveryTransferring && e.Transfer.Deliveries[0].Bytes >= mib
 	})
 	g.open()

@@ -48,17 +48,19 @@ type Room struct {
 	pool       *bulk.Pool
 	compressor bulk.Compressor // the engine, or nil
 
-	ctx     context.Context // of what blocks on others: ends when the room closes
-	cancel  context.CancelFunc
-	box     mailbox       // work for the loop
-	out     mailbox       // events for the outside
-	signals chan struct{} // tokens: events of the hub that wait for the loop
-	running sync.WaitGroup
-	links   sync.WaitGroup // connections, which post to the loop until they have ended
-	stop    chan struct{}  // closed when the loop is to end
-	looped  chan struct{}  // closed when it has
-	stopped chan struct{}  // closed when everything has ended
-	once    sync.Once
+	ctx        context.Context // of what blocks on others: ends when the room closes
+	cancel     context.CancelFunc
+	box        mailbox       // work for the loop
+	out        mailbox       // events for the outside
+	signals    chan struct{} // tokens: events of the hub that wait for the loop
+	verifying  sync.Mutex    // held while what an earlier room has left is read
+	unverified []*incoming   // which is to be read
+	running    sync.WaitGroup
+	links      sync.WaitGroup // connections, which post to the loop until they have ended
+	stop       chan struct{}  // closed when the loop is to end
+	looped     chan struct{}  // closed when it has
+	stopped    chan struct{}  // closed when everything has ended
+	once       sync.Once
 
 	// What follows belongs to the loop.
 
@@ -368,9 +370,16 @@ func (r *Room) setState(s State, code fault.Code) {
 
 // answer ends Create's or Join's wait.
 func (r *Room) answer(err error) {
-	if r.waiting != nil {
-		r.waiting <- err
-		r.waiting = nil
+	if r.waiting == nil {
+		return
+	}
+	r.waiting <- err
+	r.waiting = nil
+	if err == nil {
+		for _, in := range r.unverified {
+			r.verify(in)
+		}
+		r.unverified = nil
 	}
 }
 

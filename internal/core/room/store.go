@@ -103,9 +103,9 @@ func (s *store) reopen() bool {
 	return true
 }
 
-// section is where a file lies in what stored returns.
-func (s *store) section(index uint32) *io.SectionReader {
-	return io.NewSectionReader(s.stored(), s.offsets[index], int64(s.manifest.Files[index].Size))
+// section is where a file lies in what stored has returned.
+func (s *store) section(stored io.ReaderAt, index uint32) *io.SectionReader {
+	return io.NewSectionReader(stored, s.offsets[index], int64(s.manifest.Files[index].Size))
 }
 
 // write verifies chunks and writes them: those that follow one another, in the message and on disk, at once.

@@ -145,9 +145,8 @@ func (r *Room) Send(files []OutFile, options SendOptions) (snapshot Transfer, er
 			Schedule: transfer.Star{}, Plain: options.Plain, Keep: r.cfg.Resume})}
 		r.makeRoom()
 		r.outgoing[o.machine.Key()] = o
-		r.noteOutgoing(o, o.machine.Journal(r.cfg.Now()))
-		for _, id := range to {
-			o.journal.note(transfer.NameRecord(id, r.members[id].name))
+		if r.cfg.Resume {
+			r.noteOutgoing(o, o.machine.Journal(r.cfg.Now()))
 		}
 		for _, id := range to {
 			if m := r.members[id]; m.open() {
@@ -343,7 +342,11 @@ func (r *Room) SetLimit(key transfer.Key, bytesPerSecond int64) error {
 	if err := checkLimits(bytesPerSecond); err != nil {
 		return err
 	}
-	return r.withOutgoing(key, func(o *outgoing) error { o.machine.SetLimit(bytesPerSecond); return nil })
+	return r.withOutgoing(key, func(o *outgoing) error {
+		o.machine.SetLimit(bytesPerSecond)
+		o.journal.note(o.machine.OptionsRecord())
+		return nil
+	})
 }
 
 // SetTotalLimit changes an outgoing transfer's limit, in bytes of files per second to all its recipients together; 0: none.
@@ -351,7 +354,11 @@ func (r *Room) SetTotalLimit(key transfer.Key, bytesPerSecond int64) error {
 	if err := checkLimits(bytesPerSecond); err != nil {
 		return err
 	}
-	return r.withOutgoing(key, func(o *outgoing) error { o.machine.SetTotalLimit(bytesPerSecond); return nil })
+	return r.withOutgoing(key, func(o *outgoing) error {
+		o.machine.SetTotalLimit(bytesPerSecond)
+		o.journal.note(o.machine.OptionsRecord())
+		return nil
+	})
 }
 
 // SetRoomLimit changes the limit on all that this member sends, in bytes of files per second; 0: none.
@@ -430,6 +437,7 @@ func (r *Room) linkUp(m *member) {
 	}
 	for k, in := range r.incoming {
 		if k.Sender == m.id {
+			in.store.journal.note(transfer.OpenedRecord(r.cfg.Now()))
 			r.stepIncoming(in, transfer.LinkUp{Peer: m.id})
 		}
 	}
@@ -439,6 +447,9 @@ func (r *Room) linkUp(m *member) {
 func (r *Room) offerTo(o *outgoing, m *member) {
 	r.stepOutgoing(o, transfer.LinkUp{Peer: m.id, Inflates: r.compressor != nil && m.inflates(), Rate: m.link.Rate()})
 	if o.machine.Serves(m.id) {
+		if !o.machine.Wanting() {
+			o.journal.note(transfer.OpenedRecord(r.cfg.Now()))
+		}
 		o.keys[m.id] = m.link.PeerKeys().PublicKeys()
 	}
 }
@@ -605,7 +616,19 @@ func (r *Room) stepOutgoing(o *outgoing, e transfer.Event) {
 // noteOutgoing appends to a transfer's journal, or begins one: a retry comes after the end of the one before.
 func (r *Room) noteOutgoing(o *outgoing, records []byte) {
 	if o.journal == nil {
-		o.journal = r.newJournal(newID().String(), 0)
+		if o.journal = r.newJournal(newID().String(), 0); o.journal == nil {
+			return
+		}
+		for _, d := range o.machine.Progress() {
+			name := o.names[d.Peer]
+			if m := r.members[d.Peer]; m != nil {
+				name = m.name
+			}
+			records = append(records, transfer.NameRecord(d.Peer, name)...)
+			if keys := o.keys[d.Peer]; keys != nil {
+				records = append(records, transfer.KeysRecord(d.Peer, keys)...)
+			}
+		}
 	}
 	o.journal.note(records)
 }
@@ -641,8 +664,12 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 				r.box.post(func() { r.stepIncoming(in, done) })
 			})
 		case transfer.Commit:
+			noted := in.store.journal.position() // which includes what the receipt is for
 			r.running.Go(func() {
-				err := in.store.commit()
+				err := in.store.journal.wait(noted)
+				if err == nil {
+					err = in.store.commit()
+				}
 				r.box.post(func() { r.stepIncoming(in, transfer.Committed{Err: err}) })
 			})
 		case transfer.SendReceipt:

@@ -161,7 +161,7 @@ func NewOutgoing(c OutgoingConfig) *Outgoing {
 // the recipient. shared may be nil, as in OutgoingConfig. Its files are wanting: until SourcesReady it is paused, and sends only what needs no reading.
 func RestoreOutgoing(j *Journal, shared *Shared, schedule Schedule, now time.Time) *Outgoing {
 	o := NewOutgoing(OutgoingConfig{Key: j.Key, Manifest: j.Manifest, Recipients: j.Recipients(), LateJoiners: j.offer.LateJoiners, Passed: j.passed,
-		Shared: shared, Schedule: schedule, Keep: true})
+		Limit: j.limit, TotalLimit: j.total, Plain: j.plain, Shared: shared, Schedule: schedule, Keep: true})
 	o.wanting = true
 	for i := range o.files {
 		f := &o.files[i]
@@ -193,6 +193,7 @@ func (o *Outgoing) Journal(now time.Time) []byte {
 			b = hashesRecord(b, uint32(i), run.First, f.hashes[run.First:run.First+run.Count])
 		}
 	}
+	b = append(b, o.OptionsRecord()...)
 	for _, r := range o.peers {
 		b = recipientRecord(b, r)
 	}
@@ -442,7 +443,7 @@ func (o *Outgoing) retry(e RetryPeer) {
 	}
 	active := false
 	for _, other := range o.peers {
-		active = active || !other.state.Final()
+		active = active || !other.over()
 	}
 	for i := range o.files {
 		if !active && o.files[i].failed != 0 {
@@ -492,8 +493,8 @@ func (o *Outgoing) linkUp(id wire.ID) {
 	r.up, r.accepted, r.queued = true, false, 0
 	r.have = nil // what it said over a former link is replaced
 	if r.over() {
-		if r.untold != 0 {
-			o.sendCancel(r, r.untold)
+		if r.untold != 0 || (r.state == Cancelled || r.state == Failed) && !r.offered.IsZero() { // after a restart nobody knows whether it was told
+			o.sendCancel(r, cmp.Or(r.untold, wire.FailureCancelled))
 			r.untold = 0
 		}
 		return
@@ -672,7 +673,7 @@ func (o *Outgoing) receipt(r *recipient, m wire.Receipt) {
 		case m.Files.Has(f):
 			r.stored += o.manifest.Files[i].Size
 		case r.wanted.Has(f):
-			failed = o.files[i].failed
+			failed = cmp.Or(o.files[i].failed, wire.FailureFileUnreadable) // of one that failed before a restart nobody knows how
 		}
 	}
 	if failed != 0 { // part of a delivery is never success

@@ -352,7 +352,7 @@ func (p *simPeer) deliverControl() {
 	case wire.Pause:
 		id = m.Transfer
 	}
-	if id != p.in.Key().Transfer {
+	if p.in == nil || id != p.in.Key().Transfer {
 		return // of an attempt that is over
 	}
 	p.step(transfer.Received{Peer: p.s.key.Sender, Message: m})
