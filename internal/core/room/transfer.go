@@ -344,7 +344,6 @@ func (r *Room) SetLimit(key transfer.Key, bytesPerSecond int64) error {
 	}
 	return r.withOutgoing(key, func(o *outgoing) error {
 		o.machine.SetLimit(bytesPerSecond)
-		o.journal.note(o.machine.OptionsRecord())
 		return nil
 	})
 }
@@ -356,7 +355,6 @@ func (r *Room) SetTotalLimit(key transfer.Key, bytesPerSecond int64) error {
 	}
 	return r.withOutgoing(key, func(o *outgoing) error {
 		o.machine.SetTotalLimit(bytesPerSecond)
-		o.journal.note(o.machine.OptionsRecord())
 		return nil
 	})
 }

@@ -30,7 +30,7 @@ import (
 //	8 opened     when u64: it has been gone on with
 //	9 keys       member 16, keys 1984: of a recipient that has signed a receipt
 //	10 late      late joiners u8 (0, 1), members 16 each who were there and are not offered it
-//	11 options   plain u8 (0, 1): nothing is compressed, limit per recipient u64, limit u64
+//	11 plain     nothing is compressed
 //
 // What is on disk is not in it: a chunk counts again when what is there has the hash that was announced. So a chunk whose writing a crash cut
 // short is fetched again, and neither the order in which the system wrote things down nor a rotten disk can make wrong bytes right.
@@ -47,7 +47,7 @@ const (
 	recordOpened
 	recordKeys
 	recordLate
-	recordOptions
+	recordPlain
 )
 
 // JournalName and ReceiptName are the names in Storage of a delivery's journal, and of what is left of it once all is verified and durable: enough
@@ -77,8 +77,6 @@ type Journal struct {
 	recipients []*recipient
 	passed     []wire.ID
 	plain      bool
-	limit      int64
-	total      int64
 }
 
 type journalFile struct {
@@ -179,12 +177,9 @@ func (j *Journal) record(kind byte, p []byte) bool {
 		for p = p[1:]; len(p) > 0; p = p[16:] {
 			j.passed = append(j.passed, wire.ID(p))
 		}
-	case recordOptions:
-		if len(p) != 17 || p[0] > 1 {
-			return false
-		}
-		j.plain, j.limit, j.total = p[0] == 1, int64(binary.BigEndian.Uint64(p[1:])), int64(binary.BigEndian.Uint64(p[9:]))
-		return j.limit >= 0 && j.total >= 0
+	case recordPlain:
+		j.plain = true
+		return len(p) == 0
 	default:
 		return false
 	}
@@ -349,15 +344,6 @@ func lateRecord(late bool, passed []wire.ID) []byte {
 // OpenedRecord notes that a transfer is gone on with.
 func OpenedRecord(now time.Time) []byte {
 	return bytesRecord(nil, recordOpened, appendMillis(nil, now))
-}
-
-// OptionsRecord notes how a transfer is sent: the limits as they are now.
-func (o *Outgoing) OptionsRecord() []byte {
-	options := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64([]byte{0}, uint64(o.limit)), uint64(o.total))
-	if o.compression.off {
-		options[0] = 1
-	}
-	return bytesRecord(nil, recordOptions, options)
 }
 
 // recipientRecord notes how far a delivery of ours is: its transfer's id, what was wanted, the last End signed, and how and when it has ended.

@@ -161,7 +161,7 @@ func NewOutgoing(c OutgoingConfig) *Outgoing {
 // the recipient. shared may be nil, as in OutgoingConfig. Its files are wanting: until SourcesReady it is paused, and sends only what needs no reading.
 func RestoreOutgoing(j *Journal, shared *Shared, schedule Schedule, now time.Time) *Outgoing {
 	o := NewOutgoing(OutgoingConfig{Key: j.Key, Manifest: j.Manifest, Recipients: j.Recipients(), LateJoiners: j.offer.LateJoiners, Passed: j.passed,
-		Limit: j.limit, TotalLimit: j.total, Plain: j.plain, Shared: shared, Schedule: schedule, Keep: true})
+		Plain: j.plain, Shared: shared, Schedule: schedule, Keep: true})
 	o.wanting = true
 	for i := range o.files {
 		f := &o.files[i]
@@ -193,7 +193,9 @@ func (o *Outgoing) Journal(now time.Time) []byte {
 			b = hashesRecord(b, uint32(i), run.First, f.hashes[run.First:run.First+run.Count])
 		}
 	}
-	b = append(b, o.OptionsRecord()...)
+	if o.compression.off {
+		b = bytesRecord(b, recordPlain, nil)
+	}
 	for _, r := range o.peers {
 		b = recipientRecord(b, r)
 	}
