@@ -152,6 +152,35 @@ test("files are put up before anyone is there, for whoever comes", { timeout: 24
   for (const person of [ada, ben, cleo]) assert.deepEqual(person.errors, []);
 });
 
+test("what was put up for whoever comes, and nobody came, is offered again after a reload", { timeout: 240_000 }, async (t) => {
+  const server = await startServer(t);
+  const folder = tempDir(t);
+  const one = await writeFile(folder, "one.bin", 70);
+  const ada = await Person.arrive(t, { name: "Ada" });
+  await ada.open(`${server.url}/`);
+  const link = await ada.link();
+  await ada.choose(one.file);
+  await ada.type("Or a text, a link, a password", "not kept");
+  await (await ada.control("checkbox", "Also offer these to whoever joins later")).click();
+  await ada.press("Send");
+  await ada.sees(/Whoever joins while this page is open is offered it\./);
+  await ada.page.reload();
+  await ada.sees(/Unfinished[^]*Sending one\.bin and 1 more[^]*Choose the same files again to go on/, 60_000);
+  const again = async (/** @type {string} */ file) => {
+    const button = await ada.control("button", "Choose the files");
+    const [chooser] = await Promise.all([ada.page.waitForFileChooser(), button.click()]);
+    await chooser.accept([file]);
+  };
+  await again((await writeFile(folder, "other.bin", 71)).file);
+  await ada.sees(/Not all of the files are among those\. Choose the one that was sent\./);
+  await again(one.file);
+  await ada.sees(/Whoever joins while this page is open is offered it\./);
+  const ben = await Person.arrive(t, { name: "Ben" });
+  await ben.open(link);
+  await ben.sees(/Ada wants to send you one\.bin and 1 more/, 60_000);
+  assert.deepEqual([...ada.errors, ...ben.errors], []);
+});
+
 test("late joiners, stages and the ledger in the API", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const browser = await sharedBrowser(t);
