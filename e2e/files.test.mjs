@@ -1,9 +1,10 @@
-// What the page's modules do with files, each by itself: the tree of an offer, and saving into a folder.
+// What the page does with files before they are sent and after they have come: what cannot be read, the tree of an offer, and saving into a folder.
 
 import assert from "node:assert/strict";
 import test from "node:test";
 import { startServer } from "./harness.mjs";
 import { startMember } from "./member.mjs";
+import { Person } from "./person.mjs";
 import { sharedBrowser } from "./shared.mjs";
 import { distinct } from "../web/folder.js";
 
@@ -54,4 +55,24 @@ test("names that others are given at the same moment", { timeout: 240_000 }, asy
   });
   assert.deepEqual(Object.keys(found).sort(), ["a (2).txt", "a (3).txt", "a (4).txt", "a.txt", "old (2).txt", "old (3).txt", "old (4).txt", "old (5).txt", "old.txt"]);
   assert.deepEqual(Object.values(found).sort(), ["", ..."four four one one three three two two".split(" ")]);
+});
+
+test("what cannot be read in a folder is named", { timeout: 240_000 }, async (t) => {
+  const server = await startServer(t);
+  const ada = await Person.arrive(t, { name: "Ada" });
+  await ada.open(`${server.url}/`);
+  await ada.link();
+  await ada.page.evaluate(() => {
+    const refuse = async () => {
+      throw new DOMException("no", "NotReadableError");
+    };
+    const folder = (/** @type {string} */ name, /** @type {any[]} */ children) => ({ kind: "directory", name, values: () => children });
+    const file = (/** @type {string} */ name, getFile = async () => new File(["x"], name)) => ({ kind: "file", name, getFile });
+    const closed = { kind: "directory", name: "closed", values: () => { throw new DOMException("no", "NotAllowedError"); } };
+    Object.assign(globalThis, { showDirectoryPicker: async () => folder("Mine", [file("good.txt"), file("bad.txt", refuse), closed]) });
+  });
+  await ada.press("Choose a folder");
+  await ada.sees(/2 files or folders could not be read and will not be sent: Mine\/bad\.txt, and 1 more\./);
+  await ada.sees(/1 file, 1 B/);
+  assert.deepEqual(ada.errors, []);
 });
