@@ -72,13 +72,16 @@ test("GroupTransferManager sends to two recipients, and tells", { timeout: 480_0
       stats: [stats.peer === me.room.peers[0].id, stats.state],
     };
     await manager.destroy();
-    return { ...out, destroyed: await me.code((async () => manager.initializeGroupTransfer(["x"]))()), state: me.room.state };
+    const another = new me.api.GroupTransferManager({ room: me.room });
+    const folder = await me.code((async () => another.initializeGroupTransfer({ path: "new", directory: true }))());
+    return { ...out, folder, destroyed: await me.code((async () => manager.initializeGroupTransfer(["x"]))()), state: me.room.state };
   });
   assert.deepEqual(await Promise.all(received), [sent.hash, sent.hash]);
   assert.deepEqual(sent.before, ["invalid-argument", "invalid-argument", ""]);
   assert.deepEqual([sent.keys.ready.length, sent.keys.failed.length, sent.counts[0]], [2, 0, 2]);
   assert.ok(sent.counts[1].every((quality) => ["excellent", "good", "fair", "poor"].includes(quality)), JSON.stringify(sent.counts));
   assert.equal(sent.stranger, "unknown-peer");
+  assert.equal(sent.folder, "resolved", "one folder is a list of one");
   assert.equal(sent.group, 64);
   assert.deepEqual(sent.successful, ["Bob", "Cleo"]);
   assert.ok(sent.completed, "onComplete is told once");

@@ -455,10 +455,10 @@ async function openRoom(link) {
   await enter();
 }
 
-/** Enters the room of something unfinished: here, if nobody and nothing here needs this page. @param {string} link */
+/** Enters the room of something unfinished: here, if nobody and nothing here needs this page, which leaves its room for good. @param {string} link */
 async function continueIn(link) {
   const transfers = modules && (await modules)[1];
-  if (room?.peers.length || transfers?.busy) window.open(link, "_blank", "noopener");
+  if (room?.peers.length || transfers?.busy(room)) window.open(link, "_blank", "noopener");
   else await openRoom(link);
 }
 

@@ -195,7 +195,7 @@ export class GroupTransferManager {
     check(!this.#transfer || isOver(this.#transfer.state), "a transfer is running");
     this.#recipients = [...(recipients ?? this.#channels.getConnectedPeers())].map((peer) => peerOf(this.#room, peer).id);
     if (this.#recipients.length === 0) throw new TallowError("no-recipients");
-    const single = typeof items === "string" || items instanceof Blob || (items?.file instanceof Blob && typeof items.path === "string");
+    const single = typeof items === "string" || items instanceof Blob || (typeof items?.path === "string" && (items.file instanceof Blob || items.directory === true));
     this.#files = single ? [items] : [...items];
     this.#transfer = undefined;
   }

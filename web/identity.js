@@ -214,7 +214,7 @@ export async function whileFree(member, work) {
 /**
  * Keeps what a browser gives to read a transfer's files again.
  * @param {string} transfer
- * @param {{ path: string, handle: FileSystemFileHandle }[]} handles
+ * @param {{ index: number, path: string, handle: FileSystemFileHandle }[]} handles index: in the transfer; path: as it was given
  */
 export async function keepHandles(transfer, handles) {
   try {
@@ -224,7 +224,7 @@ export async function keepHandles(transfer, handles) {
   }
 }
 
-/** @param {string} transfer @returns {Promise<{ path: string, handle: FileSystemFileHandle }[]>} */
+/** @param {string} transfer @returns {Promise<{ index: number, path: string, handle: FileSystemFileHandle }[]>} */
 export async function recallHandles(transfer) {
   try {
     return (await withStores("readonly", "handles", (store) => result(store.get(transfer))))?.handles ?? [];

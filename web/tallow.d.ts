@@ -129,12 +129,13 @@ export class UnfinishedTransfer {
   readonly bytes: number;
   /** When it was begun or gone on with last, ms since 1970. */
   readonly when: number;
-  /** Outgoing: the browser has kept access to its files (the `handle` of a Sendable), so that continue() needs none. */
+  /** Outgoing: continue() needs no files: the browser has kept access to them (the `handle` of a Sendable), or there are none with anything in them. */
   readonly remembered: boolean;
   /**
    * Goes on with it. Outgoing: with the same files, given again, or with those that the browser has kept access to, for which it may ask the person: call it
-   * from a click. They are found by path, or by name and size. Files that are not what they were fail with `file-changed`; a text that is not given again,
-   * and was not delivered, with `file-unreadable`. Rejects with `invalid-argument` when one of the files is not among those given, and nothing has
+   * from a click. They are found by path, or by name and size. A file that is not what it was, as far as it had been read, fails with `file-changed`;
+   * what had not been read is taken as it is now. A text that is not given again, and was not delivered, fails with `file-unreadable`; folders and empty
+   * files need not be given. Rejects with `invalid-argument` when one of the files is not among those given, and nothing has
    * happened then; with `file-changed` or `file-unreadable` when the browser has lost access; with `room-closed` when this page is not in its room: enter it
    * first, with joinRoom(link). What is received goes on by itself there.
    */
@@ -495,7 +496,7 @@ export interface AcceptOptions {
   files?: Iterable<number | FileInfo>;
   /**
    * A folder that the person has picked, open for writing: what arrives is put into it too, as by `saveAll({ directory })`, before `finished` resolves.
-   * When that fails `finished` rejects with `disk-full` or `storage-failed`, and what has arrived can still be saved.
+   * When that fails `finished` rejects with `disk-full` or `storage-failed`, or with `cancelled` when the signal ends it, and what has arrived can still be saved.
    */
   directory?: FileSystemDirectoryHandle;
   /** Cancels the transfer. */

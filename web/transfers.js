@@ -34,6 +34,8 @@ export class Transfers {
   #running = new Map();
   /** Of these, those that are not paused. @type {Set<OutgoingTransfer | IncomingTransfer>} */
   #moving = new Set();
+  /** How many are being put where the person wants them: into a folder, which takes as long as copying them does, or a zip. */
+  #saving = 0;
   /** @type {WeakSet<Promise<unknown>>} */
   #followed = new WeakSet();
   /** @type {WakeLockSentinel | undefined} */
@@ -49,7 +51,7 @@ export class Transfers {
   constructor(complain) {
     this.#complain = complain;
     window.addEventListener("beforeunload", (event) => {
-      if (this.#running.size) event.preventDefault();
+      if (this.#running.size || this.#saving) event.preventDefault();
     });
     document.addEventListener("visibilitychange", () => {
       this.#refused = false;
@@ -86,15 +88,16 @@ export class Transfers {
     for (const offer of room.offers) add(offer);
     // What an earlier page was receiving goes on; what it was sending waits for its files (unfinished.js).
     const resumed = (/** @type {OutgoingTransfer | IncomingTransfer} */ transfer) => {
-      if ("from" in transfer) this.#track(transfer, new IncomingCard(transfer, transfer.from.name || "Somebody", this.#complain, usual(transfer.files)));
+      if ("from" in transfer) this.#track(transfer, new IncomingCard(transfer, transfer.from.name || "Somebody", this.#complain, usual(transfer.files), this.#hold));
     };
     room.addEventListener("transfer", ({ detail }) => resumed(detail));
     for (const transfer of room.transfers) resumed(transfer);
   }
 
-  /** Whether something is under way. */
-  get busy() {
-    return this.#open.size > 0;
+  /** Whether something is under way, or waits in that room and could go on there. @param {Room | undefined} room */
+  busy(room) {
+    const waits = (/** @type {OutgoingTransfer | IncomingTransfer} */ transfer) => !isOver(transfer.state) || transfer.stats().recipients.some(({ code }) => code === "peer-gone");
+    return this.#open.size > 0 || this.#saving > 0 || Boolean(room?.transfers.some(waits));
   }
 
   /** @param {OutgoingTransfer} transfer */
@@ -141,7 +144,7 @@ export class Transfers {
       this.#keepStorage();
       try {
         const transfer = offer.accept({ files: tree.chosen });
-        const running = new IncomingCard(transfer, from, this.#complain, saving);
+        const running = new IncomingCard(transfer, from, this.#complain, saving, this.#hold);
         this.#track(transfer, running);
         transfer.finished.catch((error) => again(error) && running.clear());
       } catch (error) {
@@ -207,6 +210,18 @@ export class Transfers {
     this.#showTitle();
   }
 
+  /** Keeps the screen on, and has closing warn, while what was received is being saved. @param {Promise<unknown>} saving */
+  #hold = async (saving) => {
+    this.#saving++;
+    this.#holdScreen();
+    try {
+      await saving;
+    } finally {
+      this.#saving--;
+      this.#holdScreen();
+    }
+  };
+
   #showTitle() {
     const percents = [...this.#running.values()];
     document.title = percents.length ? `${Math.floor(Math.min(...percents))} % – Tallow` : "Tallow";
@@ -215,7 +230,8 @@ export class Transfers {
   /** Keeps the screen on while something moves. Whoever hides the page takes the lock away: it is asked for again when the page is back. */
   async #holdScreen() {
     if (!("wakeLock" in navigator) || this.#asking) return;
-    if (this.#moving.size > 0 && !this.#refused && document.visibilityState === "visible" && (this.#wakeLock?.released ?? true)) {
+    const needed = () => this.#moving.size > 0 || this.#saving > 0;
+    if (needed() && !this.#refused && document.visibilityState === "visible" && (this.#wakeLock?.released ?? true)) {
       this.#asking = true;
       try {
         this.#wakeLock = await navigator.wakeLock.request("screen");
@@ -224,7 +240,7 @@ export class Transfers {
       }
       this.#asking = false;
     }
-    if (this.#moving.size > 0) return;
+    if (needed()) return;
     this.#refused = false;
     this.#wakeLock?.release();
     this.#wakeLock = undefined;
@@ -375,13 +391,18 @@ class IncomingCard extends Card {
   #transfer;
   #complain;
   #saving;
+  #hold;
 
-  /** @param {IncomingTransfer} transfer @param {string} from @param {(error: unknown) => void} complain @param {Saving} saving */
-  constructor(transfer, from, complain, saving) {
+  /**
+   * @param {IncomingTransfer} transfer @param {string} from @param {(error: unknown) => void} complain @param {Saving} saving
+   * @param {(saving: Promise<unknown>) => Promise<void>} hold called with what the page must stay for
+   */
+  constructor(transfer, from, complain, saving, hold) {
     super(transfer, `Receiving ${what(transfer.files, total(transfer.files))} from ${from}`, complain, () => ({}), "Cancel");
     this.#transfer = transfer;
     this.#complain = complain;
     this.#saving = saving;
+    this.#hold = hold;
   }
 
   /** @override */
@@ -392,7 +413,11 @@ class IncomingCard extends Card {
 
   /** @param {import("./tallow.js").OutgoingResult | import("./tallow.js").IncomingResult} result */
   async finish(result) {
-    if (!("failed" in result)) return;
+    if ("failed" in result) await this.#hold(this.#show(result));
+  }
+
+  /** @param {import("./tallow.js").IncomingResult} result */
+  async #show(result) {
     const files = result.files.filter((file) => file.kind === "file");
     const rows = await Promise.all(result.files.slice(0, LISTED).map((file) => this.#row(file)));
     for (const file of result.failed.slice(0, LISTED))
@@ -421,7 +446,7 @@ class IncomingCard extends Card {
       say(this.result, `Verified and saved${where}: ${count(files.length, "file")}. ${lacking}`);
     };
     const button = (/** @type {string} */ label, /** @type {Saving} */ saving) =>
-      el("button", { type: "button", class: "small", onclick: () => saveAll(saving) }, label);
+      el("button", { type: "button", class: "small", onclick: () => this.#hold(saveAll(saving)) }, label);
     if (saved.length > 1) this.result.after(el("p", { class: "buttons" }, button("Save all", "files"), button("Save as one zip", "zip")));
     if (lacking) say(this.result, `${lacking} The rest is verified${files.length ? "; save what is of use" : ""}.`);
     else if (saved.length === 0) say(this.result, "Verified.");
