@@ -11,7 +11,7 @@ const MB = 1e6;
 /** What records, repeated hashes and chunks that were under way cost besides what is lacking. */
 const slack = 1 * MB;
 /** Slow enough to be held in time, in bytes per second. */
-const rate = 3 * MB;
+const rate = 1.5 * MB;
 /** A limit under which not even the next chunk is due before the test is over. */
 const held = 1;
 
@@ -99,7 +99,7 @@ test("a recipient's page is reloaded, its tab crashes, its browser is killed", {
     me.incoming = (await me.offer()).accept();
     await me.until(() => me.incoming.state === "transferring", 120_000);
   });
-  await goOn(sender, 2 * MB);
+  await goOn(sender, 1.5 * MB);
 
   for (const [what, again] of /** @type {const} */ ([
     ["reloaded", async () => (await recipient.reload(), await recipient.evaluate(prepare), recipient)],
@@ -143,7 +143,7 @@ test("a recipient's page is reloaded, its tab crashes, its browser is killed", {
       assert.deepEqual(went, { id: await sender.evaluate(() => me.transfer.id), from: "sender", files: ["a.bin", "b.bin"], offers: 0, unfinished: 0 });
       // Until then the sender may take the link to the page before for one that is there.
       await recipient.evaluate(() => me.until(() => me.incoming.state === "transferring"));
-      await goOn(sender, 2 * MB);
+      await goOn(sender, 1.5 * MB);
       const { sent, told } = await count(sender);
       t.diagnostic(`${what}: ${((sent - before.sent) / MB).toFixed(1)} MB sent for ${((told - before.told) / MB).toFixed(1)}`);
       assert.ok(told < size, "it was under way all the time");
@@ -207,7 +207,7 @@ test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
       kept,
     );
     await accepted;
-    await goOn(sender, 2 * MB);
+    await goOn(sender, 1.5 * MB);
     const { told: had } = await count(sender);
     await sender.reload();
     await sender.evaluate(prepare);
