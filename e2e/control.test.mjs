@@ -257,7 +257,7 @@ test("who was removed while away keeps nothing of that room", { timeout: 240_000
 test("the screen stays on, and closing the page asks, only while something is under way", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const folder = tempDir(t);
-  const big = await writeFile(folder, "big.bin", 60_000_000);
+  const big = await writeFile(folder, "big.bin", 12_000_000);
   const watchLock = () => {
     const locks = { asked: 0, held: 0 };
     Object.assign(globalThis, { locks });
@@ -281,7 +281,7 @@ test("the screen stays on, and closing the page asks, only while something is un
   await ada.seesDelivery("Ben", /^Waiting for an answer$/);
   assert.deepEqual([await asked(ada), await asked(ben)], [0, 0], "nothing flows before the answer");
   await ben.sees(/Ada wants to send you/);
-  await ada.limit("1");
+  await ada.limit("0.05"); // there are minutes for what is to be done under way
   await ben.press("Accept");
   await ada.seesDelivery("Ben", /^Transferring · [1-9]/);
   for (const person of [ada, ben]) await until("the screen is held", async () => (await held(person)) === 1);

@@ -41,17 +41,19 @@ test("limits, changed under way", { timeout: 480_000 }, async (t) => {
       const bytes = to.bytes - from.bytes;
       const share = bytes / (limit * (to.latest - from.earliest));
       t.diagnostic(`${what}: ${share.toFixed(3)} of the limit`);
-      // Whole chunks go out, and for each of the two one may have waited that was let out before. A busy machine may have stood still until just
-      // now: what was saved up meanwhile is for at most two seconds.
-      const most = limit * (1.05 * (to.latest - from.earliest) + 2) + 3 * CHUNK;
-      assert.ok(bytes < most, `${what}: ${bytes} bytes where ${most} may go`);
+      // Whole chunks go out, and for each of the two one may have waited that was let out before.
+      const most = limit * 1.05 * (to.latest - from.earliest) + 3 * CHUNK;
+      // A busy machine may have stood still until just now: what was saved up meanwhile is for at most two seconds. Whoever takes that is watched
+      // until it is little beside the rest, so that half as much again never passes.
+      assert.ok(bytes < most + 2 * limit, `${what}: ${bytes} bytes where ${most + 2 * limit} may go`);
+      const sure = bytes < most || to.earliest - from.latest > 12;
       // A busy machine may have stood still for a while.
-      if (share > 0.4) return;
+      if (sure && share > 0.4) return;
       assert.ok(performance.now() < end, `${what}: ${share.toFixed(3)} of the limit`);
     }
   };
   // From each to the next it is 2.7 times as much or as little, so that the one before would not do; and there always is one.
-  await owner.evaluate((limit) => void (me.transfer = me.room.send(me.blob(32 << 20, 1), { bandwidthLimit: limit })), 1.5 * MB);
+  await owner.evaluate((limit) => void (me.transfer = me.room.send(me.blob(48 << 20, 1), { bandwidthLimit: limit })), 1.5 * MB);
   await owner.evaluate(() => me.until(() => me.transfer.recipients.every((r) => r.bytes > 0)));
   await holds("on the transfer", 1.5 * MB);
   await owner.evaluate((each) => me.transfer.setBandwidthLimit(each).then(() => me.transfer.setTotalBandwidthLimit(0)), 2 * MB);
