@@ -171,7 +171,7 @@ func (r *Room) restore() {
 		case transfer.ReceiptName:
 			left[f.Delivery] = cmp.Or(left[f.Delivery], f.Name)
 		default:
-			left[f.Delivery] = left[f.Delivery]
+			left[f.Delivery] = cmp.Or(left[f.Delivery], "")
 		}
 	}
 	restored := 0
