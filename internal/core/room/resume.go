@@ -171,7 +171,9 @@ func (r *Room) restore() {
 		case transfer.ReceiptName:
 			left[f.Delivery] = cmp.Or(left[f.Delivery], f.Name)
 		default:
-			left[f.Delivery] = cmp.Or(left[f.Delivery], "")
+			if _, told := left[f.Delivery]; !told {
+				left[f.Delivery] = ""
+			}
 		}
 	}
 	restored := 0
