@@ -12,6 +12,11 @@ export async function startMember(browser, url, { before } = {}) {
   const page = await context.newPage();
   page.setDefaultTimeout(120_000);
   if (before) await page.evaluateOnNewDocument(before);
+  return loadMember(page, url);
+}
+
+/** Makes a page that there is one of these, whatever it was before. @param {import("puppeteer-core").Page} page @param {string} url of the server */
+export async function loadMember(page, url) {
   await page.goto(`${url}/healthz`);
   await page.evaluate(prepare);
   return page;

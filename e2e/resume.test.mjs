@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { expectFiles, startBrowser, startServer, tempDir, until, writeFile } from "./harness.mjs";
-import { prepare, startMember } from "./member.mjs";
+import { loadMember, prepare, startMember } from "./member.mjs";
 import { Person } from "./person.mjs";
 import { sharedBrowser } from "./shared.mjs";
 
@@ -73,13 +73,7 @@ test("a recipient's page is reloaded, its tab crashes, its browser is killed", {
   const server = await startServer(t);
   const [shared, { browser: first, profile }] = await Promise.all([sharedBrowser(t), startBrowser(t)]);
   const sender = await startMember(shared, server.url, { before: countSent });
-  /** The blank page of a browser with the API loaded. @param {import("puppeteer-core").Page} page */
-  const load = async (page) => {
-    await page.goto(`${server.url}/healthz`);
-    await page.evaluate(prepare);
-    return page;
-  };
-  let recipient = await load((await first.pages())[0]);
+  let recipient = await loadMember((await first.pages())[0], server.url);
   await fresh(sender);
   const link = await enter(sender, undefined, "sender");
   await fresh(recipient);
@@ -109,7 +103,7 @@ test("a recipient's page is reloaded, its tab crashes, its browser is killed", {
         await recipient.goto("chrome://crash").catch(() => {}); // the renderer dies
         const page = await first.newPage();
         await recipient.close().catch(() => {});
-        return load(page);
+        return loadMember(page, server.url);
       },
     ],
     [
@@ -119,7 +113,7 @@ test("a recipient's page is reloaded, its tab crashes, its browser is killed", {
         first.process()?.kill("SIGKILL");
         await died;
         const { browser } = await startBrowser(t, { profile });
-        return load((await browser.pages())[0]);
+        return loadMember((await browser.pages())[0], server.url);
       },
     ],
   ])) {
@@ -276,8 +270,7 @@ test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
   await t.test("two pages do not both go on with it; what is discarded in the list is gone", async () => {
     await interrupt();
     const second = await sender.browserContext().newPage();
-    await second.goto(`${server.url}/healthz`);
-    await second.evaluate(prepare);
+    await loadMember(second, server.url);
     assert.equal(await second.evaluate(async () => (await me.tallow.unfinished()).length), 0, "another page has it");
     await sender.close();
     const gone = await second.evaluate(async () => {

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { CHUNK, hide, until } from "./harness.mjs";
-import { prepare } from "./member.mjs";
+import { loadMember } from "./member.mjs";
 import { Network } from "./netns.mjs";
 
 export const MB = 1e6;
@@ -76,8 +76,7 @@ async function connect(t, { rate, relayOnly, hidden, serverArgs }) {
     const { browser } = await host.startBrowser(t, { throttled: hidden });
     const [page] = await browser.pages();
     page.setDefaultTimeout(120_000);
-    await page.goto(`${network.url}/healthz`);
-    await page.evaluate(prepare);
+    await loadMember(page, network.url);
     pages.push(page);
     if (hidden) await hide(page);
   }

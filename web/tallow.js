@@ -507,12 +507,12 @@ class RoomState {
         return this.dispatch("offerwithdrawn", Object.freeze({ id, code }));
       }
       case "resumed": {
-        const [first] = event.deliveries ?? []; // nobody may have joined one for whoever comes
+        const [first] = event.deliveries; // none, if nobody has joined one for whoever comes
         const from = event.incoming && (this.peers.get(first.peer) ?? stranger(this, first.peer, first.name));
         const answer = Promise.resolve({ id: event.id });
         const transfer = event.incoming
           ? new IncomingTransfer(own, this, { from, id: event.id, files: event.files }, answer, undefined)
-          : new OutgoingTransfer(own, this, event.files, (event.deliveries ?? []).map((/** @type {any} */ d) => ({ ...d, id: d.peer })), answer, undefined);
+          : new OutgoingTransfer(own, this, event.files, event.deliveries.map((/** @type {any} */ d) => ({ ...d, id: d.peer })), answer, undefined);
         // At once, since events about it may follow in this very task.
         Object.assign(transfer[own], { id: event.id, waiting: event.waiting, opened: event.opened, before: event.bytes });
         transfer[own].update(event);
@@ -997,7 +997,7 @@ class TransferState {
       this.files = Object.freeze(files);
     }
     this.late = Boolean(event.lateJoiners);
-    this.deliveries = frozen((event.deliveries ?? []).map((/** @type {any} */ d) => ({ ...d, reason: d.reason ?? "" })));
+    this.deliveries = frozen(event.deliveries.map((/** @type {any} */ d) => ({ ...d, reason: d.reason ?? "" })));
   }
 
   /** @param {any} event */

@@ -17,7 +17,7 @@ import os from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { tempDir, writeFile } from "../../e2e/harness.mjs";
-import { prepare } from "../../e2e/member.mjs";
+import { loadMember } from "../../e2e/member.mjs";
 import { Network } from "../../e2e/netns.mjs";
 import { median } from "../median.mjs";
 
@@ -83,8 +83,7 @@ try {
     const { browser } = await host.startBrowser(t);
     const [page] = await browser.pages();
     page.setDefaultTimeout(600_000);
-    await page.goto(`${network.url}/healthz`);
-    await page.evaluate(prepare);
+    await loadMember(page, network.url);
     pages.push(page);
   }
   const [sender, recipient] = pages;

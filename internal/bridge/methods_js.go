@@ -490,7 +490,7 @@ func (i *instance) continueTransfer(args struct {
 	Files []outFile
 }) (any, error) {
 	return nil, i.giveFiles(args.Room, args.Files, func(r *room.Room, files []room.OutFile) error {
-		return r.Continue(transfer.Key{Sender: wire.ID(args.ID[:16]), Transfer: wire.ID(args.ID[16:])}, files)
+		return r.Continue(args.key(), files)
 	})
 }
 
@@ -568,9 +568,13 @@ func (i *instance) accept(args struct {
 	return snapshot, err
 }
 
+func (a transferArgs) key() transfer.Key {
+	return transfer.Key{Sender: wire.ID(a.ID[:16]), Transfer: wire.ID(a.ID[16:])}
+}
+
 func (i *instance) doTransfer(args transferArgs, f func(*room.Room, transfer.Key) error) (any, error) {
 	return i.do(args.Room, func(r *room.Room) error {
-		return f(r, transfer.Key{Sender: wire.ID(args.ID[:16]), Transfer: wire.ID(args.ID[16:])})
+		return f(r, args.key())
 	})
 }
 

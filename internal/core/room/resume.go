@@ -183,7 +183,6 @@ func (r *Room) restore() {
 		}
 		var p []byte
 		if name != "" {
-			var err error
 			if p, err = storage.Get(r.ctx, delivery, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				continue // another time
 			}

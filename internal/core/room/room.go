@@ -48,19 +48,18 @@ type Room struct {
 	pool       *bulk.Pool
 	compressor bulk.Compressor // the engine, or nil
 
-	ctx        context.Context // of what blocks on others: ends when the room closes
-	cancel     context.CancelFunc
-	box        mailbox       // work for the loop
-	out        mailbox       // events for the outside
-	signals    chan struct{} // tokens: events of the hub that wait for the loop
-	verifying  sync.Mutex    // held while what an earlier room has left is read
-	unverified []*incoming   // which is to be read
-	running    sync.WaitGroup
-	links      sync.WaitGroup // connections, which post to the loop until they have ended
-	stop       chan struct{}  // closed when the loop is to end
-	looped     chan struct{}  // closed when it has
-	stopped    chan struct{}  // closed when everything has ended
-	once       sync.Once
+	ctx       context.Context // of what blocks on others: ends when the room closes
+	cancel    context.CancelFunc
+	box       mailbox       // work for the loop
+	out       mailbox       // events for the outside
+	signals   chan struct{} // tokens: events of the hub that wait for the loop
+	verifying sync.Mutex    // held while what an earlier room has left is read
+	running   sync.WaitGroup
+	links     sync.WaitGroup // connections, which post to the loop until they have ended
+	stop      chan struct{}  // closed when the loop is to end
+	looped    chan struct{}  // closed when it has
+	stopped   chan struct{}  // closed when everything has ended
+	once      sync.Once
 
 	// What follows belongs to the loop.
 
@@ -99,6 +98,8 @@ type Room struct {
 	incoming map[transfer.Key]*incoming
 	stores   []func() // chunks that wait to be verified and written
 	storing  int      // of them, under way
+
+	unverified []*incoming // of an earlier room, to be held against what is on disk once we are in
 }
 
 // Saved is what it takes to come back to an own room after a reload: as secret as the link.
