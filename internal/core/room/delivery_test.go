@@ -298,13 +298,10 @@ func TestDiskFull(t *testing.T) {
 	w := newWorld(t, 11, 0)
 	ann := w.create("Ann", nil)
 	var disk *fullStorage
-	bob, err := w.tryJoinWith("Bob", ann.room.Link(), func(c *room.Config) {
+	bob := w.joinWith("Bob", ann.room.Link(), func(c *room.Config) {
 		disk = &fullStorage{Durable: c.Storage.(transfer.Durable), limit: 5 * mib}
 		c.Storage, c.Resume = disk, true
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	cleo := w.join("Cleo", ann.room.Link())
 	ann.meet(bob, cleo)
 	big, file := content(4*mib+1, 1), content(mib, 2)

@@ -110,14 +110,14 @@ func (s *store) reopen() bool {
 	return true
 }
 
-// section is where a file lies in what stored returns.
-func (s *store) section(index uint32) *io.SectionReader {
-	return io.NewSectionReader(s.stored(), s.offsets[index], int64(s.manifest.Files[index].Size))
+// section is where a file lies in what stored has returned.
+func (s *store) section(stored io.ReaderAt, index uint32) *io.SectionReader {
+	return io.NewSectionReader(stored, s.offsets[index], int64(s.manifest.Files[index].Size))
 }
 
 // write verifies chunks and writes them: those that follow one another, in the message and on disk, at once. It returns the first ones, which
 // are done, and whether the one after them is not what was announced.
-func (s *store) write(e transfer.Store, engine bulk.Engine) ([]chunk.Ref, bool, error) {
+func (s *store) write(e transfer.Store, engine bulk.Engine, pool *bulk.Pool) ([]chunk.Ref, bool, error) {
 	var done []chunk.Ref
 	var run []byte // not written yet
 	var at int64   // where it goes
@@ -138,19 +138,30 @@ func (s *store) write(e transfer.Store, engine bulk.Engine) ([]chunk.Ref, bool, 
 		return err
 	}
 	for i, c := range e.Chunks {
-		sum, err := engine.Sum256(c.Data)
-		if err == nil && wire.Hash(sum) != c.Hash {
+		data := c.Data
+		var err error
+		if c.Compressed {
+			inflated := pool.Get(c.Length)
+			defer inflated.Release() // a message holds at most a chunk's worth of them
+			data = inflated.B
+			err = engine.(bulk.Compressor).Inflate(data, c.Data) // the machine lets none through where it is not one
+		}
+		var sum [32]byte
+		if err == nil {
+			sum, err = engine.Sum256(data)
+		}
+		if errors.Is(err, bulk.ErrInflate) || err == nil && wire.Hash(sum) != c.Hash {
 			return done, true, nil
 		}
 		offset := s.offsets[c.Chunk.File] + c.Offset
-		if err == nil && (offset != at+int64(len(run)) || !follows(run, c.Data)) {
+		if err == nil && (offset != at+int64(len(run)) || !follows(run, data)) {
 			err = flush(i)
-			run, at, first = c.Data[:0], offset, i
+			run, at, first = data[:0], offset, i
 		}
 		if err != nil {
 			return done, false, err
 		}
-		run = run[:len(run)+len(c.Data)]
+		run = run[:len(run)+len(data)]
 	}
 	err := flush(len(e.Chunks))
 	return done, false, err

@@ -215,7 +215,7 @@ func TestSlowDisk(t *testing.T) {
 
 	s := newSim(t, 1, 2, false, size)
 	fast, slow := s.peers[member(0)], s.peers[member(1)]
-	slow.rate = rate
+	slow.diskRate = rate
 	s.connect(fast)
 	s.connect(slow)
 	check := func() {
