@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { expectFiles, startBrowser, startServer, tempDir, until, writeFile } from "./harness.mjs";
+import { count, crash, enter, fresh, member, told } from "./lives.mjs";
 import { prepare } from "./member.mjs";
 import { Person } from "./person.mjs";
 
@@ -11,47 +12,6 @@ const MB = 1e6;
 const slack = 1 * MB;
 /** Slow enough to be in the middle, in bytes per second. */
 const rate = 6 * MB;
-
-/**
- * The blank page of a browser with the API loaded, again after a reload.
- * @param {import("puppeteer-core").Browser} browser @param {string} url
- */
-async function member(browser, url) {
-  const [page] = await browser.pages();
-  await page.goto(`${url}/healthz`);
-  await page.evaluate(count);
-  await page.evaluate(prepare);
-  return page;
-}
-
-/** Runs in the page: counts what is sent over data channels. */
-function count() {
-  const { send } = RTCDataChannel.prototype;
-  globalThis.sentBytes = 0;
-  RTCDataChannel.prototype.send = function (data) {
-    globalThis.sentBytes += data.byteLength ?? data.length;
-    return send.call(this, data);
-  };
-}
-
-/** @param {import("puppeteer-core").Page} page @param {string | undefined} link @param {string} name */
-const enter = (page, link, name) =>
-  page.evaluate(
-    async (to, given) => {
-      // The page before this one may need a moment to let go of the room.
-      await me.until(async () => !to || (await me.tallow.remembered()).some((room) => room.link === to) || globalThis.fresh);
-      me.watch(to ? await me.tallow.joinRoom(to, { name: given }) : await me.tallow.createRoom({ name: given }));
-      return me.room.link;
-    },
-    link,
-    name,
-  );
-
-/** @param {import("puppeteer-core").Page} page */
-const fresh = (page) => page.evaluate(() => void (globalThis.fresh = true));
-
-/** What a sender knows to be on its first recipient's disk. @param {import("puppeteer-core").Page} page */
-const told = (page) => page.evaluate(() => me.transfer.recipients[0].bytes);
 
 /** Waits for more of it. @param {import("puppeteer-core").Page} page @param {number} bytes */
 const stored = (page, bytes) => until(`${bytes} bytes`, async () => (await told(page)) >= bytes, 120_000);
@@ -87,9 +47,7 @@ test("a recipient's page is reloaded, its tab crashes, its browser is killed", {
     [
       "crashed",
       async () => {
-        await recipient.goto("chrome://crash").catch(() => {}); // the renderer dies
-        const page = await first.newPage();
-        await recipient.close().catch(() => {});
+        const page = await crash(recipient);
         await page.goto(`${server.url}/healthz`);
         await page.evaluate(prepare);
         return page;
