@@ -23,14 +23,14 @@ function random(seed) {
  * @typedef {{ who: ("sender" | "recipient" | "server")[], how: "crash" | "kill", share?: number, after?: number }} Blow
  */
 
-/** What a run is to be; all of it follows from the seed. @param {number} seed @param {number} largest in bytes */
-function plan(seed, largest) {
+/** What a run is to be; all of it follows from the seed. @param {number} seed @param {number} largest in bytes @param {number} most blows */
+function plan(seed, largest, most) {
   const next = random(seed);
   const pick = (/** @type {any[]} */ list) => list[Math.floor(next() * list.length)];
   const size = Math.max(1, Math.round(largest * 100 ** -next())); // log-uniform
   const takes = 1000 + 2000 * next();
   /** @type {Blow[]} */
-  const blows = Array.from({ length: 1 + Math.floor(next() * 3) }, () => ({
+  const blows = Array.from({ length: 1 + Math.floor(next() * most) }, () => ({
     who: pick([["sender"], ["sender"], ["recipient"], ["recipient"], ["server"], ["sender", "recipient"], ["server", "sender"], ["server", "recipient"]]),
     how: pick(["crash", "crash", "kill"]),
     ...(next() < 0.7 ? { share: next() } : { after: takes * next() }),
@@ -42,16 +42,23 @@ function plan(seed, largest) {
  * Plays that many runs. Each ends with the sender saying that all is verified on disk; the recipient's page or browser is killed in that moment, and
  * then its disk holds the very bytes.
  * @param {import("node:test").TestContext} t
- * @param {{ runs: number, largest: number }} options
+ * @param {{ runs: number, largest: number, most: number }} options largest: of the files, in bytes; most: how many blows
  */
-export async function killMatrix(t, { runs, largest }) {
+export async function killMatrix(t, { runs, largest, most }) {
   const first = Number(process.env.TALLOW_KILL_SEED ?? Date.now() % 1e9);
+  let next = first;
+  // They mostly wait, so two are played at a time, each lane with a server and browsers of its own.
+  await Promise.all(["one", "other"].map((name) => t.test(name, (lane) => play(lane, () => (next < first + runs ? plan(next++, largest, most) : undefined)))));
+}
+
+/** Plays runs until there are no more. @param {import("node:test").TestContext} t @param {() => ReturnType<typeof plan> | undefined} draw */
+async function play(t, draw) {
   let server = await startServer(t);
   const { addr, url } = server;
   const browsers = { sender: await startBrowser(t), recipient: await startBrowser(t) };
-  for (let seed = first; seed < first + runs; seed++) {
-    const run = plan(seed, largest);
-    await t.test(`TALLOW_KILL_SEED=${JSON.stringify(run)}`, { timeout: 10 * patience }, async (s) => {
+  for (let run = draw(); run; run = draw()) {
+    const { seed } = run;
+    await t.test(`TALLOW_KILL_SEED=${seed} ${JSON.stringify(run)}`, { timeout: 10 * patience }, async (s) => {
       /** @type {string[]} */
       const log = [];
       const start = Date.now();
@@ -115,6 +122,7 @@ export async function killMatrix(t, { runs, largest }) {
         await page.goto(`${url}/healthz`);
         const stored = await page.evaluate(onDisk, run.size);
         assert.ok(stored.includes(want), `of ${run.size} bytes ${want}, the disk holds ${stored}`);
+        if (process.env.TALLOW_KILL_LOG) for (const line of log) s.diagnostic(line);
         s.diagnostic(`${struck} of ${run.blows.length} blows, ${(run.size / 1e6).toFixed(1)} MB, ${Date.now() - start} ms`);
       } catch (error) {
         for (const line of log) s.diagnostic(line);

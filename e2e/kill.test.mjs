@@ -3,4 +3,4 @@
 import test from "node:test";
 import { killMatrix } from "./kill.mjs";
 
-test("pages, browsers and the server are killed at random points", { timeout: 600_000 }, (t) => killMatrix(t, { runs: 5, largest: 15e6 }));
+test("pages, browsers and the server are killed at random points", { concurrency: true, timeout: 600_000 }, (t) => killMatrix(t, { runs: 5, largest: 15e6, most: 2 }));
