@@ -84,7 +84,7 @@ unit-js: deps
 	$(JS) $(GO) test -exec="node $(CURDIR)/e2e/gotest.mjs" -timeout 10m $(CLIENT)
 
 # One test at a time keeps the processors busy, except for those that mostly wait: these run beside the others.
-WAITING := $(addsuffix .test.mjs,embed facades firefox guide limits link network qr relay resume stats)
+WAITING := $(addsuffix .test.mjs,embed facades firefox guide kill limits link network qr relay resume stats)
 e2e: deps $(SERVER) $(EVIL) $(CAPTURE)
 	$(MAKE) --no-print-directory -j2 e2e-busy e2e-waiting
 
@@ -123,6 +123,7 @@ e2e/node_modules/.package-lock.json: e2e/package-lock.json
 soak: deps $(SERVER) $(EVIL) $(CAPTURE)
 	TALLOW_SOAK=1 $(GO) test -timeout 60m -skip '^TestAttempts$$' ./internal/... ./server/...
 	TALLOW_SOAK=1 $(GO) test -timeout 30m -run '^TestAttempts$$' -v ./internal/core/room
+	TALLOW_SOAK=1 $(GO) test -timeout 180m -v ./e2e/kill
 	cd e2e && node --test --test-concurrency=1 --test-reporter=spec --test-timeout=3600000 $(filter-out reconnect.soak.mjs relay.soak.mjs,$(notdir $(sort $(wildcard e2e/*.soak.mjs))))
 	cd e2e && $(AS_ROOT) node --test --test-reporter=spec --test-timeout=3600000 relay.soak.mjs
 # In a process of its own, whose last line is the figures.

@@ -62,7 +62,10 @@ async function play(t, draw) {
       /** @type {string[]} */
       const log = [];
       const start = Date.now();
-      const note = (/** @type {string} */ what) => log.push(`${Date.now() - start} ms: ${what}`);
+      const note = (/** @type {string} */ what) => {
+        log.push(`${Date.now() - start} ms: ${what}`);
+        if (process.env.TALLOW_KILL_LOG) console.error(seed, log.at(-1)); // at once: what a run that hangs says otherwise comes late
+      };
       /** @type {Record<"sender" | "recipient", import("puppeteer-core").Page>} */
       const pages = { sender: await member(browsers.sender.browser, url), recipient: await member(browsers.recipient.browser, url) };
       for (const page of Object.values(pages)) await fresh(page);
@@ -92,6 +95,7 @@ async function play(t, draw) {
         note(`${who} is dead (${how})`);
       };
       let struck = 0;
+      note(JSON.stringify(run));
       try {
         for (const { who, how, share, after } of run.blows) {
           if (await reach((bytes) => (share === undefined ? Date.now() - begun >= (after ?? 0) : bytes >= share * run.size))) break;
@@ -122,7 +126,6 @@ async function play(t, draw) {
         await page.goto(`${url}/healthz`);
         const stored = await page.evaluate(onDisk, run.size);
         assert.ok(stored.includes(want), `of ${run.size} bytes ${want}, the disk holds ${stored}`);
-        if (process.env.TALLOW_KILL_LOG) for (const line of log) s.diagnostic(line);
         s.diagnostic(`${struck} of ${run.blows.length} blows, ${(run.size / 1e6).toFixed(1)} MB, ${Date.now() - start} ms`);
       } catch (error) {
         for (const line of log) s.diagnostic(line);
