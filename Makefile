@@ -18,7 +18,7 @@ WEB_SOURCES := $(wildcard web/*.html web/*.js web/*.css web/*.svg web/*.webmanif
 SERVER_SOURCES := $(shell find server web internal/core/wire -name '*.go' -not -name '*_test.go') go.mod go.sum
 EVIL_SOURCES := $(shell find e2e/evil internal/core/wire internal/core/seal -name '*.go' -not -name '*_test.go') internal/core/seal/words.txt go.mod go.sum
 
-.PHONY: all build run test check fmt vet staticcheck unit unit-js check-then-js e2e e2e-busy e2e-waiting deps soak fuzz verify-build bench-throughput bench-small bench-load bench-group clean
+.PHONY: all build run test check fmt vet staticcheck unit unit-js check-then-js e2e e2e-page e2e-api e2e-networks deps soak fuzz verify-build bench-throughput bench-small bench-load bench-group bench-compression clean
 
 all: build
 
@@ -52,8 +52,7 @@ $(EVIL): $(EVIL_SOURCES)
 $(CAPTURE): e2e/capture/main.go
 	$(GO) build -o $@ ./e2e/capture
 
-# The native tests wait for much of their time, so what comes before the browsers' end-to-end tests runs in two lanes, too. The last part
-# needs root, for network namespaces: where we are not, it is run with sudo.
+# The native tests wait for much of their time, so what comes before the browsers' end-to-end tests runs in lanes, too.
 test: deps $(SERVER)
 	$(MAKE) --no-print-directory -j2 unit check-then-js
 	$(MAKE) --no-print-directory e2e
@@ -83,16 +82,21 @@ unit: $(SERVER)
 unit-js: deps
 	$(JS) $(GO) test -exec="node $(CURDIR)/e2e/gotest.mjs" -timeout 10m $(CLIENT)
 
-# One test at a time keeps the processors busy, except for those that mostly wait: these run beside the others.
-WAITING := $(addsuffix .test.mjs,embed facades firefox guide kill limits link network qr relay resume stats)
+# One test at a time in each of three lanes: people wait for much of what they do, and so do networks. The last lane needs root, for network
+# namespaces: where we are not, it is run with sudo.
+API      := $(addsuffix .test.mjs,api control embed files resume shape zip)
+NETWORKS := $(addsuffix .test.mjs,compression facades firefox guide kill limits link network qr relay stats)
 e2e: deps $(SERVER) $(EVIL) $(CAPTURE)
-	$(MAKE) --no-print-directory -j2 e2e-busy e2e-waiting
+	$(MAKE) --no-print-directory -j3 e2e-page e2e-api e2e-networks
 
-e2e-busy:
-	cd e2e && node --test --test-concurrency=1 --test-reporter=spec $(filter-out $(WAITING),$(notdir $(sort $(wildcard e2e/*.test.mjs))))
+e2e-page:
+	cd e2e && node --test --test-concurrency=1 --test-reporter=spec $(filter-out $(API) $(NETWORKS),$(notdir $(sort $(wildcard e2e/*.test.mjs))))
 
-e2e-waiting:
-	cd e2e && $(AS_ROOT) node --test --test-concurrency=1 --test-reporter=spec $(WAITING)
+e2e-api:
+	cd e2e && node --test --test-concurrency=1 --test-reporter=spec $(API)
+
+e2e-networks:
+	cd e2e && $(AS_ROOT) node --test --test-concurrency=1 --test-reporter=spec $(NETWORKS)
 
 # Installs packages and starts none of their services. Debian's coturn would be a relay without authentication for everybody who reaches
 # the machine, at once and after each boot.
@@ -164,6 +168,10 @@ bench-load: deps $(SERVER)
 # Needs root too.
 bench-group: deps $(SERVER)
 	$(AS_ROOT) node bench/group/bench.mjs
+
+# Needs root too.
+bench-compression: deps $(SERVER)
+	$(AS_ROOT) node bench/compression/bench.mjs
 
 clean:
 	rm -rf bin $(filter-out web/dist/.gitkeep,$(wildcard web/dist/*))

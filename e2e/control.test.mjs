@@ -6,7 +6,7 @@ import fs from "node:fs";
 import path from "node:path";
 import test from "node:test";
 import { CHUNK, expectFiles, hide, startServer, tempDir, until, writeFile } from "./harness.mjs";
-import { startMember } from "./member.mjs";
+import { prepare, startMember } from "./member.mjs";
 import { Person } from "./person.mjs";
 import { sharedBrowser } from "./shared.mjs";
 
@@ -152,6 +152,35 @@ test("files are put up before anyone is there, for whoever comes", { timeout: 24
   for (const person of [ada, ben, cleo]) assert.deepEqual(person.errors, []);
 });
 
+test("what was put up for whoever comes, and nobody came, is offered again after a reload", { timeout: 240_000 }, async (t) => {
+  const server = await startServer(t);
+  const folder = tempDir(t);
+  const one = await writeFile(folder, "one.bin", 70);
+  const ada = await Person.arrive(t, { name: "Ada" });
+  await ada.open(`${server.url}/`);
+  const link = await ada.link();
+  await ada.choose(one.file);
+  await ada.type("Or a text, a link, a password", "not kept");
+  await (await ada.control("checkbox", "Also offer these to whoever joins later")).click();
+  await ada.press("Send");
+  await ada.sees(/Whoever joins while this page is open is offered it\./);
+  await ada.page.reload();
+  await ada.sees(/Unfinished[^]*Sending one\.bin and 1 more[^]*Choose the same files again to go on/, 60_000);
+  const again = async (/** @type {string} */ file) => {
+    const button = await ada.control("button", "Choose the files");
+    const [chooser] = await Promise.all([ada.page.waitForFileChooser(), button.click()]);
+    await chooser.accept([file]);
+  };
+  await again((await writeFile(folder, "other.bin", 71)).file);
+  await ada.sees(/Not all of the files are among those\. Choose the one that was sent\./);
+  await again(one.file);
+  await ada.sees(/Whoever joins while this page is open is offered it\./);
+  const ben = await Person.arrive(t, { name: "Ben" });
+  await ben.open(link);
+  await ben.sees(/Ada wants to send you one\.bin and 1 more/, 60_000);
+  assert.deepEqual([...ada.errors, ...ben.errors], []);
+});
+
 test("late joiners, stages and the ledger in the API", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const browser = await sharedBrowser(t);
@@ -202,10 +231,33 @@ test("late joiners, stages and the ledger in the API", { timeout: 240_000 }, asy
   });
 });
 
+test("who was removed while away keeps nothing of that room", { timeout: 240_000 }, async (t) => {
+  const server = await startServer(t);
+  const browser = await sharedBrowser(t);
+  const [owner, member] = [await startMember(browser, server.url), await startMember(browser, server.url)];
+  const link = await owner.evaluate(async () => (me.watch(await me.tallow.createRoom({ name: "owner" })), me.room.link));
+  await member.evaluate((to) => me.join(to, { name: "member" }), link);
+  const id = await member.evaluate(() => me.room.self.id);
+  const rooms = () =>
+    member.evaluate(async () => {
+      const names = [];
+      for await (const name of (await (await navigator.storage.getDirectory()).getDirectoryHandle("tallow")).keys()) if (/^[0-9a-f]{32}$/.test(name)) names.push(name);
+      return [names.length, (await me.tallow.remembered()).length];
+    });
+  await owner.evaluate(() => me.meets(1));
+  await member.reload();
+  await member.evaluate(prepare);
+  await member.evaluate(() => me.until(async () => (await me.tallow.remembered()).length === 1)); // the page before may need a moment
+  const [before] = await rooms();
+  await owner.evaluate((peer) => me.room.remove(peer), id);
+  assert.equal(await member.evaluate((to) => me.code(me.tallow.joinRoom(to)), link), "removed");
+  assert.deepEqual(await rooms(), [before - 1, 0]);
+});
+
 test("the screen stays on, and closing the page asks, only while something is under way", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const folder = tempDir(t);
-  const big = await writeFile(folder, "big.bin", 60_000_000);
+  const big = await writeFile(folder, "big.bin", 12_000_000);
   const watchLock = () => {
     const locks = { asked: 0, held: 0 };
     Object.assign(globalThis, { locks });
@@ -229,7 +281,7 @@ test("the screen stays on, and closing the page asks, only while something is un
   await ada.seesDelivery("Ben", /^Waiting for an answer$/);
   assert.deepEqual([await asked(ada), await asked(ben)], [0, 0], "nothing flows before the answer");
   await ben.sees(/Ada wants to send you/);
-  await ada.limit("1");
+  await ada.limit("0.05"); // there are minutes for what is to be done under way
   await ben.press("Accept");
   await ada.seesDelivery("Ben", /^Transferring · [1-9]/);
   for (const person of [ada, ben]) await until("the screen is held", async () => (await held(person)) === 1);
@@ -263,6 +315,31 @@ test("the screen stays on, and closing the page asks, only while something is un
   await ben.sees(/Verified and saved: 1 file/, 60_000);
   for (const person of [ada, ben]) await until("the screen is let go", async () => (await held(person)) === 0);
   await expectFiles(ben.downloads, [big], 60_000);
+
+  await t.test("what has arrived and is being saved", async () => {
+    await ben.page.evaluate(() => {
+      // A folder on a disk that takes nothing until it is let.
+      const go = new Promise((resolve) => Object.assign(globalThis, { letGo: resolve }));
+      const { createWritable } = FileSystemFileHandle.prototype;
+      FileSystemFileHandle.prototype.createWritable = async function (...args) {
+        await go;
+        return createWritable.apply(this, args);
+      };
+      Object.assign(globalThis, { showDirectoryPicker: async () => (await navigator.storage.getDirectory()).getDirectoryHandle("Picked", { create: true }) });
+    });
+    await ada.choose(...[await writeFile(folder, "one.bin", 70), await writeFile(folder, "two.bin", 71)].map(({ file }) => file));
+    await ada.press("Send");
+    await ben.sees(/Ada wants to send you/);
+    await ben.page.select(".offer select", "folder");
+    await ben.press("Accept");
+    await ada.seesDelivery("Ben", /^Done: verified on disk$/);
+    await ben.sees(/Verified\. Saving…/);
+    await until("the screen is held", async () => (await held(ben)) === 1);
+    assert.ok(await asksBeforeClosing(ben.page));
+    await ben.page.evaluate(() => /** @type {any} */ (globalThis).letGo());
+    await ben.sees(/Verified and saved in the folder “Picked”: 2 files/);
+    await until("the screen is let go", async () => (await held(ben)) === 0);
+  });
 
   await t.test("what only waits for others holds nothing", async () => {
     await ada.choose(big.file);

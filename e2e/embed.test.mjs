@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { startServer, until } from "./harness.mjs";
-import { prepare, startMember } from "./member.mjs";
+import { loadMember, prepare, startMember } from "./member.mjs";
 import { sharedBrowser } from "./shared.mjs";
 
 test("load leaves the page as it was", { timeout: 240_000 }, async (t) => {
@@ -124,8 +124,7 @@ test("who we are is kept while it is used, and 7 days longer", { timeout: 240_00
       const every = globalThis.setInterval;
       globalThis.setInterval = /** @type {any} */ ((/** @type {() => void} */ fn, /** @type {number} */ ms) => every(fn, ms === 3600 * 1000 ? 50 : ms));
     }, days);
-    await page.goto(`${server.url}/healthz`);
-    await page.evaluate(prepare);
+    await loadMember(page, server.url);
     return page;
   };
   const remembered = (/** @type {import("puppeteer-core").Page} */ page) => page.evaluate(async () => (await me.tallow.remembered()).map((r) => r.link));

@@ -21,7 +21,8 @@ async function roomOf(t, names, options = {}) {
     });
     link = await page.evaluate(
       async (to, given) => {
-        me.watch(to ? await me.tallow.joinRoom(to, given) : await me.tallow.createRoom(given));
+        if (to) await me.join(to, given);
+        else me.watch(await me.tallow.createRoom(given));
         return me.room.link;
       },
       link,
@@ -30,11 +31,11 @@ async function roomOf(t, names, options = {}) {
     pages.push(page);
   }
   const others = names.length - 1;
-  for (const page of pages) await page.evaluate((n) => me.until(() => me.room.peers.length === n, 60_000), others);
+  for (const page of pages) await page.evaluate((n) => me.until(() => me.room.peers.length === n, 120_000), others);
   return pages;
 }
 
-test("GroupTransferManager sends to two recipients, and tells", { timeout: 240_000 }, async (t) => {
+test("GroupTransferManager sends to two recipients, and tells", { timeout: 480_000 }, async (t) => {
   const [ann, bob, cleo] = await roomOf(t, ["Ann", "Bob", "Cleo"]);
   const received = [bob, cleo].map((page) =>
     page.evaluate(async () => {
@@ -71,13 +72,16 @@ test("GroupTransferManager sends to two recipients, and tells", { timeout: 240_0
       stats: [stats.peer === me.room.peers[0].id, stats.state],
     };
     await manager.destroy();
-    return { ...out, destroyed: await me.code((async () => manager.initializeGroupTransfer(["x"]))()), state: me.room.state };
+    const another = new me.api.GroupTransferManager({ room: me.room });
+    const folder = await me.code((async () => another.initializeGroupTransfer({ path: "new", directory: true }))());
+    return { ...out, folder, destroyed: await me.code((async () => manager.initializeGroupTransfer(["x"]))()), state: me.room.state };
   });
   assert.deepEqual(await Promise.all(received), [sent.hash, sent.hash]);
   assert.deepEqual(sent.before, ["invalid-argument", "invalid-argument", ""]);
   assert.deepEqual([sent.keys.ready.length, sent.keys.failed.length, sent.counts[0]], [2, 0, 2]);
   assert.ok(sent.counts[1].every((quality) => ["excellent", "good", "fair", "poor"].includes(quality)), JSON.stringify(sent.counts));
   assert.equal(sent.stranger, "unknown-peer");
+  assert.equal(sent.folder, "resolved", "one folder is a list of one");
   assert.equal(sent.group, 64);
   assert.deepEqual(sent.successful, ["Bob", "Cleo"]);
   assert.ok(sent.completed, "onComplete is told once");
@@ -86,7 +90,7 @@ test("GroupTransferManager sends to two recipients, and tells", { timeout: 240_0
   assert.deepEqual([sent.again, sent.destroyed, sent.state], ["invalid-argument", "invalid-argument", "open"]);
 });
 
-test("DataChannelManager connects two pages by values that the caller carries", { timeout: 240_000 }, async (t) => {
+test("DataChannelManager connects two pages by values that the caller carries", { timeout: 480_000 }, async (t) => {
   const pages = await roomOf(t, ["Ann", "Bob"], { connections: "manual" });
   for (const page of pages) {
     await page.evaluate(() => {
@@ -108,7 +112,7 @@ test("DataChannelManager connects two pages by values that the caller carries", 
       carried.push(value);
       value = await step(i, method, value);
     }
-    await Promise.all(pages.map((page) => page.evaluate(() => me.meets(1, 60_000))));
+    await Promise.all(pages.map((page) => page.evaluate(() => me.meets(1, 120_000))));
     return carried;
   };
 
@@ -136,17 +140,17 @@ test("DataChannelManager connects two pages by values that the caller carries", 
   assert.deepEqual(await states(), ["open", "open"]);
 
   await step(0, "disconnectPeer");
-  for (const page of pages) await page.evaluate(() => me.until(() => me.states.at(-1) === "closed", 60_000));
+  for (const page of pages) await page.evaluate(() => me.until(() => me.states.at(-1) === "closed", 120_000));
   for (const page of pages) assert.deepEqual(await page.evaluate(() => me.states), ["connecting", "open", "closing", "closed"]);
   assert.deepEqual(await pages[0].evaluate(() => [me.manager.getConnectedPeers().length, me.room.peers.length]), [0, 1]);
 
   assert.equal((await connect(1)).length, 7 - first.length, "the lower id makes the offer, whoever begins");
   await pages[1].evaluate(() => me.manager.destroy());
-  await pages[0].evaluate(() => me.until(() => me.room.peers[0].state === "closed", 60_000));
+  await pages[0].evaluate(() => me.until(() => me.room.peers[0].state === "closed", 120_000));
   assert.deepEqual(await states(), ["closed", "closed"]);
 });
 
-test("SignalingClient invites, tells who joined and left, and carries values", { timeout: 240_000 }, async (t) => {
+test("SignalingClient invites, tells who joined and left, and carries values", { timeout: 480_000 }, async (t) => {
   const pages = await roomOf(t, ["Ann", "Bob", "Cleo"], { connections: "manual" });
   // Each page connects what the server carries, each candidate by itself.
   for (const page of pages) {
@@ -175,7 +179,7 @@ test("SignalingClient invites, tells who joined and left, and carries values", {
       const value = await me.manager.createConnection(id);
       await me.client.sendGroupOffer(id, value);
     }
-    await me.meets(2, 90_000);
+    await me.meets(2, 120_000);
   });
   let candidates = 0;
   for (const page of pages) {

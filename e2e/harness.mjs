@@ -15,7 +15,8 @@ import puppeteer from "puppeteer-core";
 const root = path.join(path.dirname(fileURLToPath(import.meta.url)), "..");
 /** The program that is Chromium. */
 export const chromium = process.env.TALLOW_CHROMIUM ?? "/usr/bin/chromium";
-const firefox = process.env.TALLOW_FIREFOX ?? "/usr/bin/firefox-esr";
+/** The program that is Firefox. */
+export const firefox = process.env.TALLOW_FIREFOX ?? "/usr/bin/firefox-esr";
 const serverBinary = process.env.TALLOW_SERVER ?? path.join(root, "bin", "tallow-server");
 
 /** The program that counts packets (e2e/capture). */
@@ -79,21 +80,28 @@ export async function startServer(t, { addr = "127.0.0.1:0", args = [], command 
 /**
  * Starts a browser with a profile folder and a download folder of its own.
  * @param {import("node:test").TestContext} t
- * @param {{ args?: string[], kind?: "chromium" | "firefox", executable?: string, throttled?: boolean, profile?: string }} [options] executable:
- *   another program that starts it; throttled: what is in the background is slowed down, as for people; profile: the folder of one that has ended
+ * @param {{ args?: string[], kind?: "chromium" | "firefox", preferences?: Record<string, unknown>, port?: number, executable?: string, throttled?: boolean, profile?: string }} [options]
+ *   preferences, of Firefox; port: where Firefox listens for its driver; executable: another program that starts it; throttled: what is in the
+ *   background is slowed down, as for people; profile: the folder of one that has ended
  */
-export async function startBrowser(t, { args = [], kind = "chromium", executable, throttled = false, profile = makeDir() } = {}) {
+export async function startBrowser(t, { args = [], kind = "chromium", preferences = {}, port, executable, throttled = false, profile = makeDir() } = {}) {
   const downloads = makeDir();
   const browser = await puppeteer.launch({
     userDataDir: profile,
-    protocolTimeout: 120_000,
-    ...(kind === "chromium" ? chromiumOptions(downloads, args) : firefoxOptions(downloads, args)),
+    timeout: 120_000,
+    protocolTimeout: 180_000, // longer than what is waited for in a page
+    ...(kind === "chromium" ? chromiumOptions(downloads, args) : firefoxOptions(downloads, args, preferences)),
+    ...(port && { debuggingPort: port }),
     ...(executable && { executablePath: executable }),
     ignoreDefaultArgs: throttled ? unthrottled : [],
   });
   t.after(async () => {
     await browser.close().catch(() => {}); // a test may have killed it
-    removeDir(profile); // another browser may have it still: that one removes it when it ends
+    try {
+      removeDir(profile);
+    } catch {
+      // Another browser has it now, and removes it when it ends.
+    }
     removeDir(downloads);
   });
   return { browser, downloads, profile };
@@ -134,8 +142,8 @@ const chromiumOptions = (downloads, args) => ({
   ],
 });
 
-/** @param {string} downloads @param {string[]} args @returns {import("puppeteer-core").LaunchOptions} */
-const firefoxOptions = (downloads, args) => ({
+/** @param {string} downloads @param {string[]} args @param {Record<string, unknown>} preferences @returns {import("puppeteer-core").LaunchOptions} */
+const firefoxOptions = (downloads, args, preferences) => ({
   browser: "firefox",
   executablePath: firefox,
   args,
@@ -150,6 +158,7 @@ const firefoxOptions = (downloads, args) => ({
     "browser.download.manager.showWhenStarting": false,
     "browser.download.alwaysOpenPanel": false,
     "browser.sessionstore.interval": 1000, // what it keeps to restore tabs from is on disk soon
+    ...preferences,
   },
 });
 

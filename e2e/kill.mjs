@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { setTimeout as delay } from "node:timers/promises";
 import { startBrowser, startServer } from "./harness.mjs";
-import { crash, enter, fresh, member } from "./lives.mjs";
+import { crash, enter, fresh } from "./lives.mjs";
+import { loadMember } from "./member.mjs";
 
 /** How long one thing may take, in ms. */
 const patience = 120_000;
@@ -66,8 +67,13 @@ async function play(t, draw) {
         log.push(`${Date.now() - start} ms: ${what}`);
         if (process.env.TALLOW_KILL_LOG) console.error(seed, log.at(-1)); // at once: what a run that hangs says otherwise comes late
       };
+      /** A page of its browser, new if none is left. @param {"sender" | "recipient"} one */
+      const load = async (one) => {
+        const { browser } = browsers[one];
+        return loadMember((await browser.pages())[0] ?? (await browser.newPage()), url);
+      };
       /** @type {Record<"sender" | "recipient", import("puppeteer-core").Page>} */
-      const pages = { sender: await member(browsers.sender.browser, url), recipient: await member(browsers.recipient.browser, url) };
+      const pages = { sender: await load("sender"), recipient: await load("recipient") };
       for (const page of Object.values(pages)) await fresh(page);
       const link = await enter(pages.sender, undefined, "sender");
       await enter(pages.recipient, link, "recipient");
@@ -105,11 +111,7 @@ async function play(t, draw) {
           const members = /** @type {("sender" | "recipient")[]} */ (who.filter((one) => one !== "server"));
           await Promise.all(members.map((one) => rebirth(one, how)));
           if (who.includes("server")) server = await startServer(t, { addr });
-          for (const one of members) {
-            const { browser } = browsers[one];
-            if ((await browser.pages()).length === 0) await browser.newPage();
-            pages[one] = await member(browser, url);
-          }
+          for (const one of members) pages[one] = await load(one);
           await Promise.all(
             members.map(async (one) => {
               await enter(pages[one], link, one);

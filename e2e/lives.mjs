@@ -1,19 +1,5 @@
 // Members whose pages die and come back.
 
-import { prepare } from "./member.mjs";
-
-/**
- * The blank page of a browser with the API loaded, again after a reload.
- * @param {import("puppeteer-core").Browser} browser @param {string} url
- */
-export async function member(browser, url) {
-  const [page] = await browser.pages();
-  await page.goto(`${url}/healthz`);
-  await page.evaluate(count);
-  await page.evaluate(prepare);
-  return page;
-}
-
 /**
  * Crashes a page's renderer, and returns a new page of its browser.
  * @param {import("puppeteer-core").Page} page
@@ -23,16 +9,6 @@ export async function crash(page) {
   const next = await page.browser().newPage();
   await page.close().catch(() => {});
   return next;
-}
-
-/** Runs in the page: counts what is sent over data channels. */
-export function count() {
-  const { send } = RTCDataChannel.prototype;
-  globalThis.sentBytes = 0;
-  RTCDataChannel.prototype.send = function (data) {
-    globalThis.sentBytes += data.byteLength ?? data.length;
-    return send.call(this, data);
-  };
 }
 
 /** @param {import("puppeteer-core").Page} page @param {string | undefined} link @param {string} name */
@@ -50,6 +26,3 @@ export const enter = (page, link, name) =>
 
 /** @param {import("puppeteer-core").Page} page */
 export const fresh = (page) => page.evaluate(() => void (globalThis.fresh = true));
-
-/** What a sender knows to be on its first recipient's disk. @param {import("puppeteer-core").Page} page */
-export const told = (page) => page.evaluate(() => me.transfer.recipients[0].bytes);

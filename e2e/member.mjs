@@ -12,6 +12,11 @@ export async function startMember(browser, url, { before } = {}) {
   const page = await context.newPage();
   page.setDefaultTimeout(120_000);
   if (before) await page.evaluateOnNewDocument(before);
+  return loadMember(page, url);
+}
+
+/** Makes a page that there is one of these, whatever it was before. @param {import("puppeteer-core").Page} page @param {string} url of the server */
+export async function loadMember(page, url) {
   await page.goto(`${url}/healthz`);
   await page.evaluate(prepare);
   return page;
@@ -37,7 +42,7 @@ export async function prepare() {
      * @param {string} link @param {import("../web/tallow.js").RoomOptions} [options]
      */
     async join(link, options) {
-      for (const end = Date.now() + 60_000; ; ) {
+      for (const end = Date.now() + 120_000; ; ) {
         try {
           return me.watch(await me.tallow.joinRoom(link, options));
         } catch (error) {
@@ -62,7 +67,7 @@ export async function prepare() {
       return [...new Uint8Array(digest)].map((b) => b.toString(16).padStart(2, "0")).join("");
     },
     /** @param {() => any} look @param {number} [timeout] */
-    async until(look, timeout = 60_000) {
+    async until(look, timeout = 120_000) {
       const end = Date.now() + timeout;
       for (;;) {
         const value = await look();
@@ -72,7 +77,7 @@ export async function prepare() {
       }
     },
     /** The offer that is open, or comes. No poll: a hidden page's would be late. @param {number} [timeout] */
-    offer: (timeout = 60_000) =>
+    offer: (timeout = 120_000) =>
       new Promise((resolve, reject) => {
         const { room } = me;
         const timer = setTimeout(() => reject(new Error(`no offer within ${timeout} ms`)), timeout);

@@ -4,11 +4,12 @@
 import { execFile, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import fs from "node:fs";
+import net from "node:net";
 import path from "node:path";
 import { text } from "node:stream/consumers";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
-import { captureBinary, chromium, startBrowser, startServer, tempDir, until } from "./harness.mjs";
+import { captureBinary, chromium, firefox, startBrowser, startServer, tempDir, until } from "./harness.mjs";
 
 const run = promisify(execFile);
 let networks = 0;
@@ -95,6 +96,31 @@ class Host {
       executable: this.network.wrapper(t, this, chromium),
       args: [`--unsafely-treat-insecure-origin-as-secure=${this.network.url}`, ...args],
     });
+  }
+
+  /** A Firefox on this host, which looks up no names. Pages of the network's server count as secure. @param {import("node:test").TestContext} t */
+  async startFirefox(t) {
+    return startBrowser(t, {
+      kind: "firefox",
+      executable: this.network.wrapper(t, this, firefox),
+      port: await this.forward(t),
+      preferences: { "dom.securecontext.allowlist": this.network.address, "network.dns.disabled": true },
+    });
+  }
+
+  /** A port of ours whose connections go on to the same port of this host's loopback: the driver talks to Firefox over one. @param {import("node:test").TestContext} t */
+  async forward(t) {
+    const server = net.createServer((socket) => {
+      const { port } = /** @type {net.AddressInfo} */ (server.address());
+      const program = `const s = require("node:net").connect(${port}, "127.0.0.1"); process.stdin.pipe(s).pipe(process.stdout); s.on("close", () => process.exit())`;
+      const child = spawn("ip", ["netns", "exec", this.namespace, process.execPath, "-e", program], { stdio: ["pipe", "pipe", "inherit"] });
+      socket.pipe(child.stdin);
+      child.stdout.pipe(socket);
+      for (const end of [socket, child.stdin]) end.on("error", () => child.kill()); // either browser or driver has gone
+    });
+    t.after(() => server.close());
+    await once(server.listen(0, "127.0.0.1"), "listening");
+    return /** @type {net.AddressInfo} */ (server.address()).port;
   }
 }
 

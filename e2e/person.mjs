@@ -64,11 +64,23 @@ export class Person {
     return handle;
   }
 
-  /** Presses a button once it can be pressed. @param {string} name */
+  /** Presses a button once it can be pressed. Where it moves while the mouse is on its way, or another takes its place, once more. @param {string} name */
   async press(name) {
-    const button = await this.control("button", name);
-    await until(`button "${name}" can be pressed`, () => button.evaluate((b) => b instanceof HTMLButtonElement && !b.disabled));
-    await button.click();
+    await until(`button "${name}" is pressed`, async () => {
+      const button = await this.control("button", name);
+      try {
+        if (!(await button.evaluate((b) => b instanceof HTMLButtonElement && !b.disabled))) return false;
+        const seen = await button.evaluateHandle((b) => {
+          const seen = { clicks: 0 };
+          b.addEventListener("click", () => seen.clicks++, { once: true });
+          return seen;
+        });
+        await button.click();
+        return await seen.evaluate(({ clicks }) => clicks > 0).catch(() => true); // it has led to another page
+      } catch {
+        return false; // it is there no longer
+      }
+    }, 120_000);
   }
 
   /** @param {string} label @param {string} text */
@@ -116,7 +128,7 @@ export class Person {
 
   /** Waits until that many others are connected. @param {number} n */
   async meets(n) {
-    await this.reads(`${n} connected`, (text) => (text.match(/Connected · /g) ?? []).length === n, 60_000);
+    await this.reads(`${n} connected`, (text) => (text.match(/Connected · /g) ?? []).length === n, 120_000);
   }
 
   /** @param {...string} files */
@@ -146,7 +158,7 @@ export class Person {
   }
 
   /** Waits until the newest transfer shows that state for someone. @param {string} name @param {RegExp} state @param {number} [timeout] in ms */
-  async seesDelivery(name, state, timeout = 60_000) {
+  async seesDelivery(name, state, timeout = 120_000) {
     let last;
     try {
       await until("", async () => state.test((last = (await this.deliveries())[name]) ?? ""), timeout);

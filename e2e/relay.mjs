@@ -67,7 +67,7 @@ export async function meet(network, browsers, { before = [record, record], optio
   }, { name: "sender", ...options[0] });
   await recipient.evaluate(async (to, given) => me.join(to, given), link, { name: "recipient", ...options[1] });
   await Promise.all([sender, recipient].map((page) => page.evaluate(() => me.meets(1, 120_000))));
-  for (const page of [sender, recipient]) await until("a route", () => page.evaluate(() => me.room.peers[0]?.route));
+  for (const page of [sender, recipient]) await until("a route", () => page.evaluate(() => me.room.peers[0]?.route), 120_000);
   return { sender, recipient };
 }
 
@@ -90,5 +90,5 @@ export async function deliver(sender, recipient, size, { patience = 120_000 } = 
   }, size);
   const failed = await until("the sender's end", () => sender.evaluate(() => me.result?.failedRecipients), patience);
   assert.deepEqual(failed, []);
-  assert.equal(await until("the recipient's end", () => recipient.evaluate(() => me.hash), 60_000), await sender.evaluate(() => me.sha256(me.file)));
+  assert.equal(await until("the recipient's end", () => recipient.evaluate(() => me.hash), 120_000), await sender.evaluate(() => me.sha256(me.file)));
 }

@@ -9,7 +9,7 @@ import path from "node:path";
 import test from "node:test";
 import { BLIND, INSIDER, secrets, startEvil, survive } from "./evil.mjs";
 import { expectFiles, startBrowser, startServer, tempDir, until, writeFile } from "./harness.mjs";
-import { prepare, startMember } from "./member.mjs";
+import { loadMember, startMember } from "./member.mjs";
 import { Person } from "./person.mjs";
 import { reloads } from "./reloads.mjs";
 import { sharedBrowser } from "./shared.mjs";
@@ -32,8 +32,7 @@ test("a hidden tab rekeys, while it sends", { timeout: 240_000 }, async (t) => {
     page.setDefaultTimeout(120_000);
     await page.evaluateOnNewDocument(skewClock);
     await page.evaluateOnNewDocument(watchRecords);
-    await page.goto(`${server.url}/healthz`);
-    await page.evaluate(prepare);
+    await loadMember(page, server.url);
   }
   const link = await sender.evaluate(async () => (me.watch(await me.tallow.createRoom()), me.room.link));
   await recipient.evaluate(async (to) => me.join(to), link);

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { CHUNK, hide, until } from "./harness.mjs";
-import { prepare } from "./member.mjs";
+import { loadMember } from "./member.mjs";
 import { Network } from "./netns.mjs";
 
 export const MB = 1e6;
@@ -59,7 +59,7 @@ export async function underway(t, { size, first = MB, rate = 8, relayOnly = fals
     async finished(timeout = 120_000) {
       const result = await until("the sender's end", () => sender.evaluate(() => me.result && { failed: me.result.failedRecipients }), timeout);
       assert.deepEqual(result.failed, []);
-      assert.equal(await until("the recipient's end", () => recipient.evaluate(() => me.hash)), await sender.evaluate(() => me.sha256(me.file)));
+      assert.equal(await until("the recipient's end", () => recipient.evaluate(() => me.hash), timeout), await sender.evaluate(() => me.sha256(me.file)));
     },
   };
 }
@@ -75,8 +75,8 @@ async function connect(t, { rate, relayOnly, hidden, serverArgs }) {
   for (const host of network.hosts) {
     const { browser } = await host.startBrowser(t, { throttled: hidden });
     const [page] = await browser.pages();
-    await page.goto(`${network.url}/healthz`);
-    await page.evaluate(prepare);
+    page.setDefaultTimeout(120_000);
+    await loadMember(page, network.url);
     pages.push(page);
     if (hidden) await hide(page);
   }

@@ -433,6 +433,14 @@ func TestOperatorsICEServers(t *testing.T) {
 	}
 }
 
+// Credentials expire for whoever gives them out: members renew them in time.
+func TestOperatorsCredentialsExpire(t *testing.T) {
+	s := start(t, "-turn=false", "-turn-ttl", "90s", "-ice-servers", `[{"urls":["turn:b.example"],"secret":"north star"}]`)
+	if _, m := s.enter(wire.ID{1}); m.ICE.TTL != 90 || m.ICE.RelayOnly {
+		t.Errorf("%+v", m.ICE)
+	}
+}
+
 func TestWithoutTURN(t *testing.T) {
 	s := start(t, "-turn=false")
 	if _, m := s.enter(wire.ID{1}); len(m.ICE.Servers) != 0 || m.ICE.TTL != 0 {

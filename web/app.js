@@ -372,16 +372,15 @@ const EXPOSURES = {
   route: (id) => `${room?.peers.find((peer) => peer.id === id)?.name || "Somebody"}: you are connected directly.`,
 };
 
-/** Lists who learns the person's address. */
+/** Lists who learns the person's address. Called again while it can be seen, it leaves what stands there already. */
 async function showExposure() {
-  const section = byId("exposure", HTMLElement);
   const list = (await room?.exposure().catch(() => [])) ?? [];
-  section.hidden = list.length === 0;
-  byId("exposures", HTMLElement).replaceChildren(
-    ...list.map(({ what, to, detail, leak }) =>
-      el("li", { "data-what": what, "data-to": to }, leak ? `Against your wish: ${what === "candidate" ? "this browser looked for direct connections." : EXPOSURES[what](detail)}` : EXPOSURES[what](detail)),
-    ),
+  byId("exposure", HTMLElement).hidden = list.length === 0;
+  const lines = byId("exposures", HTMLElement);
+  const items = list.map(({ what, to, detail, leak }) =>
+    el("li", { "data-what": what, "data-to": to }, leak ? `Against your wish: ${what === "candidate" ? "this browser looked for direct connections." : EXPOSURES[what](detail)}` : EXPOSURES[what](detail)),
   );
+  if (items.length !== lines.children.length || items.some((item, i) => !item.isEqualNode(lines.children[i]))) lines.replaceChildren(...items);
 }
 
 /** @param {boolean} locked */
@@ -409,6 +408,9 @@ function connectSettings() {
   byId("open-settings", HTMLButtonElement).addEventListener("click", () => {
     showRemembered();
     showExposure();
+    // Nothing tells of every way in which it changes.
+    const looking = setInterval(showExposure, 1000);
+    dialog.addEventListener("close", () => clearInterval(looking), { once: true });
     name.value = ownName();
     showRelayChoice();
     approval.checked = person.get(APPROVAL) === "yes";
@@ -453,10 +455,10 @@ async function openRoom(link) {
   await enter();
 }
 
-/** Enters the room of something unfinished: here, if nobody and nothing here needs this page. @param {string} link */
+/** Enters the room of something unfinished: here, if nobody and nothing here needs this page, which leaves its room for good. @param {string} link */
 async function continueIn(link) {
   const transfers = modules && (await modules)[1];
-  if (room?.peers.length || transfers?.busy) window.open(link, "_blank", "noopener");
+  if (room?.peers.length || transfers?.busy(room)) window.open(link, "_blank", "noopener");
   else await openRoom(link);
 }
 

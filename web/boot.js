@@ -6,6 +6,7 @@ import { TallowError } from "./errors.js";
 import { createHost } from "./host.js";
 import channels from "./host-channels.js";
 import crypto from "./host-crypto.js";
+import deflate from "./host-deflate.js";
 import files from "./host-files.js";
 
 /**
@@ -31,7 +32,7 @@ export async function boot({ wasmURL, workerURL }, onevent, onexit) {
     compile(wasmURL),
   ]);
   const go = new Go();
-  const host = createHost(go, [channels, crypto, (context) => files(context, { workerURL })]);
+  const host = createHost(go, [channels, crypto, deflate, (context) => files(context, { workerURL })]);
   catchOutput(go);
 
   /** @type {Map<number, { resolve: (value: any) => void, reject: (error: unknown) => void }>} */

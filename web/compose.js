@@ -1,7 +1,7 @@
 // @ts-check
 // What is to be sent next: files and folders, chosen, dropped or pasted, and a text.
 
-import { byId, count, el, size } from "./view.js";
+import { byId, count, el, say, size } from "./view.js";
 
 /** @typedef {{ path: string, file: File, handle?: FileSystemFileHandle } | { path: string, directory: true }} Chosen */
 
@@ -12,6 +12,7 @@ export class Compose {
   #chosen = [];
   #list = byId("chosen", HTMLUListElement);
   #text = byId("text", HTMLTextAreaElement);
+  #lost = el("p", { class: "result bad", role: "alert" });
   #changed;
 
   /** @param {() => void} changed called when there is something else to send */
@@ -47,6 +48,7 @@ export class Compose {
   }
 
   clear() {
+    this.#lost.remove();
     this.#chosen = [];
     this.#text.value = "";
     this.#show();
@@ -68,7 +70,7 @@ export class Compose {
       if (inputId !== "folder" || typeof pick !== "function") return input.click();
       try {
         const folder = await pick({ id: "send" });
-        this.#reading(walk(folder.name, handleChildren(folder)));
+        this.#reading((lost) => walk(folder.name, handleChildren(folder), lost));
       } catch (error) {
         if (!(error instanceof DOMException && error.name === "AbortError")) input.click(); // refused, in an embedded page say
       }
@@ -101,30 +103,34 @@ export class Compose {
       const items = [...event.dataTransfer.items].filter((item) => item.kind === "file");
       // A handle, where the browser gives one, lets a later visit read the file again.
       const taken = items.map((item) => ({ entry: item.webkitGetAsEntry?.(), file: item.getAsFile(), handle: /** @type {any} */ (item).getAsFileSystemHandle?.() }));
-      this.#reading(
-        (async () => {
-          /** @type {Chosen[]} */
-          const found = [];
-          for (const { entry, file, handle } of taken) {
-            const kept = await handle?.catch(() => undefined);
-            if (entry?.isDirectory) for (const item of await walk(entry.name, entryChildren(/** @type {FileSystemDirectoryEntry} */ (entry)))) found.push(item);
-            else if (file) found.push({ path: file.name, file, ...(kept?.kind === "file" && { handle: kept }) });
-          }
-          return found;
-        })(),
-      );
+      this.#reading(async (lost) => {
+        /** @type {Chosen[]} */
+        const found = [];
+        for (const { entry, file, handle } of taken) {
+          const kept = await handle?.catch(() => undefined);
+          if (entry?.isDirectory) for (const item of await walk(entry.name, entryChildren(/** @type {FileSystemDirectoryEntry} */ (entry)), lost)) found.push(item);
+          else if (file) found.push({ path: file.name, file, ...(kept?.kind === "file" && { handle: kept }) });
+          else lost.push(entry?.name ?? "");
+        }
+        return found;
+      });
     });
   }
 
-  /** Adds what a folder holds. With thousands of files that takes a moment. @param {Promise<Chosen[]>} found */
-  async #reading(found) {
+  /** Adds what a folder holds, and says what of it could not be read. With thousands of files that takes a moment. @param {(lost: string[]) => Promise<Chosen[]>} read */
+  async #reading(read) {
     const note = el("p", { class: "hint", role: "status" }, "Reading the folder…");
     this.#list.after(note);
+    /** @type {string[]} */
+    const lost = [];
     try {
-      this.#add(await found);
+      this.#add(await read(lost));
     } finally {
       note.remove();
     }
+    if (lost.length === 0) return;
+    say(this.#lost, `${count(lost.length, "file or folder", "files or folders")} could not be read and will not be sent: ${lost[0]}${lost.length > 1 ? `, and ${lost.length - 1} more` : ""}.`);
+    this.#list.after(this.#lost);
   }
 
   #show() {
@@ -160,14 +166,18 @@ const ATONCE = 32;
  */
 
 /**
- * The files under a folder, and the empty folders. What cannot be read is left out, as the browser's own folder chooser does.
+ * The files under a folder, and the empty folders. What cannot be read is left out, and named.
  * @param {string} path
  * @param {Children} children
+ * @param {string[]} lost the paths of what cannot be read are added to it
  * @returns {Promise<Chosen[]>}
  */
-async function walk(path, children) {
+async function walk(path, children, lost) {
   const inside = await children().catch(() => undefined);
-  if (!inside) return [];
+  if (!inside) {
+    lost.push(path);
+    return [];
+  }
   inside.sort((a, b) => (a.name < b.name ? -1 : 1));
   if (inside.length === 0) return [{ path, directory: true }];
   /** @type {Chosen[]} */
@@ -175,8 +185,8 @@ async function walk(path, children) {
   for (let i = 0; i < inside.length; i += ATONCE) {
     const some = inside.slice(i, i + ATONCE).map(async (child) => {
       const under = `${path}/${child.name}`;
-      if ("children" in child) return () => walk(under, child.children);
-      const file = await child.file().catch(() => undefined);
+      if ("children" in child) return () => walk(under, child.children, lost);
+      const file = await child.file().catch(() => void lost.push(under));
       return async () => /** @type {Chosen[]} */ (file ? [{ path: under, file }] : []);
     });
     // Folders one after another, in their order: as many at once as there are would be too many.

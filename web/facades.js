@@ -2,6 +2,7 @@
 // The classes that older code knows, as thin facades over a Room and its transfers: see tallow.d.ts. They use nothing but the public API.
 
 import { TallowError, check } from "./errors.js";
+import { isOver } from "./tallow.js"; // which imports this module: to be called, not read, while both are being loaded
 
 /** What a room tells of the states of its members. */
 const CHANGES = ["peerchange", "peerleave"];
@@ -191,10 +192,10 @@ export class GroupTransferManager {
   /** @param {any} items @param {Iterable<string | Peer>} [recipients] */
   initializeGroupTransfer(items, recipients) {
     check(!this.#destroyed, "it was destroyed");
-    check(!this.#transfer || isOver(this.#transfer), "a transfer is running");
+    check(!this.#transfer || isOver(this.#transfer.state), "a transfer is running");
     this.#recipients = [...(recipients ?? this.#channels.getConnectedPeers())].map((peer) => peerOf(this.#room, peer).id);
     if (this.#recipients.length === 0) throw new TallowError("no-recipients");
-    const single = typeof items === "string" || items instanceof Blob || (items?.file instanceof Blob && typeof items.path === "string");
+    const single = typeof items === "string" || items instanceof Blob || (typeof items?.path === "string" && (items.file instanceof Blob || items.directory === true));
     this.#files = single ? [items] : [...items];
     this.#transfer = undefined;
   }
@@ -257,9 +258,6 @@ export class GroupTransferManager {
     if (this.#room.state !== "closed") await this.#transfer?.cancel();
   }
 }
-
-/** @param {{ state: string }} transfer */
-const isOver = ({ state }) => ["done", "declined", "cancelled", "failed"].includes(state);
 
 export class SignalingClient {
   #room;
@@ -335,7 +333,7 @@ export class SignalingClient {
     const told = new Map();
     const look = () => {
       for (const { peer, state, code } of this.#groups.has(transfer) ? transfer.stats().recipients : []) {
-        const now = ["declined", "cancelled", "failed"].includes(state) ? "left" : state === "offered" ? "invited" : "joined";
+        const now = state === "offered" ? "invited" : isOver(state) && state !== "done" ? "left" : "joined";
         const before = told.get(peer) ?? "invited";
         if (now === before) continue;
         told.set(peer, now);

@@ -86,7 +86,9 @@ export class Figures {
       this.#values.set(name, value);
       this.#list.append(el("div", {}, el("dt", {}, name), value));
     }
-    say(value, text);
+    if (value.textContent === text) return;
+    // A narrow line breaks between what is said, and not within.
+    value.replaceChildren(...text.split(/(?<=,) /).flatMap((part, i) => [i > 0 ? " " : "", el("span", {}, part)]));
   }
 }
 

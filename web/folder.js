@@ -13,6 +13,22 @@ function numbered(name, n) {
   return `${stem} (${n})${ext}`;
 }
 
+/** Paths of which none is there twice, in whatever case: one that was there before gets a number. @param {string[]} paths */
+export function distinct(paths) {
+  const given = new Set(paths.map((path) => path.toLowerCase()));
+  const used = new Set();
+  return paths.map((path) => {
+    const at = path.lastIndexOf("/") + 1;
+    for (let n = 1; ; n++) {
+      const candidate = path.slice(0, at) + numbered(path.slice(at), n);
+      const key = candidate.toLowerCase();
+      if (used.has(key) || (n > 1 && given.has(key))) continue;
+      used.add(key);
+      return candidate;
+    }
+  });
+}
+
 /** What there is under a name. @param {FileSystemDirectoryHandle} folder @param {string} name @returns {Promise<"" | "file" | "directory">} */
 async function kind(folder, name) {
   try {
@@ -28,33 +44,34 @@ async function kind(folder, name) {
 
 /**
  * @param {FileSystemDirectoryHandle} root
- * @param {{ path: string, file: (() => Promise<Blob>) | undefined }[]} items safe and distinct paths; without a file it is a folder
+ * @param {{ path: string, file: (() => Promise<Blob>) | undefined }[]} items with safe paths; without a file it is a folder
  * @param {AbortSignal} [signal]
  */
 export async function saveInto(root, items, signal) {
-  /** Folders by path, and the names of a folder that are given away: to what is still to come, too. @type {Map<string, Promise<FileSystemDirectoryHandle>>} */
+  /** Folders by path. @type {Map<string, Promise<FileSystemDirectoryHandle>>} */
   const folders = new Map([["", Promise.resolve(root)]]);
+  /** The names that somebody is to have, and those that somebody has taken. */
   const given = new Set(items.map(({ path }) => path.toLowerCase()));
+  const used = new Set();
 
   /**
    * A name in a folder that nothing has.
    * @param {FileSystemDirectoryHandle} folder @param {string} parent @param {string} name @param {boolean} shared a folder of that name will do
    */
   const free = async (folder, parent, name, shared) => {
+    let base = name;
     for (let n = 1; ; n++) {
-      const candidate = numbered(name, n);
+      const candidate = numbered(base, n);
       const key = `${parent}/${candidate}`.replace(/^\//, "").toLowerCase();
-      if (n > 1 && given.has(key)) continue;
+      if (used.has(key) || (candidate !== name && given.has(key))) continue;
+      used.add(key); // before anything is waited for: others look for names meanwhile
       // Browsers refuse some names, such as "a.lnk": they are saved under another one.
       const found = await kind(folder, candidate).catch((error) => {
-        if (error instanceof TypeError && !name.endsWith("_")) return undefined;
+        if (error instanceof TypeError && !base.endsWith("_")) return undefined;
         throw error;
       });
-      if (found === undefined) return free(folder, parent, `${name}_`, shared);
-      if (found === "" || (shared && found === "directory")) {
-        given.add(key);
-        return candidate;
-      }
+      if (found === "" || (shared && found === "directory")) return candidate;
+      if (found === undefined) [base, n] = [`${name}_`, 0];
     }
   };
   /** @param {string} path @returns {Promise<FileSystemDirectoryHandle>} */

@@ -45,23 +45,12 @@ function result(request) {
 /**
  * Runs work in a transaction. The database is opened for it and closed again, so that an idle page blocks nobody's upgrade.
  * @template T
- * @param {IDBTransactionMode} mode
- * @param {(store: IDBObjectStore) => Promise<T>} work
- * @returns {Promise<T>}
- */
-async function withStore(mode, work) {
-  return withStores(mode, "identities", work);
-}
-
-/**
- * The same for another store.
- * @template T
- * @param {IDBTransactionMode} mode
  * @param {"identities" | "handles"} name
+ * @param {IDBTransactionMode} mode
  * @param {(store: IDBObjectStore) => Promise<T>} work
  * @returns {Promise<T>}
  */
-async function withStores(mode, name, work) {
+async function withStore(name, mode, work) {
   const opening = indexedDB.open("tallow", 2);
   opening.onupgradeneeded = ({ oldVersion }) => {
     if (oldVersion < 1) opening.result.createObjectStore("identities", { keyPath: "member" });
@@ -89,7 +78,7 @@ async function withStores(mode, name, work) {
 async function all() {
   const { held = [] } = await navigator.locks.query();
   const locks = new Set(held.map((lock) => lock.name));
-  return withStore("readwrite", async (store) => {
+  return withStore("identities", "readwrite", async (store) => {
     /** @type {Identity[]} */
     const identities = await result(store.getAll());
     const oldest = Date.now() - maxAge;
@@ -129,7 +118,7 @@ function acquire(member) {
 function hold(member, release) {
   /** @param {Partial<Identity>} change */
   const update = (change) =>
-    withStore("readwrite", async (store) => {
+    withStore("identities", "readwrite", async (store) => {
       const identity = await result(store.get(member));
       if (identity) store.put({ ...identity, ...change, used: Date.now() });
     });
@@ -144,7 +133,7 @@ function hold(member, release) {
     },
     async forget() {
       try {
-        await withStore("readwrite", (store) => result(store.delete(member)));
+        await withStore("identities", "readwrite", (store) => result(store.delete(member)));
       } catch {
         // It ages out.
       }
@@ -183,7 +172,7 @@ export async function keep(identity) {
     const release = await acquire(identity.member);
     if (!release) return undefined;
     try {
-      await withStore("readwrite", (store) => result(store.put(identity)));
+      await withStore("identities", "readwrite", (store) => result(store.put(identity)));
     } catch (error) {
       release();
       throw error;
@@ -214,20 +203,20 @@ export async function whileFree(member, work) {
 /**
  * Keeps what a browser gives to read a transfer's files again.
  * @param {string} transfer
- * @param {{ path: string, handle: FileSystemFileHandle }[]} handles
+ * @param {{ index: number, path: string, handle: FileSystemFileHandle }[]} handles index: in the transfer; path: as it was given
  */
 export async function keepHandles(transfer, handles) {
   try {
-    await withStores("readwrite", "handles", (store) => result(store.put({ transfer, handles, kept: Date.now() })));
+    await withStore("handles", "readwrite", (store) => result(store.put({ transfer, handles, kept: Date.now() })));
   } catch {
     // Then the person chooses the files again.
   }
 }
 
-/** @param {string} transfer @returns {Promise<{ path: string, handle: FileSystemFileHandle }[]>} */
+/** @param {string} transfer @returns {Promise<{ index: number, path: string, handle: FileSystemFileHandle }[]>} */
 export async function recallHandles(transfer) {
   try {
-    return (await withStores("readonly", "handles", (store) => result(store.get(transfer))))?.handles ?? [];
+    return (await withStore("handles", "readonly", (store) => result(store.get(transfer))))?.handles ?? [];
   } catch {
     return [];
   }
@@ -236,7 +225,7 @@ export async function recallHandles(transfer) {
 /** @param {string} transfer */
 export async function forgetHandles(transfer) {
   try {
-    await withStores("readwrite", "handles", (store) => result(store.delete(transfer)));
+    await withStore("handles", "readwrite", (store) => result(store.delete(transfer)));
   } catch {
     // They age out.
   }
@@ -248,7 +237,7 @@ export async function expire() {
   try {
     await all();
     const oldest = Date.now() - maxAge;
-    await withStores("readwrite", "handles", async (store) => {
+    await withStore("handles", "readwrite", async (store) => {
       for (const { transfer, kept } of await result(store.getAll())) if (kept < oldest) store.delete(transfer);
     });
   } catch {

@@ -129,12 +129,13 @@ export class UnfinishedTransfer {
   readonly bytes: number;
   /** When it was begun or gone on with last, ms since 1970. */
   readonly when: number;
-  /** Outgoing: the browser has kept access to its files (the `handle` of a Sendable), so that continue() needs none. */
+  /** Outgoing: continue() needs no files: the browser has kept access to them (the `handle` of a Sendable), or there are none with anything in them. */
   readonly remembered: boolean;
   /**
    * Goes on with it. Outgoing: with the same files, given again, or with those that the browser has kept access to, for which it may ask the person: call it
-   * from a click. They are found by path, or by name and size. Files that are not what they were fail with `file-changed`; a text that is not given again,
-   * and was not delivered, with `file-unreadable`. Rejects with `invalid-argument` when one of the files is not among those given, and nothing has
+   * from a click. They are found by path, or by name and size. A file that is not what it was, as far as it had been read, fails with `file-changed`;
+   * what had not been read is taken as it is now. A text that is not given again, and was not delivered, fails with `file-unreadable`; folders and empty
+   * files need not be given. Rejects with `invalid-argument` when one of the files is not among those given, and nothing has
    * happened then; with `file-changed` or `file-unreadable` when the browser has lost access; with `room-closed` when this page is not in its room: enter it
    * first, with joinRoom(link). What is received goes on by itself there.
    */
@@ -318,8 +319,11 @@ export class Room extends EventTarget {
  * - route: the connection to the member in `detail` is direct.
  */
 export type ExposureKind = "signaling" | "stun" | "turn" | "plain-relay" | "plain-server" | "direct" | "candidate" | "route";
-/** server: where this member entered the room. third-party: another server. network: whoever is on the way. */
-export type Audience = "server" | "third-party" | "members" | "network";
+/**
+ * server: where this member entered the room. third-party: another server. network: whoever is on the way. nobody: nobody was told, but the browser may
+ * have sent packets from there.
+ */
+export type Audience = "server" | "third-party" | "members" | "network" | "nobody";
 
 /** One way in which somebody learns this member's network address. */
 export interface Exposure {
@@ -439,6 +443,8 @@ export interface SendOptions {
    * there and not named are not offered it later either; an empty list is for later ones only. A transfer has at most 64 recipients in all. Default false.
    */
   lateJoiners?: boolean;
+  /** Contents are compressed where trying shows that it saves time; false: never. Default: true. */
+  compression?: boolean;
   /** Cancels the transfer. */
   signal?: AbortSignal;
 }
@@ -490,7 +496,7 @@ export interface AcceptOptions {
   files?: Iterable<number | FileInfo>;
   /**
    * A folder that the person has picked, open for writing: what arrives is put into it too, as by `saveAll({ directory })`, before `finished` resolves.
-   * When that fails `finished` rejects with `disk-full` or `storage-failed`, and what has arrived can still be saved.
+   * When that fails `finished` rejects with `disk-full` or `storage-failed`, or with `cancelled` when the signal ends it, and what has arrived can still be saved.
    */
   directory?: FileSystemDirectoryHandle;
   /** Cancels the transfer. */
@@ -525,6 +531,9 @@ export interface SaveOptions {
 export type DeliveryState =
   | "offered" | "transferring" | "paused" | "interrupted" | "verifying" | "saving"
   | "done" | "declined" | "cancelled" | "failed";
+
+/** Whether a delivery or a transfer in that state is over: done, declined, cancelled or failed. */
+export function isOver(state: DeliveryState): boolean;
 
 /** A transfer to or from one member. */
 export interface Delivery {
@@ -612,9 +621,9 @@ export class OutgoingTransfer extends Transfer<OutgoingResult> {
    * fails again at once.
    */
   retry(peer: string | Peer): Promise<void>;
-  /** Limits each recipient from now on, in bytes per second; 0: no limit. After the end it does nothing. */
+  /** Limits each recipient from now on, in bytes per second; 0: no limit. After the end it holds for those that retry() asks again. */
   setBandwidthLimit(perRecipient: number): Promise<void>;
-  /** Limits all recipients together from now on, in bytes per second; 0: no limit. After the end it does nothing. */
+  /** Limits all recipients together from now on, in bytes per second; 0: no limit. After the end it holds for those that retry() asks again. */
   setTotalBandwidthLimit(total: number): Promise<void>;
 }
 

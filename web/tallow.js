@@ -4,7 +4,7 @@
 
 import { boot } from "./boot.js";
 import { TallowError, check, messages } from "./errors.js";
-import { saveInto } from "./folder.js";
+import { distinct, saveInto } from "./folder.js";
 import * as identity from "./identity.js";
 import { journals, remove } from "./journals.js";
 import { zip } from "./zip.js";
@@ -243,9 +243,15 @@ async function enter(tallow, link, options) {
     return room;
   } catch (error) {
     signal?.removeEventListener("abort", abort);
+    const left = tallow.core.call("leave", { room: number }).catch(() => {});
+    const unwanted = error instanceof TallowError && (error.code === "removed" || error.code === "join-denied");
+    if (unwanted && known) {
+      await left;
+      await room[own].gone; // until then the core has its storage open
+      await remove(storage).catch(() => {}); // what cannot be deleted now ages out
+    }
     tallow.rooms.delete(number);
-    tallow.core.call("leave", { room: number }).catch(() => {});
-    if (error instanceof TallowError && (error.code === "removed" || error.code === "join-denied")) await held?.forget();
+    if (unwanted) await held?.forget();
     else if (held) held.release();
     else if (parsed) tallow.newcomers.set(parsed.room, seed);
     throw error;
@@ -277,9 +283,10 @@ export class Room extends EventTarget {
   send(items, options = {}) {
     const state = this[own];
     check(typeof options === "object" && options !== null, "options is an object");
-    const { to, bandwidthLimitPerRecipient = 0, bandwidthLimit = 0, lateJoiners = false, signal } = options;
+    const { to, bandwidthLimitPerRecipient = 0, bandwidthLimit = 0, lateJoiners = false, compression = true, signal } = options;
     checkLimit(bandwidthLimitPerRecipient);
     checkLimit(bandwidthLimit);
+    check(typeof compression === "boolean", "compression is true or false");
     checkSignal(signal);
     throwIfAborted(signal);
     const files = (isSendable(items) ? [items] : iterable(items, "files")).map(sendable);
@@ -303,7 +310,7 @@ export class Room extends EventTarget {
     if (recipients.length === 0 && !late) throw new TallowError("no-recipients");
     // Whoever is only being connected with is a late joiner, unless others were picked.
     const ids = late && to === undefined ? undefined : recipients.map((peer) => peer.id);
-    const answer = offered(state, files, { to: ids, limit: bandwidthLimitPerRecipient, total: bandwidthLimit, lateJoiners: late });
+    const answer = offered(state, files, { to: ids, limit: bandwidthLimitPerRecipient, total: bandwidthLimit, lateJoiners: late, plain: !compression });
     const transfer = new OutgoingTransfer(own, state, files.map(({ info }, index) => info(index)), recipients, answer, signal);
     transfer[own].late = late;
     return transfer;
@@ -383,6 +390,8 @@ class RoomState {
     this.onpending = undefined;
     /** @type {Promise<void> | undefined} */
     this.leaving = undefined;
+    /** Resolves when nothing of it runs any more. @type {Promise<void>} */
+    this.gone = new Promise((resolve) => (this.ended = resolve));
   }
 
   /** @param {string} link @param {any} self @param {boolean} locked @param {identity.Held | undefined} held */
@@ -466,7 +475,7 @@ class RoomState {
           transfer[own].fail(new TallowError(event.code ?? "room-closed"));
         }
         this.tallow.rooms.delete(this.number);
-        return;
+        return this.ended?.();
       case "peerjoin":
       case "peerchange":
       case "peerleave": {
@@ -498,12 +507,12 @@ class RoomState {
         return this.dispatch("offerwithdrawn", Object.freeze({ id, code }));
       }
       case "resumed": {
-        const [first] = event.deliveries;
+        const [first] = event.deliveries; // none, if nobody has joined one for whoever comes
         const from = event.incoming && (this.peers.get(first.peer) ?? stranger(this, first.peer, first.name));
         const answer = Promise.resolve({ id: event.id });
         const transfer = event.incoming
           ? new IncomingTransfer(own, this, { from, id: event.id, files: event.files }, answer, undefined)
-          : new OutgoingTransfer(own, this, event.files, (event.deliveries ?? []).map((/** @type {any} */ d) => ({ ...d, id: d.peer })), answer, undefined);
+          : new OutgoingTransfer(own, this, event.files, event.deliveries.map((/** @type {any} */ d) => ({ ...d, id: d.peer })), answer, undefined);
         // At once, since events about it may follow in this very task.
         Object.assign(transfer[own], { id: event.id, waiting: event.waiting, opened: event.opened, before: event.bytes });
         transfer[own].update(event);
@@ -578,7 +587,12 @@ export class Offer {
     }
     const accepted = answered(this, room.call("accept", { id: data.id, files: wanted }));
     const transfer = new IncomingTransfer(own, room, this, accepted, signal);
-    if (directory) transfer[own].save = () => transfer.saveAll({ directory });
+    if (directory) {
+      transfer[own].save = () =>
+        transfer.saveAll({ directory, signal }).catch((/** @type {unknown} */ error) => {
+          throw signal?.aborted ? new TallowError("cancelled", error) : error;
+        });
+    }
     return transfer;
   }
 
@@ -707,12 +721,12 @@ export class OutgoingTransfer extends Transfer {
   /** @param {number} perRecipient */
   async setBandwidthLimit(perRecipient) {
     checkLimit(perRecipient);
-    await this[own].call("setLimit", { limit: perRecipient });
+    await this[own].limit("setLimit", perRecipient);
   }
   /** @param {number} total */
   async setTotalBandwidthLimit(total) {
     checkLimit(total);
-    await this[own].call("setTotalLimit", { limit: total });
+    await this[own].limit("setTotalLimit", total);
   }
 }
 
@@ -726,7 +740,7 @@ async function offered(room, files, options) {
     for (const { blob } of files) if (blob?.size === 0) await checkEmpty(blob);
     room.checkOpen(); // what is attached is Go's to release
     const event = await room.call("send", { ...options, files: attached(room, files) });
-    const handles = files.filter(({ handle }) => handle).map(({ file, handle }) => ({ path: file.path, handle }));
+    const handles = files.flatMap(({ file, handle }, index) => (handle ? [{ index, path: file.path, handle }] : []));
     if (handles.length > 0 && room.held) void identity.keepHandles(event.id, handles);
     return event;
   } finally {
@@ -796,7 +810,8 @@ export class IncomingTransfer extends Transfer {
         await saveInto(directory, list.map((/** @type {any} */ data) => ({ path: savedAs(data), file: data.kind === "directory" ? undefined : blob(data) })), signal);
         return;
       }
-      const entries = list.map((/** @type {any} */ data) => ({ ...data, path: savedAs(data), directory: data.kind === "directory" }));
+      const paths = distinct(list.map(savedAs));
+      const entries = list.map((/** @type {any} */ data, /** @type {number} */ i) => ({ ...data, path: paths[i], directory: data.kind === "directory" }));
       await download(await zip(whole, entries.sort((/** @type {any} */ a, /** @type {any} */ b) => a.at - b.at || a.index - b.index), signal), name);
     } catch (error) {
       if (error instanceof TallowError || signal?.aborted) throw error;
@@ -923,13 +938,23 @@ class TransferState {
 
   /** @param {string} method @param {object} [args] */
   async call(method, args) {
-    if (this.over && !this.suspended()) return;
+    await this.ask(() => this.over && !this.suspended(), method, args);
+  }
+
+  /** A limit outlasts the end, since a retry may follow: but not that of the room. @param {string} method @param {number} limit */
+  async limit(method, limit) {
+    await this.ask(() => this.over && this.room.data.state === "closed", method, { limit });
+  }
+
+  /** @param {() => boolean} vain whether there is nothing to ask any more @param {string} method @param {object} [args] */
+  async ask(vain, method, args) {
+    if (vain()) return;
     try {
       await this.started;
     } catch {
       return; // it never began; finished says why
     }
-    if (this.over && !this.suspended()) return;
+    if (vain()) return;
     try {
       await this.room.call(method, { id: this.id, ...args });
     } catch (error) {
@@ -950,7 +975,7 @@ class TransferState {
     const sum = (/** @type {(d: any) => number} */ value) => recipients.reduce((n, d) => n + value(d), 0);
     const total = sum((d) => d.total);
     const bytes = sum((d) => d.bytes);
-    const active = recipients.filter((d) => !ended.includes(d.state));
+    const active = recipients.filter((d) => !isOver(d.state));
     const state = this.late && active.length === 0 ? "offered" : leading(recipients.map((d) => d.state));
     return Object.freeze({
       state,
@@ -972,7 +997,7 @@ class TransferState {
       this.files = Object.freeze(files);
     }
     this.late = Boolean(event.lateJoiners);
-    this.deliveries = frozen((event.deliveries ?? []).map((/** @type {any} */ d) => ({ ...d, reason: d.reason ?? "" })));
+    this.deliveries = frozen(event.deliveries.map((/** @type {any} */ d) => ({ ...d, reason: d.reason ?? "" })));
   }
 
   /** @param {any} event */
@@ -1005,6 +1030,11 @@ class TransferState {
 
 const running = ["transferring", "verifying", "saving", "interrupted", "paused", "offered"];
 const ended = ["done", "declined", "cancelled", "failed"];
+
+/** @param {string} state */
+export function isOver(state) {
+  return ended.includes(state);
+}
 
 /** The state that stands for several; for none, if nobody came before it was ended. @param {string[]} states */
 function leading(states) {
@@ -1063,7 +1093,6 @@ export class UnfinishedTransfer {
     const { data, transfer } = this[own];
     if (!transfer) throw new TallowError("room-closed", "enter the room of its link first");
     const files = (items === undefined ? await remembered(data.id) : isSendable(items) ? [items] : iterable(items, "files")).map(sendable);
-    check(files.length > 0, "the files have to be given again");
     await transfer[own].continue(files);
     return transfer;
   }
@@ -1114,10 +1143,11 @@ async function leftBehind(found, delivery, about) {
   return new UnfinishedTransfer(own, data, { identity: found, delivery });
 }
 
-/** Whether the browser has kept access to all files of a transfer. @param {string} id @param {any[]} files */
+/** Whether the browser has kept access to all files of a transfer that have to be read again. @param {string} id @param {any[]} files */
 async function allRemembered(id, files) {
-  const kept = new Set((await identity.recallHandles(id)).map(({ path }) => path));
-  return kept.size > 0 && files.every(({ kind, path }) => kind !== "file" || kept.has(path));
+  // By index: paths are made safe on the way.
+  const kept = new Set((await identity.recallHandles(id)).map(({ index }) => index));
+  return files.every(({ index, kind, size }) => kind !== "file" || size === 0 || kept.has(index));
 }
 
 /** The files of a transfer, by what the browser gave to read them again. It may ask the person. @param {string} id */

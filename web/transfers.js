@@ -1,7 +1,7 @@
 // @ts-check
 // Offers and transfers: one card each. Also what lasts as long as a transfer runs: the screen stays on and closing the page warns.
 
-import { messages } from "./tallow.js";
+import { isOver, messages } from "./tallow.js";
 import { FileTree } from "./tree.js";
 import { byId, complaint, copy, count, download, duration, el, say, shorten, size, title } from "./view.js";
 
@@ -20,10 +20,8 @@ const SAVED_BY_ITSELF = 20; // more downloads at once are left to "Save all", af
 
 /** How what is received is to be saved. @typedef {"files" | "zip" | FileSystemDirectoryHandle} Saving */
 
-/** @type {ReadonlySet<DeliveryState>} */
-const ENDED = new Set(["done", "declined", "cancelled", "failed"]);
-/** @type {ReadonlySet<DeliveryState>} */
-const REPEATABLE = new Set(["declined", "cancelled", "failed"]);
+/** Whether it can be tried again. @param {DeliveryState} state */
+const repeatable = (state) => isOver(state) && state !== "done";
 /** Bytes flow, or are to flow again by themselves: the screen stays on. @type {ReadonlySet<DeliveryState>} */
 const MOVING = new Set(["transferring", "interrupted", "verifying", "saving"]);
 
@@ -36,6 +34,8 @@ export class Transfers {
   #running = new Map();
   /** Of these, those that are not paused. @type {Set<OutgoingTransfer | IncomingTransfer>} */
   #moving = new Set();
+  /** How many are being put where the person wants them: into a folder, which takes as long as copying them does, or a zip. */
+  #saving = 0;
   /** @type {WeakSet<Promise<unknown>>} */
   #followed = new WeakSet();
   /** @type {WakeLockSentinel | undefined} */
@@ -51,7 +51,7 @@ export class Transfers {
   constructor(complain) {
     this.#complain = complain;
     window.addEventListener("beforeunload", (event) => {
-      if (this.#running.size) event.preventDefault();
+      if (this.#running.size || this.#saving) event.preventDefault();
     });
     document.addEventListener("visibilitychange", () => {
       this.#refused = false;
@@ -88,15 +88,16 @@ export class Transfers {
     for (const offer of room.offers) add(offer);
     // What an earlier page was receiving goes on; what it was sending waits for its files (unfinished.js).
     const resumed = (/** @type {OutgoingTransfer | IncomingTransfer} */ transfer) => {
-      if ("from" in transfer) this.#track(transfer, new IncomingCard(transfer, transfer.from.name || "Somebody", this.#complain, usual(transfer.files)));
+      if ("from" in transfer) this.#track(transfer, new IncomingCard(transfer, transfer.from.name || "Somebody", this.#complain, usual(transfer.files), this.#hold));
     };
     room.addEventListener("transfer", ({ detail }) => resumed(detail));
     for (const transfer of room.transfers) resumed(transfer);
   }
 
-  /** Whether something is under way. */
-  get busy() {
-    return this.#open.size > 0;
+  /** Whether something is under way, or waits in that room and could go on there. @param {Room | undefined} room */
+  busy(room) {
+    const waits = (/** @type {OutgoingTransfer | IncomingTransfer} */ transfer) => !isOver(transfer.state) || transfer.stats().recipients.some(({ code }) => code === "peer-gone");
+    return this.#open.size > 0 || this.#saving > 0 || Boolean(room?.transfers.some(waits));
   }
 
   /** @param {OutgoingTransfer} transfer */
@@ -143,7 +144,7 @@ export class Transfers {
       this.#keepStorage();
       try {
         const transfer = offer.accept({ files: tree.chosen });
-        const running = new IncomingCard(transfer, from, this.#complain, saving);
+        const running = new IncomingCard(transfer, from, this.#complain, saving, this.#hold);
         this.#track(transfer, running);
         transfer.finished.catch((error) => again(error) && running.clear());
       } catch (error) {
@@ -172,7 +173,7 @@ export class Transfers {
       this.#follow(transfer, card);
       const stats = transfer.stats();
       card.update(stats.recipients);
-      this.#note(transfer, !ENDED.has(stats.state), stats); // a retry makes an ended transfer run again
+      this.#note(transfer, !isOver(stats.state), stats); // a retry makes an ended transfer run again
     };
     transfer.addEventListener("progress", update);
     update();
@@ -209,6 +210,18 @@ export class Transfers {
     this.#showTitle();
   }
 
+  /** Keeps the screen on, and has closing warn, while what was received is being saved. @param {Promise<unknown>} saving */
+  #hold = async (saving) => {
+    this.#saving++;
+    this.#holdScreen();
+    try {
+      await saving;
+    } finally {
+      this.#saving--;
+      this.#holdScreen();
+    }
+  };
+
   #showTitle() {
     const percents = [...this.#running.values()];
     document.title = percents.length ? `${Math.floor(Math.min(...percents))} % – Tallow` : "Tallow";
@@ -217,7 +230,8 @@ export class Transfers {
   /** Keeps the screen on while something moves. Whoever hides the page takes the lock away: it is asked for again when the page is back. */
   async #holdScreen() {
     if (!("wakeLock" in navigator) || this.#asking) return;
-    if (this.#moving.size > 0 && !this.#refused && document.visibilityState === "visible" && (this.#wakeLock?.released ?? true)) {
+    const needed = () => this.#moving.size > 0 || this.#saving > 0;
+    if (needed() && !this.#refused && document.visibilityState === "visible" && (this.#wakeLock?.released ?? true)) {
       this.#asking = true;
       try {
         this.#wakeLock = await navigator.wakeLock.request("screen");
@@ -226,7 +240,7 @@ export class Transfers {
       }
       this.#asking = false;
     }
-    if (this.#moving.size > 0) return;
+    if (needed()) return;
     this.#refused = false;
     this.#wakeLock?.release();
     this.#wakeLock = undefined;
@@ -286,7 +300,7 @@ class Card {
       }
       row.update(delivery);
     }
-    const running = deliveries.filter((d) => !ENDED.has(d.state));
+    const running = deliveries.filter((d) => !isOver(d.state));
     if (running.length > 0) {
       say(this.result, "");
       this.result.classList.remove("bad");
@@ -344,7 +358,7 @@ class OutgoingCard extends Card {
     const waits = this.#transfer.lateJoiners;
     super.update(deliveries, waits);
     const done = deliveries.filter((d) => d.state === "done").length;
-    const over = deliveries.every((d) => ENDED.has(d.state));
+    const over = deliveries.every((d) => isOver(d.state));
     const some = deliveries.length > 0;
     this.#limitRow.hidden = over;
     this.#stop.hidden = !waits;
@@ -377,13 +391,18 @@ class IncomingCard extends Card {
   #transfer;
   #complain;
   #saving;
+  #hold;
 
-  /** @param {IncomingTransfer} transfer @param {string} from @param {(error: unknown) => void} complain @param {Saving} saving */
-  constructor(transfer, from, complain, saving) {
+  /**
+   * @param {IncomingTransfer} transfer @param {string} from @param {(error: unknown) => void} complain @param {Saving} saving
+   * @param {(saving: Promise<unknown>) => Promise<void>} hold called with what the page must stay for
+   */
+  constructor(transfer, from, complain, saving, hold) {
     super(transfer, `Receiving ${what(transfer.files, total(transfer.files))} from ${from}`, complain, () => ({}), "Cancel");
     this.#transfer = transfer;
     this.#complain = complain;
     this.#saving = saving;
+    this.#hold = hold;
   }
 
   /** @override */
@@ -394,7 +413,11 @@ class IncomingCard extends Card {
 
   /** @param {import("./tallow.js").OutgoingResult | import("./tallow.js").IncomingResult} result */
   async finish(result) {
-    if (!("failed" in result)) return;
+    if ("failed" in result) await this.#hold(this.#show(result));
+  }
+
+  /** @param {import("./tallow.js").IncomingResult} result */
+  async #show(result) {
     const files = result.files.filter((file) => file.kind === "file");
     const rows = await Promise.all(result.files.slice(0, LISTED).map((file) => this.#row(file)));
     for (const file of result.failed.slice(0, LISTED))
@@ -423,7 +446,7 @@ class IncomingCard extends Card {
       say(this.result, `Verified and saved${where}: ${count(files.length, "file")}. ${lacking}`);
     };
     const button = (/** @type {string} */ label, /** @type {Saving} */ saving) =>
-      el("button", { type: "button", class: "small", onclick: () => saveAll(saving) }, label);
+      el("button", { type: "button", class: "small", onclick: () => this.#hold(saveAll(saving)) }, label);
     if (saved.length > 1) this.result.after(el("p", { class: "buttons" }, button("Save all", "files"), button("Save as one zip", "zip")));
     if (lacking) say(this.result, `${lacking} The rest is verified${files.length ? "; save what is of use" : ""}.`);
     else if (saved.length === 0) say(this.result, "Verified.");
@@ -482,10 +505,10 @@ class DeliveryRow {
   update(delivery) {
     this.element.dataset.state = delivery.state;
     this.#progress.value = delivery.state === "done" ? 100 : delivery.percent;
-    this.#progress.hidden = delivery.state === "offered" || REPEATABLE.has(delivery.state);
+    this.#progress.hidden = delivery.state === "offered" || repeatable(delivery.state);
     say(this.#note, describe(delivery));
-    if (this.#cancel) this.#cancel.hidden = ENDED.has(delivery.state);
-    if (this.#retry) this.#retry.hidden = !REPEATABLE.has(delivery.state);
+    if (this.#cancel) this.#cancel.hidden = isOver(delivery.state);
+    if (this.#retry) this.#retry.hidden = !repeatable(delivery.state);
   }
 }
 

@@ -1,41 +1,46 @@
 // @ts-check
 // The files of an offer as a tree with checkboxes. Of ten thousand files only those are in the page that can be looked at: a folder that is
-// closed has no rows, and an open one shows a page of them.
+// closed has no rows, and an open one shows a page of them. What is in a folder is sorted out when it is opened: a stranger's paths may be
+// thousands of folders deep, each with others, and all of these would be millions.
 
 import { count, el, size } from "./view.js";
 
 /** @typedef {import("./tallow.js").FileInfo} FileInfo */
 
+/**
+ * A folder of the offer: everything under it, and how long the part of their paths is that leads there.
+ * @typedef {{ name: string, files: readonly FileInfo[], prefix: number }} Folder
+ */
+
 const PAGE = 100; // rows
 
-/** A folder of the offer. */
-class Folder {
-  /** @type {Map<string, Folder>} */
-  folders = new Map();
-  /** What lies right in it. @type {FileInfo[]} */
-  files = [];
-  total = 0;
-  chosen = 0;
-  /** Its checkbox, while it is shown. @type {HTMLInputElement | undefined} */
-  box;
-
-  /** @param {string} name @param {Folder | undefined} parent */
-  constructor(name, parent) {
-    this.name = name;
-    this.parent = parent;
+/** What lies right in a folder: folders, then files. @param {Folder} folder @returns {(Folder | FileInfo)[]} */
+function inside({ files, prefix }) {
+  /** @type {Map<string, { name: string, files: FileInfo[], prefix: number }>} */
+  const folders = new Map();
+  const own = [];
+  for (const file of files) {
+    const end = file.path.indexOf("/", prefix);
+    if (end < 0) {
+      own.push(file);
+      continue;
+    }
+    const name = file.path.slice(prefix, end);
+    let folder = folders.get(name);
+    if (!folder) folders.set(name, (folder = { name, files: [], prefix: end + 1 }));
+    folder.files.push(file);
   }
+  return [...folders.values(), ...own];
 }
 
 export class FileTree {
   element = el("div", {});
   #files;
-  #root = new Folder("", undefined);
-  /** @type {Folder[]} by index of the file */
-  #in = [];
   /** @type {Uint8Array} 1: chosen */
   #chosen;
-  /** Checkboxes of files that are shown, by index. @type {Map<number, HTMLInputElement>} */
-  #boxes = new Map();
+  #count;
+  /** The files that a checkbox stands for. @type {WeakMap<HTMLInputElement, readonly FileInfo[]>} */
+  #under = new WeakMap();
   #changed;
 
   /** @param {readonly FileInfo[]} files @param {() => void} changed called when others are chosen */
@@ -43,68 +48,43 @@ export class FileTree {
     this.#files = files;
     this.#changed = changed;
     this.#chosen = new Uint8Array(files.length).fill(1);
-    for (const file of files) {
-      let folder = this.#root;
-      for (const name of file.path.split("/").slice(0, -1)) {
-        let inner = folder.folders.get(name);
-        if (!inner) folder.folders.set(name, (inner = new Folder(name, folder)));
-        folder = inner;
-      }
-      folder.files.push(file);
-      this.#in[file.index] = folder;
-      for (let f = /** @type {Folder | undefined} */ (folder); f; f = f.parent) {
-        f.total++;
-        f.chosen++;
-      }
-    }
-    this.element.append(this.#list(this.#root, "Files"));
+    this.#count = files.length;
+    this.element.append(this.#list({ name: "Files", files, prefix: 0 }));
   }
 
   /** The indices of the chosen files; undefined when all are. */
   get chosen() {
-    return this.#root.chosen === this.#root.total ? undefined : this.#files.filter(({ index }) => this.#chosen[index]).map(({ index }) => index);
+    return this.#count === this.#files.length ? undefined : this.#files.filter(({ index }) => this.#chosen[index]).map(({ index }) => index);
   }
 
   /** In words: "3 of 10 files, 12 MB". */
   get summary() {
     const bytes = this.#files.reduce((sum, file) => sum + (this.#chosen[file.index] ? file.size : 0), 0);
-    return `${this.#root.chosen} of ${count(this.#root.total, "item")}, ${size(bytes)}`;
+    return `${this.#count} of ${count(this.#files.length, "item")}, ${size(bytes)}`;
   }
 
   get none() {
-    return this.#root.chosen === 0;
+    return this.#count === 0;
   }
 
-  /** @param {Folder} folder @param {string} label */
-  #list(folder, label) {
-    const list = el("ul", { class: "files", "aria-label": label });
-    this.#show(list, folder, 0);
+  /** @param {Folder} folder */
+  #list(folder) {
+    const list = el("ul", { class: "files", "aria-label": folder.name });
+    this.#show(list, inside(folder), 0);
     return list;
   }
 
-  /** @param {HTMLUListElement} list @param {Folder} folder @param {number} from */
-  #show(list, folder, from) {
-    this.#forget(folder);
-    const rows = [...folder.folders.values(), ...folder.files];
-    list.replaceChildren(...rows.slice(from, from + PAGE).map((row) => (row instanceof Folder ? this.#folderRow(row) : this.#fileRow(row))));
+  /** @param {HTMLUListElement} list @param {(Folder | FileInfo)[]} rows @param {number} from */
+  #show(list, rows, from) {
+    list.replaceChildren(...rows.slice(from, from + PAGE).map((row) => ("files" in row ? this.#folderRow(row) : this.#fileRow(row))));
     if (rows.length <= PAGE) return;
     const step = (/** @type {string} */ label, /** @type {number} */ to) => {
-      const button = el("button", { type: "button", class: "small", onclick: () => this.#show(list, folder, to) }, label);
+      const button = el("button", { type: "button", class: "small", onclick: () => this.#show(list, rows, to) }, label);
       button.disabled = to < 0 || to >= rows.length;
       return button;
     };
     const where = `${from + 1} to ${Math.min(from + PAGE, rows.length)} of ${rows.length}`;
     list.append(el("li", { class: "hint" }, el("span", { class: "name" }, where), step("Previous", from - PAGE), step("Next", from + PAGE)));
-  }
-
-  /** Lets go of the checkboxes under a folder, which are no longer shown. @param {Folder} folder */
-  #forget(folder) {
-    for (const { index } of folder.files) this.#boxes.delete(index);
-    for (const inner of folder.folders.values()) {
-      if (!inner.box) continue;
-      inner.box = undefined;
-      this.#forget(inner);
-    }
   }
 
   /** @param {FileInfo} file */
@@ -113,60 +93,44 @@ export class FileTree {
     const name = el("span", { class: "name" }, label);
     const bytes = el("span", { class: "size" }, file.kind === "directory" ? "folder" : size(file.size));
     if (this.#files.length === 1) return el("li", {}, name, bytes);
-    const box = el("input", { type: "checkbox", onchange: () => this.#choose([file], box.checked) });
-    box.checked = this.#chosen[file.index] === 1;
-    this.#boxes.set(file.index, box);
-    return el("li", {}, el("label", { class: "name" }, box, " ", label), bytes);
+    return el("li", {}, el("label", { class: "name" }, this.#box([file]), " ", label), bytes);
   }
 
   /** @param {Folder} folder */
   #folderRow(folder) {
-    const box = el("input", { type: "checkbox", onchange: () => this.#choose(this.#all(folder), box.checked) });
-    folder.box = box;
-    this.#mark(folder);
-    const inside = el("details", {}, el("summary", {}, count(folder.total, "item")));
-    inside.addEventListener("toggle", (event) => {
-      if (event.target !== inside) return; // one inside it
-      inside.querySelector("ul")?.remove();
-      if (inside.open) inside.append(this.#list(folder, folder.name));
-      else this.#forget(folder);
+    const details = el("details", {}, el("summary", {}, count(folder.files.length, "item")));
+    details.addEventListener("toggle", (event) => {
+      if (event.target !== details) return; // one inside it
+      details.querySelector("ul")?.remove();
+      if (details.open) details.append(this.#list(folder));
     });
-    return el("li", { class: "folder" }, el("label", { class: "name" }, box, " ", `${folder.name}/`), inside);
+    return el("li", { class: "folder" }, el("label", { class: "name" }, this.#box(folder.files), " ", `${folder.name}/`), details);
   }
 
-  /** @param {Folder} folder @returns {FileInfo[]} */
-  #all(folder) {
-    const list = [];
-    for (const todo = [folder]; todo.length > 0; ) {
-      const next = /** @type {Folder} */ (todo.pop());
-      for (const file of next.files) list.push(file);
-      for (const inner of next.folders.values()) todo.push(inner);
-    }
-    return list;
+  /** @param {readonly FileInfo[]} files */
+  #box(files) {
+    const box = el("input", { type: "checkbox", onchange: () => this.#choose(files, box.checked) });
+    this.#under.set(box, files);
+    this.#mark(box);
+    return box;
   }
 
-  /** @param {FileInfo[]} files @param {boolean} on */
+  /** @param {readonly FileInfo[]} files @param {boolean} on */
   #choose(files, on) {
-    /** @type {Set<Folder>} */
-    const touched = new Set();
     for (const { index } of files) {
       if ((this.#chosen[index] === 1) === on) continue;
       this.#chosen[index] = on ? 1 : 0;
-      const box = this.#boxes.get(index);
-      if (box) box.checked = on;
-      for (let f = /** @type {Folder | undefined} */ (this.#in[index]); f; f = f.parent) {
-        f.chosen += on ? 1 : -1;
-        touched.add(f);
-      }
+      this.#count += on ? 1 : -1;
     }
-    for (const folder of touched) this.#mark(folder);
+    for (const box of this.element.querySelectorAll("input")) this.#mark(box);
     this.#changed();
   }
 
-  /** @param {Folder} folder */
-  #mark({ box, chosen, total }) {
-    if (!box) return;
-    box.checked = chosen === total;
-    box.indeterminate = chosen > 0 && chosen < total;
+  /** @param {HTMLInputElement} box */
+  #mark(box) {
+    const files = this.#under.get(box) ?? [];
+    const chosen = files.reduce((sum, { index }) => sum + this.#chosen[index], 0);
+    box.checked = chosen === files.length;
+    box.indeterminate = chosen > 0 && chosen < files.length;
   }
 }

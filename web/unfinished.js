@@ -48,7 +48,9 @@ export class Unfinished {
     const heading = `${incoming ? "Receiving" : "Sending"} ${title(item.files)} (${size(item.total)})${whom && `${incoming ? " from " : " to "}${whom}`}`;
     const note = el("p", { class: "hint" }, `${size(item.bytes)} of ${size(item.total)} · ${new Date(item.when).toLocaleString()}`);
     const problem = el("p", { class: "result bad", role: "alert" });
-    const choosable = item.entered && !incoming;
+    // Texts and folders cannot be chosen; without the files, and with nothing in them, there is nothing to choose.
+    const wanted = item.files.filter(({ kind }) => kind === "file");
+    const choosable = item.entered && !incoming && wanted.some((file) => file.size > 0);
     const choose = choosable && !item.remembered;
     if (choose) note.append(" · Choose the same files again to go on.");
     const run = async (/** @type {() => Promise<unknown>} */ act) => {
@@ -58,10 +60,10 @@ export class Unfinished {
         if (this.#tallow) await this.show(this.#tallow);
       } catch (error) {
         const lacking = error instanceof Error && "code" in error && error.code === "invalid-argument";
-        say(problem, lacking ? `Not all of the files are among those. Choose all ${item.files.length} of them.` : complaint(error));
+        say(problem, lacking ? `Not all of the files are among those. Choose ${wanted.length > 1 ? `all ${wanted.length} of them` : "the one that was sent"}.` : complaint(error));
       }
     };
-    const files = el("input", { type: "file", multiple: true, hidden: true, webkitdirectory: item.files.every(({ path }) => path.includes("/")) });
+    const files = el("input", { type: "file", multiple: true, hidden: true, webkitdirectory: wanted.every(({ path }) => path.includes("/")) });
     files.addEventListener("change", () => {
       const chosen = [...(files.files ?? [])].map((file) => ({ path: file.webkitRelativePath || file.name, file }));
       files.value = "";

@@ -22,7 +22,7 @@ import os from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { hide } from "../../e2e/harness.mjs";
-import { prepare } from "../../e2e/member.mjs";
+import { loadMember } from "../../e2e/member.mjs";
 import { Network } from "../../e2e/netns.mjs";
 import { median } from "../median.mjs";
 
@@ -203,8 +203,7 @@ async function gather(n, throttled = false) {
   for (const host of network.hosts) {
     const { browser } = await host.startBrowser(scope, { throttled });
     const [page] = await browser.pages();
-    await page.goto(`${network.url}/healthz`);
-    await page.evaluate(prepare);
+    await loadMember(page, network.url);
     await page.evaluate(prepareBare);
     pages.push(page);
   }

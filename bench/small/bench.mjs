@@ -9,7 +9,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { startBrowser, startServer, tempDir, writeFile } from "../../e2e/harness.mjs";
-import { prepare } from "../../e2e/member.mjs";
+import { loadMember } from "../../e2e/member.mjs";
 import { median } from "../median.mjs";
 
 const { values } = parseArgs({
@@ -34,8 +34,7 @@ try {
   for (let i = 0; i < 2; i++) {
     const { browser } = await startBrowser(t);
     const page = await browser.newPage();
-    await page.goto(`${server.url}/healthz`);
-    await page.evaluate(prepare);
+    await loadMember(page, server.url);
     pages.push(page);
   }
   const [a, b] = pages;

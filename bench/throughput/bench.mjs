@@ -9,7 +9,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import { parseArgs } from "node:util";
-import { prepare } from "../../e2e/member.mjs";
+import { loadMember } from "../../e2e/member.mjs";
 import { hide, startBrowser, startServer, tempDir, writeFile } from "../../e2e/harness.mjs";
 import { median } from "../median.mjs";
 
@@ -111,8 +111,7 @@ try {
   for (let i = 0; i < 2; i++) {
     const { browser } = await startBrowser(t, { throttled: true, args: values.profile ? [`--js-flags=--perf-basic-prof`] : [] });
     const page = await browser.newPage();
-    await page.goto(`${server.url}/healthz`);
-    await page.evaluate(prepare);
+    await loadMember(page, server.url);
     pages.push(page);
   }
   const [a, b] = pages;

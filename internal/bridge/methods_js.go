@@ -472,11 +472,13 @@ func (i *instance) sendFiles(args struct {
 	Limit float64 // per recipient
 	Total float64
 	Late  bool `json:"lateJoiners"`
+	Plain bool
 	Files []outFile
 }) (any, error) {
 	var snapshot transferSnapshot
 	return &snapshot, i.giveFiles(args.Room, args.Files, func(r *room.Room, files []room.OutFile) error {
-		t, err := r.Send(files, room.SendOptions{To: args.To, LimitPerRecipient: bytesPerSecond(args.Limit), Limit: bytesPerSecond(args.Total), LateJoiners: args.Late})
+		t, err := r.Send(files, room.SendOptions{To: args.To, LimitPerRecipient: bytesPerSecond(args.Limit), Limit: bytesPerSecond(args.Total),
+			LateJoiners: args.Late, Plain: args.Plain})
 		snapshot = transferSnapshot{ID: r.Self().ID + t.ID, Files: t.Files, Deliveries: t.Deliveries, Late: t.LateJoiners}
 		return err
 	})
@@ -488,7 +490,7 @@ func (i *instance) continueTransfer(args struct {
 	Files []outFile
 }) (any, error) {
 	return nil, i.giveFiles(args.Room, args.Files, func(r *room.Room, files []room.OutFile) error {
-		return r.Continue(transfer.Key{Sender: wire.ID(args.ID[:16]), Transfer: wire.ID(args.ID[16:])}, files)
+		return r.Continue(args.key(), files)
 	})
 }
 
@@ -566,9 +568,13 @@ func (i *instance) accept(args struct {
 	return snapshot, err
 }
 
+func (a transferArgs) key() transfer.Key {
+	return transfer.Key{Sender: wire.ID(a.ID[:16]), Transfer: wire.ID(a.ID[16:])}
+}
+
 func (i *instance) doTransfer(args transferArgs, f func(*room.Room, transfer.Key) error) (any, error) {
 	return i.do(args.Room, func(r *room.Room) error {
-		return f(r, transfer.Key{Sender: wire.ID(args.ID[:16]), Transfer: wire.ID(args.ID[16:])})
+		return f(r, args.key())
 	})
 }
 

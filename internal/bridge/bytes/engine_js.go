@@ -29,12 +29,22 @@ func cryptoDigest(op uint32, dst, data unsafe.Pointer, length uint32)
 const smallSum = 4 << 10
 
 // NewEngine returns the fastest engine there is. accelerated is false where the browser withholds WebCrypto (an insecure
-// page): Go's own cryptography serves then, some twenty times slower, and the page should say so.
+// page): Go's own cryptography serves then, some twenty times slower, and the page should say so. It is a bulk.Compressor, too, where the
+// browser has raw DEFLATE streams.
 func NewEngine() (engine bulk.Engine, accelerated bool) {
+	engine, accelerated = webCrypto{}, true
 	if cryptoAvailable() == 0 {
-		return bulk.Go{}, false
+		engine, accelerated = bulk.Go{}, false
 	}
-	return webCrypto{}, true
+	if deflateAvailable() != 0 {
+		engine = compressing{engine, webDeflate{}}
+	}
+	return engine, accelerated
+}
+
+type compressing struct {
+	bulk.Engine
+	bulk.Compressor
 }
 
 type webCrypto struct{}

@@ -17,6 +17,46 @@ func TestWebCrypto(t *testing.T) {
 	bulktest.TestEngine(t, engine)
 }
 
+func TestCompressionStreams(t *testing.T) {
+	engine, _ := NewEngine()
+	compressor, compresses := engine.(bulk.Compressor)
+	if !compresses {
+		t.Fatal("no compression streams")
+	}
+	bulktest.TestCompressor(t, compressor)
+}
+
+func BenchmarkCompressor(b *testing.B) {
+	engine, _ := NewEngine()
+	compressor := engine.(bulk.Compressor)
+	for _, size := range []int{1 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20} {
+		for _, data := range []struct {
+			name string
+			p    []byte
+		}{{"text", bulktest.Text(size)}, {"random", bulktest.Random(size)}} {
+			packed := make([]byte, size)
+			n, err := compressor.Deflate(packed, data.p)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Run(fmt.Sprintf("Deflate/%s/%d", data.name, size), func(b *testing.B) {
+				b.SetBytes(int64(size))
+				b.ReportMetric(float64(n)/float64(size), "left")
+				inFlight(b, 1, func() func() error {
+					return func() error { _, err := compressor.Deflate(packed, data.p); return err }
+				})
+			})
+			if n > 0 {
+				raw := make([]byte, size)
+				b.Run(fmt.Sprintf("Inflate/%s/%d", data.name, size), func(b *testing.B) {
+					b.SetBytes(int64(size))
+					inFlight(b, 1, func() func() error { return func() error { return compressor.Inflate(raw, packed[:n]) } })
+				})
+			}
+		}
+	}
+}
+
 func BenchmarkEngine(b *testing.B) {
 	engine, _ := NewEngine()
 	for _, size := range []int{64, 1 << 10, 2 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20} {

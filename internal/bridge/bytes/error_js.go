@@ -10,7 +10,7 @@ import (
 	"tallow/internal/core/transfer"
 )
 
-// Statuses of completions, as in web/host-crypto.js and web/host-files.js. The value of a negative one is the handle of a text.
+// Statuses of completions, as in web/host-crypto.js, web/host-deflate.js and web/host-files.js. The value of a negative one is the handle of a text.
 const (
 	statusOK          = 0
 	statusInauthentic = 1

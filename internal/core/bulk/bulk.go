@@ -1,6 +1,6 @@
-// Package bulk is the work on chunk-sized byte strings whose fast implementation differs by platform: AES-256-GCM and
-// SHA-256, and the pool of buffers that they work on. The native implementation is here; the browser's, over WebCrypto,
-// is in internal/bridge. Both pass the conformance suite in bulktest.
+// Package bulk is the work on chunk-sized byte strings whose fast implementation differs by platform: AES-256-GCM,
+// SHA-256 and DEFLATE, and the pool of buffers that they work on. The native implementation is here; the browser's, over
+// WebCrypto and its compression streams, is in internal/bridge. Both pass the conformance suite in bulktest.
 package bulk
 
 import "errors"
@@ -13,8 +13,12 @@ const (
 	HashSize  = 32
 )
 
-// ErrOpen says that a ciphertext is not authentic.
-var ErrOpen = errors.New("bulk: message authentication failed")
+var (
+	// ErrOpen says that a ciphertext is not authentic.
+	ErrOpen = errors.New("bulk: message authentication failed")
+	// ErrInflate says that something is not the compressed form of so many bytes.
+	ErrInflate = errors.New("bulk: not the DEFLATE stream of so many bytes")
+)
 
 // Engine does the work. Its methods may block the calling goroutine and may be called from several.
 // Buffers passed in must not be changed until the method returns.
@@ -35,4 +39,14 @@ type AEAD interface {
 	Open(dst, nonce, ciphertext, aad []byte) error
 	// Destroy forgets the key. No other method may be called afterwards, or be running.
 	Destroy()
+}
+
+// Compressor is what an Engine is besides where the platform compresses: raw DEFLATE streams (RFC 1951). Its methods may block and run at
+// the same time as others, as the Engine's do.
+type Compressor interface {
+	// Deflate writes the compressed form of p to dst, which does not overlap p, and returns its length: 0 if it does not fit.
+	Deflate(dst, p []byte) (n int, err error)
+	// Inflate writes to dst what p is the compressed form of. Anything but exactly len(dst) bytes, and a stream that does not end
+	// exactly where p does, is ErrInflate, and dst then holds nothing of it. It takes little memory besides, whatever p claims to hold.
+	Inflate(dst, p []byte) error
 }

@@ -32,6 +32,7 @@ const (
 // Handshake is what the link needs of the handshake to confirm it: seal.Initiator and seal.Responder.
 type Handshake interface {
 	PeerKeys() *seal.Verifier
+	PeerCapabilities() uint32
 	Session() *seal.Session
 	SafetyWords() [4]string
 }
@@ -199,6 +200,9 @@ func (l *Link) Destroy() {
 
 // PeerKeys verify the peer's signatures.
 func (l *Link) PeerKeys() *seal.Verifier { return l.cfg.Handshake.PeerKeys() }
+
+// PeerCapabilities are the capabilities that the peer has told in the handshake.
+func (l *Link) PeerCapabilities() uint32 { return l.cfg.Handshake.PeerCapabilities() }
 
 // Conn is the connection beneath.
 func (l *Link) Conn() Conn { return l.cfg.Conn }
@@ -749,6 +753,13 @@ func (l *Link) Measured(rtt time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.pace.measured(rtt)
+}
+
+// Rate is how many bytes of records per second the peer receives over the bulk channel when it has enough to do; 0: unknown.
+func (l *Link) Rate() float64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pace.rate
 }
 
 // PathChanged tells the link that its connection may have another path: what it has learnt of the former counts no longer.

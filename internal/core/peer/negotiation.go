@@ -72,6 +72,7 @@ type NegotiationConfig struct {
 	// ReconnectAttempts is how many ICE restarts an open link gets before it is given up, and after how many attempts without a link
 	// the member is shown as failed: these go on, slowly. 0 is DefaultReconnectAttempts.
 	ReconnectAttempts int
+	Capabilities      uint32 // of this member: wire.CapabilityDeflate
 }
 
 // Conduct is what a member is left alone for. It outlasts a machine: otherwise whoever leaves and comes back had a clean slate.
@@ -614,7 +615,7 @@ func (n *Negotiation) step(e LinkEvent, code fault.Code) {
 
 func (n *Negotiation) handshakeConfig() seal.HandshakeConfig {
 	return seal.HandshakeConfig{Room: n.cfg.Room, Self: n.cfg.Self, Peer: n.cfg.Peer, PeerKeyHash: n.cfg.PeerKeyHash,
-		Epoch: n.cfg.Epoch, Rand: n.cfg.Rand}
+		Epoch: n.cfg.Epoch, Capabilities: n.cfg.Capabilities, Rand: n.cfg.Rand}
 }
 
 // knock asks the responder for a Hello.

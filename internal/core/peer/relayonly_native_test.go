@@ -90,6 +90,7 @@ func TestConnRelayOnly(t *testing.T) {
 				types := map[string]bool{}
 				for _, c := range gathered(t, open) {
 					types[CandidateType(c.Candidate)] = true
+					answer += "a=" + c.Candidate + "\r\n" // as a browser does that has them in time
 					if err := hidden.AddCandidate(ctx, c); err != nil {
 						t.Fatal(err)
 					}
@@ -130,5 +131,48 @@ func TestConnRelayOnly(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A platform that gathers without regard to the policy: nobody hears of what it finds, in candidates or in descriptions, and it is reported.
+func TestConnStrays(t *testing.T) {
+	l := labs(t)[0]
+	strays := make(chan string, 64)
+	e := newEndWith(t, l, ConnConfig{ICE: l.relay(t), Stray: func(candidateType string) { strays <- candidateType }})
+	c := e.Conn.(*conn)
+	c.relayOnly.Store(true) // which the platform was not told
+	ctx := testContext(t)
+	first, err := e.Offer(ctx, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(first, "\r\n")
+	for _, candidate := range gathered(t, e) {
+		lines = append(lines, candidate.Candidate)
+	}
+	if len(strays) == 0 || <-strays != "host" {
+		t.Fatal("no host candidate was reported")
+	}
+	for len(strays) > 0 {
+		<-strays
+	}
+	second, err := e.Offer(ctx, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(strays) == 0 {
+		t.Fatal("the description had no candidates of its own")
+	}
+	relays := 0
+	for _, line := range append(lines, strings.Split(second, "\r\n")...) {
+		isCandidate := strings.Contains(line, "candidate:")
+		if strings.Contains(strings.ReplaceAll(line, labRelay, ""), "10.1.") || isCandidate && CandidateType(line) != "relay" {
+			t.Errorf("told: %s", line)
+		} else if isCandidate {
+			relays++
+		}
+	}
+	if relays < 2 {
+		t.Errorf("%d relays were told", relays)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pion/webrtc/v4"
+
 	"tallow/internal/core/wire"
 )
 
@@ -123,5 +125,47 @@ func TestUsableServers(t *testing.T) {
 	}
 	if len(ice.Servers[1].URLs) != 3 {
 		t.Error("the servers themselves were changed")
+	}
+}
+
+// What the platform is told: relays only, and of no other server, at first and when servers are renewed; until the demand is lifted, if it was one.
+func TestConnRelayPolicy(t *testing.T) {
+	servers := func(user string, demanded bool) wire.ICEServers {
+		return wire.ICEServers{RelayOnly: demanded, Servers: []wire.ICEServer{
+			{URLs: []string{"stun:127.0.0.1:1"}},
+			{URLs: []string{"turn:127.0.0.1:1"}, Username: user, Credential: "password"},
+		}}
+	}
+	for name, own := range map[string]bool{"own choice": true, "demanded": false} {
+		t.Run(name, func(t *testing.T) {
+			e := newEndWith(t, labs(t)[0], ConnConfig{ICE: servers("first", !own), RelayOnly: own})
+			expect := func(user string, relayOnly bool) {
+				t.Helper()
+				cfg := e.Conn.(*conn).pc.GetConfiguration()
+				policy, urls := webrtc.ICETransportPolicyAll, []string{"stun:127.0.0.1:1", "turn:127.0.0.1:1"}
+				if relayOnly {
+					policy, urls = webrtc.ICETransportPolicyRelay, urls[1:]
+				}
+				var got []string
+				for _, s := range cfg.ICEServers {
+					got = append(got, s.URLs...)
+				}
+				if e.Conn.(*conn).relayOnly.Load() != relayOnly {
+					t.Errorf("%s: what is told and taken is not held to it", user)
+				}
+				if cfg.ICETransportPolicy != policy || !slices.Equal(got, urls) || cfg.ICEServers[len(cfg.ICEServers)-1].Username != user {
+					t.Errorf("%s: %v, %+v", user, cfg.ICETransportPolicy, cfg.ICEServers)
+				}
+			}
+			expect("first", true)
+			if err := e.SetICEServers(servers("second", !own)); err != nil {
+				t.Fatal(err)
+			}
+			expect("second", true)
+			if err := e.SetICEServers(servers("third", false)); err != nil {
+				t.Fatal(err)
+			}
+			expect("third", own)
+		})
 	}
 }

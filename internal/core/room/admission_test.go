@@ -108,10 +108,7 @@ func TestRemove(t *testing.T) {
 	w := newWorld(t, 11, 0)
 	ann := w.create("Ann", nil)
 	seed := [32]byte{7}
-	bob, err := w.tryJoinWith("Bob", ann.room.Link(), func(c *room.Config) { c.Seed = &seed })
-	if err != nil {
-		t.Fatal(err)
-	}
+	bob := w.joinWith("Bob", ann.room.Link(), func(c *room.Config) { c.Seed = &seed })
 	cleo := w.join("Cleo", ann.room.Link())
 	meetAll(ann, bob, cleo)
 	file := content(2*mib, 1)
@@ -258,10 +255,7 @@ func TestReload(t *testing.T) {
 		ann := w.create("Ann", nil)
 		seed := [32]byte{9}
 		join := func() *person {
-			p, err := w.tryJoinWith("Bob", ann.room.Link(), func(c *room.Config) { c.Seed = &seed })
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := w.joinWith("Bob", ann.room.Link(), func(c *room.Config) { c.Seed = &seed })
 			return p
 		}
 		bob := join()
@@ -386,10 +380,7 @@ func TestSharedStorage(t *testing.T) {
 	w := newWorld(t, 11, 0)
 	ann := w.create("Ann", nil)
 	bob := w.join("Bob", ann.room.Link())
-	cleo, err := w.tryJoinWith("Cleo", ann.room.Link(), func(c *room.Config) { c.Storage = bob.storage })
-	if err != nil {
-		t.Fatal(err)
-	}
+	cleo := w.joinWith("Cleo", ann.room.Link(), func(c *room.Config) { c.Storage = bob.storage })
 	cleo.dir = bob.dir
 	ann.meet(bob, cleo)
 	file := content(mib, 1)
@@ -530,10 +521,7 @@ func TestLeaveStuck(t *testing.T) {
 		}
 	}
 	ann := w.create("Ann", hang)
-	bob, err := w.tryJoinWith("Bob", ann.room.Link(), hang)
-	if err != nil {
-		t.Fatal(err)
-	}
+	bob := w.joinWith("Bob", ann.room.Link(), hang)
 	<-opened
 	done := make(chan struct{})
 	go func() {

@@ -42,7 +42,7 @@ type Config struct {
 	// failed: 1 to MaxReconnectAttempts; 0 is peer.DefaultReconnectAttempts.
 	ReconnectAttempts int
 
-	Engine  bulk.Engine
+	Engine  bulk.Engine // one that is a bulk.Compressor, too, has chunks compressed where that pays
 	Storage transfer.Storage
 	// Resume says that Storage is a transfer.Durable of this identity alone: what is unfinished when the room ends otherwise than by Leave goes on in the
 	// next room that has the same seed and storage.
@@ -296,4 +296,5 @@ type SendOptions struct {
 	Limit             int64     // bytes per second to all of them; 0: none
 	LateJoiners       bool      // members admitted later are offered it too, until StopOffering; then there need be no recipient yet
 	ChunkSize         uint32    // 0: chosen by the total size
+	Plain             bool      // nothing is compressed
 }

@@ -25,10 +25,7 @@ func (w *world) manual() (a, b *person) {
 func (w *world) manualWith(change func(*room.Config)) (a, b *person) {
 	w.t.Helper()
 	a = w.create("Ann", change)
-	b, err := w.tryJoinWith("Bob", a.room.Link(), change)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	b = w.joinWith("Bob", a.room.Link(), change)
 	wait(a, "Bob", func(e room.PeerJoined) bool { return e.Peer.State == room.PeerClosed })
 	if a.room.Self().ID > b.room.Self().ID {
 		return b, a

@@ -281,10 +281,7 @@ func TestStages(t *testing.T) {
 	w := newWorld(t, 11, 0)
 	ann := w.create("Ann", nil)
 	may := make(chan struct{})
-	bob, err := w.tryJoinWith("Bob", ann.room.Link(), func(c *room.Config) { c.Storage = committing{c.Storage, may} })
-	if err != nil {
-		t.Fatal(err)
-	}
+	bob := w.joinWith("Bob", ann.room.Link(), func(c *room.Config) { c.Storage = committing{c.Storage, may} })
 	t.Cleanup(func() {
 		select {
 		case <-may:

@@ -286,14 +286,11 @@ func TestDiskFull(t *testing.T) {
 	w := newWorld(t, 11, 0)
 	ann := w.create("Ann", nil)
 	var disk *fullStorage
-	bob, err := w.tryJoinWith("Bob", ann.room.Link(), func(c *room.Config) {
+	bob := w.joinWith("Bob", ann.room.Link(), func(c *room.Config) {
 		disk = &fullStorage{Storage: c.Storage, free: mib}
 		disk.writes.Store(2)
 		c.Storage = disk
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	cleo := w.join("Cleo", ann.room.Link())
 	ann.meet(bob, cleo)
 	big, file := content(mib+1, 1), content(mib, 2)

@@ -29,7 +29,7 @@ const (
 	ExposedPlainRelay  ExposureKind = "plain-relay"  // the way to a TURN server is without TLS: who is on it sees the relay, and our pseudonym there
 	ExposedPlainServer ExposureKind = "plain-server" // the way to the server is without TLS
 	ExposedDirect      ExposureKind = "direct"       // connections to members may be direct
-	ExposedCandidate   ExposureKind = "candidate"    // an address of that type was told to members; a leak: it was gathered, and not told
+	ExposedCandidate   ExposureKind = "candidate"    // an address of that type was told to members; a leak: it was gathered, and told to nobody
 	ExposedRoute       ExposureKind = "route"        // the connection to that member is direct
 )
 
@@ -42,6 +42,7 @@ const (
 	ToThirdParty Audience = "third-party" // another server
 	ToMembers    Audience = "members"
 	ToNetwork    Audience = "network" // whoever is on the way
+	ToNobody     Audience = "nobody"  // that we know of: a browser that gathers what it should not may have sent packets from there
 )
 
 // RelayOnly reports whether this member connects through relays only, by its own choice or at the server's demand.
@@ -97,7 +98,7 @@ func (r *Room) exposure() []Exposure {
 			list = append(list, Exposure{What: ExposedCandidate, To: ToMembers, Detail: t})
 		}
 		if r.strays[t] {
-			list = append(list, Exposure{What: ExposedCandidate, To: ToMembers, Detail: t, Leak: true})
+			list = append(list, Exposure{What: ExposedCandidate, To: ToNobody, Detail: t, Leak: true})
 		}
 	}
 	for _, id := range r.order {

@@ -5,6 +5,7 @@ package room_test
 import (
 	"bytes"
 	"context"
+	crand "crypto/rand"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -31,6 +32,7 @@ import (
 	"go.uber.org/goleak"
 
 	"tallow/internal/core/bulk"
+	"tallow/internal/core/fault"
 	"tallow/internal/core/peer"
 	"tallow/internal/core/room"
 	"tallow/internal/core/seal"
@@ -436,22 +438,39 @@ func (w *world) tryJoinWith(name string, link seal.Link, change func(*room.Confi
 	if change != nil {
 		change(&cfg)
 	}
-	r, err := room.Join(w.t.Context(), link, cfg)
-	if err != nil {
-		return p, err
+	return p, p.join(link, cfg)
+}
+
+func (p *person) join(link seal.Link, cfg room.Config) (err error) {
+	if p.room, err = room.Join(p.t.Context(), link, cfg); err == nil {
+		p.t.Cleanup(func() { p.room.Leave(context.Background()) })
 	}
-	p.room = r
-	w.t.Cleanup(func() { r.Leave(context.Background()) })
-	return p, nil
+	return err
 }
 
 func (w *world) join(name string, link seal.Link) *person {
 	w.t.Helper()
-	p, err := w.tryJoin(name, link)
-	if err != nil {
-		w.t.Fatalf("%s joins: %v", name, err)
+	return w.joinWith(name, link, nil)
+}
+
+// joinWith tries again, as the page does, when the owner or the server does not answer in time: the machine may be busy.
+func (w *world) joinWith(name string, link seal.Link, change func(*room.Config)) *person {
+	w.t.Helper()
+	p, cfg := w.person(name)
+	cfg.Seed = new([32]byte)
+	crand.Read(cfg.Seed[:])
+	if change != nil {
+		change(&cfg)
 	}
-	return p
+	for end := time.Now().Add(patience); ; {
+		err := p.join(link, cfg)
+		if err == nil {
+			return p
+		}
+		if code := fault.Of(err); code != fault.OwnerAway && code != fault.ServerUnreachable || time.Now().After(end) {
+			w.t.Fatalf("%s joins: %v", name, err)
+		}
+	}
 }
 
 func (p *person) event(e room.Event) {

@@ -32,10 +32,7 @@ func TestStaysOut(t *testing.T) {
 		code    wire.RefuseCode
 	}{
 		"removed": {10, func(t *testing.T, w *world, ann *person) {
-			p, err := w.tryJoinWith("Eve", ann.room.Link(), func(c *room.Config) { c.Seed = &seed })
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := w.joinWith("Eve", ann.room.Link(), func(c *room.Config) { c.Seed = &seed })
 			meetAll(ann, p)
 			if err := ann.room.Remove(p.id()); err != nil {
 				t.Fatal(err)
@@ -152,7 +149,7 @@ func TestIgnoresRemoval(t *testing.T) {
 	ann := w.create("Ann", nil)
 	in.learn(ann.room.Link())
 	clock, deaf := newClock(), make(chan struct{})
-	eve, err := w.tryJoinWith("Eve", ann.room.Link(), func(c *room.Config) {
+	eve := w.joinWith("Eve", ann.room.Link(), func(c *room.Config) {
 		make := c.NewConn
 		c.Now = clock.Now
 		c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
@@ -163,9 +160,6 @@ func TestIgnoresRemoval(t *testing.T) {
 			return &deafConn{conn, deaf}, nil
 		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	cleo := w.join("Cleo", ann.room.Link())
 	meetAll(ann, eve, cleo)
 	eveID, annID, cleoID := eve.id(), ann.id(), cleo.id()
@@ -247,7 +241,7 @@ func TestPairUndisturbed(t *testing.T) {
 	ann := w.create("Ann", nil)
 	in.learn(ann.room.Link())
 	guest := func(name string) *person {
-		p, err := w.tryJoinWith(name, ann.room.Link(), func(c *room.Config) {
+		p := w.joinWith(name, ann.room.Link(), func(c *room.Config) {
 			make := c.NewConn
 			c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
 				conn, err := make(cfg)
@@ -258,9 +252,6 @@ func TestPairUndisturbed(t *testing.T) {
 				}}, err
 			}
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
 		return p
 	}
 	bob, cleo := guest("Bob"), guest("Cleo")

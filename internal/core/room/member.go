@@ -71,13 +71,17 @@ func newMember(r *Room, id wire.ID, hash wire.Hash) *member {
 	m := &member{id: id, hash: hash, conns: map[uint32]*connection{}, sent: map[wire.PayloadType]wire.ID{}, since: r.cfg.Now(),
 		verified: r.verified[hash], checks: newChecks(), quality: peer.NewQualityMeter(r.cfg.Quality),
 		negotiation: peer.NewNegotiation(peer.NegotiationConfig{Room: r.keys, Self: r.identity, Peer: id, PeerKeyHash: hash,
-			Epoch: r.roster.Epoch, Conduct: r.conduct[hash], Manual: r.cfg.Manual, ReconnectAttempts: r.cfg.ReconnectAttempts})}
+			Epoch: r.roster.Epoch, Conduct: r.conduct[hash], Manual: r.cfg.Manual, ReconnectAttempts: r.cfg.ReconnectAttempts,
+			Capabilities: r.capabilities()})}
 	delete(r.verified, hash)
 	delete(r.conduct, hash)
 	return m
 }
 
 func (m *member) open() bool { return m.link != nil }
+
+// inflates reports whether the member takes compressed chunks.
+func (m *member) inflates() bool { return m.link.PeerCapabilities()&wire.CapabilityDeflate != 0 }
 
 // start brings a link about, if there is none, and tries the one that there is: the network may have come back.
 func (m *member) start(r *Room) {

@@ -92,10 +92,7 @@ func restartingPair(w *world, change func(*room.Config)) (ann, bob *restarting) 
 		}
 	}
 	ann.person = w.create("Ann", with(ann))
-	p, err := w.tryJoinWith("Bob", ann.room.Link(), with(bob))
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	p := w.joinWith("Bob", ann.room.Link(), with(bob))
 	bob.person = p
 	meetAll(ann.person, bob.person)
 	return ann, bob

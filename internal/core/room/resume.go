@@ -1,6 +1,7 @@
 package room
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -63,8 +64,11 @@ func (j *journal) note(records []byte) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.gone || j.err != nil {
+		return
+	}
 	j.queue = append(j.queue, records...)
-	if !j.busy && !j.gone && j.err == nil {
+	if !j.busy {
 		j.busy = true
 		j.start(j.write)
 	}
@@ -159,13 +163,17 @@ func (r *Room) restore() {
 	if err != nil {
 		return // then everything is new
 	}
-	left := map[string]string{} // by delivery: what tells about it
+	left := map[string]string{} // by delivery: what tells about it; "": nothing does
 	for _, f := range list {
-		if f.Name == transfer.JournalName || left[f.Delivery] == "" {
+		switch f.Name {
+		case transfer.JournalName:
 			left[f.Delivery] = f.Name
-		}
-		if f.Name == transfer.ReceiptName && left[f.Delivery] != transfer.JournalName {
-			left[f.Delivery] = f.Name
+		case transfer.ReceiptName:
+			left[f.Delivery] = cmp.Or(left[f.Delivery], f.Name)
+		default:
+			if _, told := left[f.Delivery]; !told {
+				left[f.Delivery] = ""
+			}
 		}
 	}
 	restored := 0
@@ -173,9 +181,11 @@ func (r *Room) restore() {
 		if restored == maxRestored {
 			return
 		}
-		p, err := storage.Get(r.ctx, delivery, name)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			continue // another time
+		var p []byte
+		if name != "" {
+			if p, err = storage.Get(r.ctx, delivery, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				continue // another time
+			}
 		}
 		j, err := transfer.ParseJournal(p)
 		if err == nil && r.restoreTransfer(delivery, j) {
@@ -203,7 +213,6 @@ func (r *Room) restoreTransfer(delivery string, j *transfer.Journal) bool {
 		if o.machine.Over() {
 			return false
 		}
-		notes.note(transfer.OpenedRecord(now))
 		r.outgoing[j.Key] = o
 		r.event(TransferResumed{r.self.String(), j.Opened, int64(known), r.outgoingSnapshot(o)})
 		return true
@@ -216,10 +225,9 @@ func (r *Room) restoreTransfer(delivery string, j *transfer.Journal) bool {
 	}
 	in.store.journal = notes
 	in.store.arrange(in.machine.Manifest(), in.machine.Wanted())
-	notes.note(transfer.OpenedRecord(now))
 	r.shareCredit(in)
 	r.event(TransferResumed{j.Key.Sender.String(), j.Opened, int64(known), r.incomingSnapshot(in)})
-	r.verify(in)
+	r.unverified = append(r.unverified, in) // until we are in: an attempt to enter may be one of many
 	return true
 }
 
@@ -267,13 +275,18 @@ func (r *Room) verify(in *incoming) {
 		announced[i] = in.machine.Announced(uint32(i))
 	}
 	r.running.Go(func() {
+		r.verifying.Lock() // one after another: each takes a chunk's memory
+		defer r.verifying.Unlock()
 		var have []chunk.Ref
-		there := in.store.reopen()
+		var stored transfer.StoredFile
+		if in.store.reopen() {
+			stored = in.store.stored() // which may be closed any time, and fails to read then
+		}
 		for i, hashes := range announced {
-			if len(hashes) == 0 || !there {
+			if len(hashes) == 0 || stored == nil {
 				continue
 			}
-			file := in.store.section(uint32(i))
+			file := in.store.section(stored, uint32(i))
 			for index, hash := range hashes {
 				if r.ctx.Err() != nil {
 					return
@@ -310,9 +323,12 @@ func (r *Room) Continue(key transfer.Key, files []OutFile) error {
 		}
 		m := o.machine.Manifest()
 		found := make([]OutFile, len(m.Files))
-		match := matching(files)
-		for i, f := range m.Files {
-			given, ok := match(f)
+		for i, n := range matching(m, files) {
+			f, ok := m.Files[i], n >= 0
+			var given OutFile
+			if ok {
+				given = files[n]
+			}
 			switch {
 			case ok && f.Kind == wire.KindText:
 				given.Source = text(given.Text)
@@ -330,8 +346,9 @@ func (r *Room) Continue(key transfer.Key, files []OutFile) error {
 	})
 }
 
-// matching finds files of the manifest among those that are given: by path, or else the only one of that name and size.
-func matching(files []OutFile) func(wire.FileEntry) (OutFile, bool) {
+// matching says which of the given files each of the manifest's is, and -1 for none; none is two of them. They are found by path, in order, or
+// else as the only one left of that name and size.
+func matching(m *chunk.Manifest, files []OutFile) []int {
 	type place struct {
 		kind wire.FileKind
 		path string
@@ -340,26 +357,41 @@ func matching(files []OutFile) func(wire.FileEntry) (OutFile, bool) {
 		name string
 		size uint64
 	}
-	paths, names := map[place]int{}, map[likeness][]int{}
+	paths, names, lacking := map[place][]int{}, map[likeness][]int{}, map[likeness]int{}
 	for i, f := range files {
 		at := place{f.Kind, strings.ToValidUTF8(f.Path, "_")}
-		if _, taken := paths[at]; !taken {
-			paths[at] = i
+		paths[at] = append(paths[at], i)
+	}
+	match, taken := make([]int, len(m.Files)), make([]bool, len(files))
+	for i, f := range m.Files {
+		match[i] = -1
+		at := place{f.Kind, f.Path}
+		for _, n := range paths[at] {
+			if !taken[n] && (f.Kind != wire.KindText || uint64(len(files[n].Text)) == f.Size) {
+				match[i], taken[n] = n, true
+				break
+			}
 		}
-		if f.Kind == wire.KindFile && f.Source != nil {
+		if len(paths[at]) > 0 && taken[paths[at][0]] {
+			paths[at] = paths[at][1:]
+		}
+		if match[i] < 0 && f.Kind == wire.KindFile {
+			lacking[likeness{chunk.Base(f.Path), f.Size}]++
+		}
+	}
+	for n, f := range files {
+		if f.Kind == wire.KindFile && f.Source != nil && !taken[n] {
 			like := likeness{chunk.Base(f.Path), uint64(f.Source.Size())}
-			names[like] = append(names[like], i)
+			names[like] = append(names[like], n)
 		}
 	}
-	return func(f wire.FileEntry) (OutFile, bool) {
-		if i, ok := paths[place{f.Kind, f.Path}]; ok && (f.Kind != wire.KindText || uint64(len(files[i].Text)) == f.Size) {
-			return files[i], true
+	for i, f := range m.Files {
+		like := likeness{chunk.Base(f.Path), f.Size}
+		if match[i] < 0 && f.Kind == wire.KindFile && lacking[like] == 1 && len(names[like]) == 1 {
+			match[i] = names[like][0]
 		}
-		if like := names[likeness{chunk.Base(f.Path), f.Size}]; f.Kind == wire.KindFile && len(like) == 1 {
-			return files[like[0]], true
-		}
-		return OutFile{}, false
 	}
+	return match
 }
 
 // missing is a file that was not given again.

@@ -35,6 +35,17 @@ func (w *world) life(name string, link *seal.Link) *life {
 	return &life{w: w, name: name, seed: [32]byte([]byte(name + "                                ")), dir: w.t.TempDir(), link: link, now: time.Now}
 }
 
+// pair is Ann with a room, and Bob in the first of his lives there.
+func (w *world) pair() (ann *person, l *life, bob *person) {
+	w.t.Helper()
+	ann = w.life("Ann", nil).born()
+	link := ann.room.Link()
+	l = w.life("Bob", &link)
+	bob = l.born()
+	ann.meet(bob)
+	return ann, l, bob
+}
+
 // born enters the room in a new process.
 func (l *life) born() *person {
 	l.w.t.Helper()
@@ -253,11 +264,7 @@ const slack = 512 << 10
 func TestRecipientRestart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 11, 0)
-	ann := w.life("Ann", nil).born()
-	link := ann.room.Link()
-	l := w.life("Bob", &link)
-	bob := l.born()
-	ann.meet(bob)
+	ann, l, bob := w.pair()
 	file := content(8*mib, 1)
 	s := newStepped(t, file)
 	id := ann.send(outFile("a.bin", s), outFile("empty", source{}))
@@ -277,7 +284,7 @@ func TestRecipientRestart(t *testing.T) {
 			t.Fatalf("%+v", r)
 		}
 	}
-	holdsNoSecret(t, l.dir, l.seed[:], link.Secret[:])
+	holdsNoSecret(t, l.dir, l.seed[:], l.link.Secret[:])
 	s.raise(8 * mib)
 	bob.check(bob.done(id), file)
 	ann.done(id)
@@ -385,11 +392,10 @@ func TestSenderRestart(t *testing.T) {
 			if n := recipient.bulk.Load() - before; n > 5*mib-stored+slack {
 				t.Errorf("%d bytes of records, when only %d were lacking", n, 5*mib-stored)
 			}
-			for _, l := range []*life{from} {
-				if left, err := os.ReadDir(l.dir); err != nil || len(left) > 0 {
-					t.Errorf("%s keeps %v, %v", l.name, left, err)
-				}
-			}
+			eventually(t, from.name+" keeps nothing", func() bool {
+				left, err := os.ReadDir(from.dir)
+				return err == nil && len(left) == 0
+			})
 		})
 	}
 }
@@ -433,18 +439,14 @@ func TestNotedBeforeTold(t *testing.T) {
 func TestOtherSender(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 11, 0)
-	ann := w.life("Ann", nil).born()
-	link := ann.room.Link()
-	l := w.life("Bob", &link)
-	bob := l.born()
-	ann.meet(bob)
+	ann, l, bob := w.pair()
 	file := content(2*mib, 1)
 	id, g := ann.halfway(file, bob)
 	w.crash(bob, ann)
 	bob = l.born()
 	bob.resumed()
 	ann.meet(bob)
-	cleo := w.another("Cleo", link, bob)
+	cleo := w.another("Cleo", *l.link, bob)
 	f := cleo.forge(bob, []string{"a.bin"}, content(2*mib, 2))
 	f.key.Transfer, f.offer.Transfer = id.Transfer, id.Transfer
 	cleo.tell(bob, f.offer, wire.ManifestPart{Transfer: id.Transfer, Data: f.manifest.Encoded})
@@ -529,9 +531,10 @@ func TestLongAbsence(t *testing.T) {
 	wait(ann, "Bob to be gone", gone)
 	wait(bob, "Ann to be gone", gone)
 	time.run(1)
+	mark := ann.mark()
 	absent(false)
 	bob.room.Nudge()
-	waitAfter(ann, 0, "the transfer to go on", func(e room.TransferProgress) bool {
+	waitAfter(ann, mark, "the transfer to go on", func(e room.TransferProgress) bool {
 		return e.Transfer.Deliveries[0].State == room.DeliveryTransferring && e.Transfer.Deliveries[0].Bytes >= mib
 	})
 	g.open()

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"tallow/internal/core/bulk/bulktest"
 	"tallow/internal/core/chunk"
 	"tallow/internal/core/fault"
 	"tallow/internal/core/peer"
@@ -108,6 +109,17 @@ func (f forged) chunk(file, index uint32) wire.Chunks {
 	d = d[:min(len(d), wire.MinChunkSize)]
 	return wire.Chunks{Sender: f.key.Sender, Transfer: f.key.Transfer, Data: slices.Clone(d),
 		Entries: []wire.ChunkEntry{{File: file, Index: index, RawLength: uint32(len(d)), Length: uint32(len(d))}}}
+}
+
+// packed is a chunk compressed, and then changed.
+func (f forged) packed(file, index uint32, change func([]byte) []byte) wire.Chunks {
+	m := f.chunk(file, index)
+	m.Data = bulktest.Deflated(m.Data)
+	if change != nil {
+		m.Data = change(m.Data)
+	}
+	m.Entries[0].Compressed, m.Entries[0].Length = true, uint32(len(m.Data))
+	return m
 }
 
 // end is the End of the whole, signed by whoever.
@@ -307,6 +319,18 @@ func TestRogueSender(t *testing.T) {
 			two.Entries, two.Data = append(two.Entries, second.Entries...), append(two.Data, second.Data...)
 			g.tell(bob, f.hashes(0), two)
 		}},
+		{"compressed chunk that goes on behind its end", fault.Integrity, func(f forged) {
+			g.present(bob, f)
+			g.tell(bob, f.hashes(0), f.packed(0, 0, nil), f.packed(0, 1, func(p []byte) []byte { return append(p, 0) }))
+		}},
+		{"compressed chunk that is cut off", fault.Integrity, func(f forged) {
+			g.present(bob, f)
+			g.tell(bob, f.hashes(0), f.packed(0, 0, func(p []byte) []byte { return p[:len(p)-1] }))
+		}},
+		{"bomb", fault.Integrity, func(f forged) {
+			g.present(bob, f)
+			g.tell(bob, f.hashes(0), f.packed(0, 0, func([]byte) []byte { return bulktest.Deflated(make([]byte, 32<<20)) }))
+		}},
 		{"data that nobody has accepted", "", func(f forged) {
 			g.tell(bob, f.offer, wire.ManifestPart{Transfer: f.key.Transfer, Data: f.manifest.Encoded})
 			wait(bob, "the rogue's offer", func(e room.OfferReceived) bool { return e.Offer.ID == f.key.Transfer.String() })
@@ -341,7 +365,7 @@ func TestRogueSender(t *testing.T) {
 	} {
 		t.Log(test.name)
 		mark := bob.mark()
-		f := g.forge(bob, []string{"b.bin"}, content(2*wire.MinChunkSize, 3))
+		f := g.forge(bob, []string{"b.bin"}, bulktest.Text(2*wire.MinChunkSize))
 		test.do(f)
 		bob.cut(mark, g)
 		if test.code != "" {

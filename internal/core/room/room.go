@@ -39,25 +39,27 @@ const (
 // Room is one room, from this member's point of view. Its methods may be called from any goroutine, but not from within
 // Config.Events.
 type Room struct {
-	cfg      Config
-	link     seal.Link
-	keys     *seal.RoomKeys
-	identity *seal.Identity
-	seed     [32]byte
-	self     wire.ID
-	pool     *bulk.Pool
+	cfg        Config
+	link       seal.Link
+	keys       *seal.RoomKeys
+	identity   *seal.Identity
+	seed       [32]byte
+	self       wire.ID
+	pool       *bulk.Pool
+	compressor bulk.Compressor // the engine, or nil
 
-	ctx     context.Context // of what blocks on others: ends when the room closes
-	cancel  context.CancelFunc
-	box     mailbox       // work for the loop
-	out     mailbox       // events for the outside
-	signals chan struct{} // tokens: events of the hub that wait for the loop
-	running sync.WaitGroup
-	links   sync.WaitGroup // connections, which post to the loop until they have ended
-	stop    chan struct{}  // closed when the loop is to end
-	looped  chan struct{}  // closed when it has
-	stopped chan struct{}  // closed when everything has ended
-	once    sync.Once
+	ctx       context.Context // of what blocks on others: ends when the room closes
+	cancel    context.CancelFunc
+	box       mailbox       // work for the loop
+	out       mailbox       // events for the outside
+	signals   chan struct{} // tokens: events of the hub that wait for the loop
+	verifying sync.Mutex    // held while what an earlier room has left is read
+	running   sync.WaitGroup
+	links     sync.WaitGroup // connections, which post to the loop until they have ended
+	stop      chan struct{}  // closed when the loop is to end
+	looped    chan struct{}  // closed when it has
+	stopped   chan struct{}  // closed when everything has ended
+	once      sync.Once
 
 	// What follows belongs to the loop.
 
@@ -96,6 +98,8 @@ type Room struct {
 	incoming map[transfer.Key]*incoming
 	stores   []func() // chunks that wait to be verified and written
 	storing  int      // of them, under way
+
+	unverified []*incoming // of an earlier room, to be held against what is on disk once we are in
 }
 
 // Saved is what it takes to come back to an own room after a reload: as secret as the link.
@@ -158,6 +162,7 @@ func newRoom(ctx context.Context, cfg Config) (*Room, error) {
 		members: map[wire.ID]*member{}, checks: newStrangers(), verified: map[wire.Hash]bool{}, conduct: map[wire.Hash]peer.Conduct{},
 		outgoing: map[transfer.Key]*outgoing{}, incoming: map[transfer.Key]*incoming{},
 		told: map[string]bool{}, strays: map[string]bool{}, signals: make(chan struct{}, maxSignals)}
+	r.compressor, _ = cfg.Engine.(bulk.Compressor)
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx)) // ctx is for entering only
 	r.box.init()
 	r.out.init()
@@ -366,9 +371,16 @@ func (r *Room) setState(s State, code fault.Code) {
 
 // answer ends Create's or Join's wait.
 func (r *Room) answer(err error) {
-	if r.waiting != nil {
-		r.waiting <- err
-		r.waiting = nil
+	if r.waiting == nil {
+		return
+	}
+	r.waiting <- err
+	r.waiting = nil
+	if err == nil {
+		for _, in := range r.unverified {
+			r.verify(in)
+		}
+		r.unverified = nil
 	}
 }
 

@@ -76,11 +76,7 @@ func TestSomeFiles(t *testing.T) {
 func TestSmallFilesRestart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 11, 0)
-	ann := w.life("Ann", nil).born()
-	link := ann.room.Link()
-	l := w.life("Bob", &link)
-	bob := l.born()
-	ann.meet(bob)
+	ann, l, bob := w.pair()
 	contents, files := crowd(2000)
 	var before int64
 	for _, c := range contents[:1000] {

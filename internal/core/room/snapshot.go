@@ -108,7 +108,7 @@ func offerSnapshot(in *incoming) Offer {
 func (r *Room) outgoingSnapshot(o *outgoing) Transfer {
 	m := o.machine.Manifest()
 	t := Transfer{ID: o.machine.Key().Transfer.String(), TotalSize: int64(m.Total), Finished: o.ended, Files: files(m, o.paths),
-		Waiting: o.machine.Wanting() && o.files == nil, LateJoiners: o.machine.Late()}
+		Waiting: o.machine.Wanting() && o.files == nil, LateJoiners: o.machine.Late(), Deliveries: []Delivery{}}
 	for i := range t.Files {
 		f := &t.Files[i]
 		if root, ok := o.machine.FileRoot(f.Index); ok {
@@ -151,7 +151,7 @@ func (r *Room) incomingResult(in *incoming) Result {
 	result.File, result.Stored = in.store.stored(), make(map[uint32]*io.SectionReader)
 	for _, f := range result.Files {
 		if f.Complete && f.Kind != kinds[wire.KindDirectory] {
-			result.Stored[f.Index] = in.store.section(f.Index)
+			result.Stored[f.Index] = in.store.section(result.File, f.Index)
 		}
 	}
 	return result

@@ -117,10 +117,7 @@ func TestQualityFollowsThePath(t *testing.T) {
 	var path atomic.Pointer[vnet.DelayFilter]
 	ann := w.create("Ann", fast)
 	w.nic = w.far(&path)
-	bob, err := w.tryJoinWith("Bob", ann.room.Link(), fast)
-	if err != nil {
-		t.Fatal(err)
-	}
+	bob := w.joinWith("Bob", ann.room.Link(), fast)
 	meetAll(ann, bob)
 	marks := map[*person]int{}
 	becomes := func(q ...room.PeerQuality) {

@@ -103,13 +103,13 @@ func (s *store) reopen() bool {
 	return true
 }
 
-// section is where a file lies in what stored returns.
-func (s *store) section(index uint32) *io.SectionReader {
-	return io.NewSectionReader(s.stored(), s.offsets[index], int64(s.manifest.Files[index].Size))
+// section is where a file lies in what stored has returned.
+func (s *store) section(stored io.ReaderAt, index uint32) *io.SectionReader {
+	return io.NewSectionReader(stored, s.offsets[index], int64(s.manifest.Files[index].Size))
 }
 
 // write verifies chunks and writes them: those that follow one another, in the message and on disk, at once.
-func (s *store) write(e transfer.Store, engine bulk.Engine) transfer.Stored {
+func (s *store) write(e transfer.Store, engine bulk.Engine, pool *bulk.Pool) transfer.Stored {
 	defer e.Buffer.Release()
 	done := transfer.Stored{Cost: e.Cost}
 	var run []byte // not written yet
@@ -131,21 +131,32 @@ func (s *store) write(e transfer.Store, engine bulk.Engine) transfer.Stored {
 		return err
 	}
 	for i, c := range e.Chunks {
-		sum, err := engine.Sum256(c.Data)
-		if err == nil && wire.Hash(sum) != c.Hash {
+		data := c.Data
+		var err error
+		if c.Compressed {
+			inflated := pool.Get(c.Length)
+			defer inflated.Release() // a message holds at most a chunk's worth of them
+			data = inflated.B
+			err = engine.(bulk.Compressor).Inflate(data, c.Data) // the machine lets none through where it is not one
+		}
+		var sum [32]byte
+		if err == nil {
+			sum, err = engine.Sum256(data)
+		}
+		if errors.Is(err, bulk.ErrInflate) || err == nil && wire.Hash(sum) != c.Hash {
 			done.Bad = true
 			return done
 		}
 		offset := s.offsets[c.Chunk.File] + c.Offset
-		if err == nil && (offset != at+int64(len(run)) || !follows(run, c.Data)) {
+		if err == nil && (offset != at+int64(len(run)) || !follows(run, data)) {
 			err = flush(i)
-			run, at, first = c.Data[:0], offset, i
+			run, at, first = data[:0], offset, i
 		}
 		if err != nil {
 			done.Err = err
 			return done
 		}
-		run = run[:len(run)+len(c.Data)]
+		run = run[:len(run)+len(data)]
 	}
 	done.Err = flush(len(e.Chunks))
 	return done

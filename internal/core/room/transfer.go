@@ -142,12 +142,11 @@ func (r *Room) Send(files []OutFile, options SendOptions) (snapshot Transfer, er
 		o := &outgoing{files: files, paths: chunk.SafePaths(entries), names: map[wire.ID]string{}, keys: map[wire.ID][]byte{}, order: r.nextOrder(), machine: transfer.NewOutgoing(transfer.OutgoingConfig{
 			Key: transfer.Key{Sender: r.self, Transfer: newID()}, Manifest: manifest, Recipients: to,
 			LateJoiners: options.LateJoiners, Passed: passed, Limit: options.LimitPerRecipient, TotalLimit: options.Limit, Shared: &r.shared,
-			Schedule: transfer.Star{}, Keep: r.cfg.Resume})}
+			Schedule: transfer.Star{}, Plain: options.Plain, Keep: r.cfg.Resume})}
 		r.makeRoom()
 		r.outgoing[o.machine.Key()] = o
-		r.noteOutgoing(o, o.machine.Journal(r.cfg.Now()))
-		for _, id := range to {
-			o.journal.note(transfer.NameRecord(id, r.members[id].name))
+		if r.cfg.Resume {
+			r.noteOutgoing(o, o.machine.Journal(r.cfg.Now()))
 		}
 		for _, id := range to {
 			if m := r.members[id]; m.open() {
@@ -343,7 +342,10 @@ func (r *Room) SetLimit(key transfer.Key, bytesPerSecond int64) error {
 	if err := checkLimits(bytesPerSecond); err != nil {
 		return err
 	}
-	return r.withOutgoing(key, func(o *outgoing) error { o.machine.SetLimit(bytesPerSecond); return nil })
+	return r.withOutgoing(key, func(o *outgoing) error {
+		o.machine.SetLimit(bytesPerSecond)
+		return nil
+	})
 }
 
 // SetTotalLimit changes an outgoing transfer's limit, in bytes of files per second to all its recipients together; 0: none.
@@ -351,7 +353,10 @@ func (r *Room) SetTotalLimit(key transfer.Key, bytesPerSecond int64) error {
 	if err := checkLimits(bytesPerSecond); err != nil {
 		return err
 	}
-	return r.withOutgoing(key, func(o *outgoing) error { o.machine.SetTotalLimit(bytesPerSecond); return nil })
+	return r.withOutgoing(key, func(o *outgoing) error {
+		o.machine.SetTotalLimit(bytesPerSecond)
+		return nil
+	})
 }
 
 // SetRoomLimit changes the limit on all that this member sends, in bytes of files per second; 0: none.
@@ -430,6 +435,7 @@ func (r *Room) linkUp(m *member) {
 	}
 	for k, in := range r.incoming {
 		if k.Sender == m.id {
+			in.store.journal.note(transfer.OpenedRecord(r.cfg.Now()))
 			r.stepIncoming(in, transfer.LinkUp{Peer: m.id})
 		}
 	}
@@ -437,8 +443,11 @@ func (r *Room) linkUp(m *member) {
 
 // offerTo tells a transfer that there is a link to a member, who may be none of its recipients.
 func (r *Room) offerTo(o *outgoing, m *member) {
-	r.stepOutgoing(o, transfer.LinkUp{Peer: m.id})
+	r.stepOutgoing(o, transfer.LinkUp{Peer: m.id, Inflates: r.compressor != nil && m.inflates(), Rate: m.link.Rate()})
 	if o.machine.Serves(m.id) {
+		if !o.machine.Wanting() {
+			o.journal.note(transfer.OpenedRecord(r.cfg.Now()))
+		}
 		o.keys[m.id] = m.link.PeerKeys().PublicKeys()
 	}
 }
@@ -566,7 +575,7 @@ func (r *Room) bulkMessage(m *member, sender, id wire.ID, message any, buffer *b
 		return
 	}
 	if in := r.incoming[transfer.Key{Sender: sender, Transfer: id}]; in != nil && sender == m.id {
-		r.stepIncoming(in, transfer.ReceivedBulk{Peer: m.id, Message: message, Buffer: buffer})
+		r.stepIncoming(in, transfer.ReceivedBulk{Peer: m.id, Message: message, Buffer: buffer, Inflates: r.compressor != nil})
 	}
 }
 
@@ -579,6 +588,8 @@ func (r *Room) stepOutgoing(o *outgoing, e transfer.Event) {
 			r.sendBulk(o, effect)
 		case transfer.Read:
 			r.read(o, effect)
+		case transfer.Deflate:
+			r.deflate(o, effect)
 		case transfer.Violation:
 			r.violation(effect)
 		case transfer.Note:
@@ -603,7 +614,19 @@ func (r *Room) stepOutgoing(o *outgoing, e transfer.Event) {
 // noteOutgoing appends to a transfer's journal, or begins one: a retry comes after the end of the one before.
 func (r *Room) noteOutgoing(o *outgoing, records []byte) {
 	if o.journal == nil {
-		o.journal = r.newJournal(newID().String(), 0)
+		if o.journal = r.newJournal(newID().String(), 0); o.journal == nil {
+			return
+		}
+		for _, d := range o.machine.Progress() {
+			name := o.names[d.Peer]
+			if m := r.members[d.Peer]; m != nil {
+				name = m.name
+			}
+			records = append(records, transfer.NameRecord(d.Peer, name)...)
+			if keys := o.keys[d.Peer]; keys != nil {
+				records = append(records, transfer.KeysRecord(d.Peer, keys)...)
+			}
+		}
 	}
 	o.journal.note(records)
 }
@@ -619,7 +642,7 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 		case transfer.Store:
 			noted := in.store.journal.position() // which includes the hashes of these chunks
 			r.stores = append(r.stores, func() {
-				done := in.store.write(effect, r.cfg.Engine)
+				done := in.store.write(effect, r.cfg.Engine, r.pool)
 				if err := in.store.journal.wait(noted); err != nil && done.Err == nil {
 					done.Done, done.Err = nil, err
 				}
@@ -639,8 +662,12 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 				r.box.post(func() { r.stepIncoming(in, done) })
 			})
 		case transfer.Commit:
+			noted := in.store.journal.position() // which includes what the receipt is for
 			r.running.Go(func() {
-				err := in.store.commit()
+				err := in.store.journal.wait(noted)
+				if err == nil {
+					err = in.store.commit()
+				}
 				r.box.post(func() { r.stepIncoming(in, transfer.Committed{Err: err}) })
 			})
 		case transfer.SendReceipt:
@@ -746,13 +773,11 @@ func (r *Room) sendBulk(o *outgoing, e transfer.SendBulk) {
 	}
 	m.chunksSent += uint64(len(e.Data))
 	m.chunksResent += uint64(e.Again)
-	for _, d := range e.Data {
-		m.payloadSent += uint64(len(d.B))
-	}
+	m.payloadSent += uint64(e.Bytes)
 	link.SendBulk(peer.BulkItem{Head: e.Head, Data: e.Data, Sent: func() {
 		r.box.post(func() {
 			if m.link == link {
-				r.stepOutgoing(o, transfer.Sent{Peer: e.Peer})
+				r.stepOutgoing(o, transfer.Sent{Peer: e.Peer, Rate: link.Rate()})
 			}
 		})
 	}})
@@ -784,6 +809,31 @@ func (r *Room) read(o *outgoing, e transfer.Read) {
 			done.Buffer.Release()
 			done.Buffer = nil
 		}
+		r.box.post(func() { r.stepOutgoing(o, done) })
+	})
+}
+
+// capabilities are this member's.
+func (r *Room) capabilities() uint32 {
+	if r.compressor == nil {
+		return 0
+	}
+	return wire.CapabilityDeflate
+}
+
+// deflate compresses a chunk.
+func (r *Room) deflate(o *outgoing, e transfer.Deflate) {
+	r.running.Go(func() {
+		done := transfer.Deflated{Chunk: e.Chunk, Raw: len(e.Data), Begun: r.cfg.Now()}
+		most := r.pool.Get(e.Most)
+		n, err := r.compressor.Deflate(most.B, e.Data)
+		done.Ended, done.Err = r.cfg.Now(), err
+		if err == nil && n > 0 { // in a buffer of its size: it may be kept for a while
+			done.Buffer = r.pool.Get(n)
+			copy(done.Buffer.B, most.B)
+		}
+		most.Release()
+		e.Buffer.Release()
 		r.box.post(func() { r.stepOutgoing(o, done) })
 	})
 }

@@ -151,7 +151,8 @@ func (r *fuzzRecipient) step(e Event) {
 				r.t.Fatal("Store of what nobody waits for")
 			}
 			for _, c := range effect.Chunks {
-				if !r.in.wanted.Has(c.Chunk.File) || c.Offset != r.manifest.Offset(c.Chunk) || len(c.Data) != int(r.manifest.Length(c.Chunk)) ||
+				if !r.in.wanted.Has(c.Chunk.File) || c.Offset != r.manifest.Offset(c.Chunk) || c.Length != int(r.manifest.Length(c.Chunk)) ||
+					len(c.Data) > c.Length || !c.Compressed && len(c.Data) != c.Length ||
 					c.Size != int64(fuzzSizes[c.Chunk.File]) || c.Hash != r.in.files[c.Chunk.File].hashes[c.Chunk.Index] {
 					r.t.Fatalf("Store of %v at %d", c.Chunk, c.Offset)
 				}
@@ -244,7 +245,7 @@ func (r *fuzzRecipient) bulk(p []byte) {
 		message, err = wire.ParseEnd(b.B)
 	}
 	if err == nil {
-		r.step(ReceivedBulk{fuzzKey.Sender, message, b})
+		r.step(ReceivedBulk{fuzzKey.Sender, message, b, true})
 	}
 }
 
@@ -370,7 +371,7 @@ func (r *fuzzRecipient) move(m *moves) {
 		r.step(LinkDown{Peer: fuzzKey.Sender, Final: m.pick(8) == 0, Code: fault.PeerGone})
 	case 16:
 		r.step(LinkDown{Peer: fuzzKey.Sender})
-		r.step(LinkUp{fuzzKey.Sender})
+		r.step(LinkUp{Peer: fuzzKey.Sender})
 		if m.pick(4) > 0 {
 			r.step(Received{fuzzKey.Sender, r.offer})
 		}
@@ -424,6 +425,7 @@ type fuzzSender struct {
 	files    [][]byte
 	now      time.Time
 	reads    []Read
+	deflates []Deflate
 	lent     []lent
 	peers    map[wire.ID]*fuzzPeer
 }
@@ -438,6 +440,7 @@ type lent struct {
 // fuzzPeer is what a recipient may be sent.
 type fuzzPeer struct {
 	up, accepted bool
+	inflates     bool
 	transfer     wire.ID
 	wanted       wire.Bitmap
 	credit       uint64
@@ -465,6 +468,11 @@ func (s *fuzzSender) step(e Event) {
 			s.reads = append(s.reads, effect)
 			if effect.Offset != s.manifest.Offset(effect.Chunk) || effect.Length != s.manifest.Length(effect.Chunk) {
 				s.t.Fatalf("Read of %v", effect)
+			}
+		case Deflate:
+			s.deflates = append(s.deflates, effect)
+			if !bytes.Equal(effect.Data, chunkOf(s.manifest, s.files, effect.Chunk)) || effect.Most >= len(effect.Data) {
+				s.t.Fatalf("Deflate of %v", effect.Chunk)
 			}
 		case Violation:
 			if s.peers[effect.Peer].up { // as the room does
@@ -523,7 +531,11 @@ func (s *fuzzSender) sent(p *fuzzPeer, e SendBulk) {
 	p.spent += wire.MessageCost
 	for _, entry := range c.Entries {
 		ref := chunk.Ref{File: entry.File, Index: entry.Index}
-		if !p.announced[ref] || !p.wanted.Has(ref.File) || !bytes.Equal(c.Data[:entry.Length], chunkOf(s.manifest, s.files, ref)) {
+		want := chunkOf(s.manifest, s.files, ref)
+		if entry.Compressed {
+			want = squashed(want)
+		}
+		if !p.announced[ref] || !p.wanted.Has(ref.File) || !bytes.Equal(c.Data[:entry.Length], want) || entry.Compressed && !p.inflates {
 			s.t.Fatalf("chunk %v", ref)
 		}
 		c.Data = c.Data[entry.Length:]
@@ -540,6 +552,8 @@ func (s *fuzzSender) check() {
 		cached += entry.length
 	}
 	switch {
+	case o.compression.running != len(s.deflates) || o.compression.running > maxDeflating:
+		s.t.Fatalf("%d chunks are compressed, it says %d", len(s.deflates), o.compression.running)
 	case cached != o.cached || o.reading != len(s.reads) || o.reading > 2*maxReads:
 		s.t.Fatalf("%d bytes cached, it says %d; %d reads, it says %d", cached, o.cached, len(s.reads), o.reading)
 	case !o.Late() && o.finished == slices.ContainsFunc(o.peers, func(r *recipient) bool { return !r.state.Final() }), o.Late() && o.finished:
@@ -600,11 +614,13 @@ func (s *fuzzSender) move(m *moves, ids []wire.ID) {
 	case 7, 8:
 		if p.up && p.queued > 0 {
 			p.queued--
-			s.step(Sent{id})
+			s.step(Sent{id, 1e6})
 		}
 	case 9, 10, 11:
 		if i, fails := m.pick(max(len(s.reads), 1)), m.pick(16) == 0; i < len(s.reads) {
 			s.read(i, fails)
+		} else if len(s.deflates) > 0 {
+			s.deflate(fails)
 		}
 	case 12:
 		p.up, p.accepted, p.queued = false, false, 0
@@ -612,7 +628,7 @@ func (s *fuzzSender) move(m *moves, ids []wire.ID) {
 	case 13:
 		if !p.up {
 			p.up = true
-			s.step(LinkUp{id})
+			s.step(LinkUp{Peer: id, Inflates: p.inflates, Rate: 1e6})
 		}
 	case 14:
 		switch m.pick(9) {
@@ -658,7 +674,30 @@ func (s *fuzzSender) read(i int, fails bool) {
 	s.step(done)
 }
 
-// FuzzOutgoing: whatever recipients do, each is sent only what it asked for, was announced and has credit for; nobody is done without
+// squashed stands for the compressed form.
+func squashed(p []byte) []byte {
+	sum := sha256.Sum256(p)
+	return sum[:3]
+}
+
+// deflate has the oldest Deflate end; where it fails, the result is no smaller.
+func (s *fuzzSender) deflate(fails bool) {
+	e := s.deflates[0]
+	s.deflates = s.deflates[1:]
+	done := Deflated{Chunk: e.Chunk, Raw: len(e.Data), Begun: s.now, Ended: s.now.Add(time.Microsecond)}
+	if small := squashed(e.Data); fails {
+		s.now = s.now.Add(time.Second)
+	} else if len(small) <= e.Most {
+		pool := &bulk.Pool{}
+		done.Buffer = pool.Get(len(small))
+		copy(done.Buffer.B, small)
+		s.lent = append(s.lent, lent{pool, done.Buffer, len(small)})
+	}
+	e.Buffer.Release()
+	s.step(done)
+}
+
+// FuzzOutgoing: whatever recipients do, each is sent only what it asked for, was announced and has credit for, and compressed only what takes that; nobody is done without
 // a receipt for just that; what waits and is cached has a bound; every buffer is given back.
 func FuzzOutgoing(f *testing.F) {
 	f.Fuzz(func(t *testing.T, p []byte) {
@@ -667,12 +706,13 @@ func FuzzOutgoing(f *testing.F) {
 		s.files, s.manifest = fuzzFiles(t)
 		ids := []wire.ID{{1}, {2}, {3}} // the third is no recipient, unless it may join late
 		for _, id := range ids {
-			s.peers[id] = &fuzzPeer{transfer: fuzzKey.Transfer}
+			s.peers[id] = &fuzzPeer{transfer: fuzzKey.Transfer, inflates: id[0] != 2}
 		}
 		s.out = NewOutgoing(OutgoingConfig{Key: fuzzKey, Manifest: s.manifest, Recipients: ids[:2], LateJoiners: m.pick(2) == 1, Schedule: Star{}})
+		s.out.compression.least = 4
 		for _, id := range ids {
 			s.peers[id].up = true
-			s.step(LinkUp{id})
+			s.step(LinkUp{Peer: id, Inflates: s.peers[id].inflates})
 		}
 		for n := 0; len(m.p) > 0 && n < 2000; n++ {
 			s.move(m, ids)
@@ -680,6 +720,9 @@ func FuzzOutgoing(f *testing.F) {
 		s.step(CancelAll{})
 		for len(s.reads) > 0 {
 			s.read(0, false)
+		}
+		for len(s.deflates) > 0 {
+			s.deflate(false)
 		}
 		if !s.out.Finished() || len(s.out.cache) > 0 {
 			t.Fatalf("finished %v, %d chunks cached", s.out.Finished(), len(s.out.cache))

@@ -544,7 +544,7 @@ func (in *Incoming) chunks(m wire.Chunks, e ReceivedBulk) {
 		}
 		cost += wire.ChunkCost(c.RawLength)
 		raw += uint64(c.RawLength)
-		if c.Compressed {
+		if c.Compressed && !e.Inflates {
 			in.violation("compressed chunk, which was not agreed upon")
 			return
 		}
@@ -562,7 +562,7 @@ func (in *Incoming) chunks(m wire.Chunks, e ReceivedBulk) {
 		ref := chunk.Ref{File: c.File, Index: c.Index}
 		if int(c.Index) < len(f.hashes) && in.wanted.Has(c.File) && f.failed == 0 && f.taken.Add(c.Index) {
 			store.Chunks = append(store.Chunks, StoreChunk{Chunk: ref, Offset: in.manifest.Offset(ref),
-				Size: int64(in.manifest.Files[c.File].Size), Data: data, Hash: f.hashes[c.Index]})
+				Size: int64(in.manifest.Files[c.File].Size), Length: int(c.RawLength), Data: data, Compressed: c.Compressed, Hash: f.hashes[c.Index]})
 		} else if f.stored.Has(c.Index) {
 			in.repeated += uint64(c.RawLength)
 		} // else it was not announced, is not wanted, or is on its way to the disk

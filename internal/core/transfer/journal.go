@@ -30,6 +30,7 @@ import (
 //	8 opened     when u64: it has been gone on with
 //	9 keys       member 16, keys 1984: of a recipient that has signed a receipt
 //	10 late      late joiners u8 (0, 1), members 16 each who were there and are not offered it
+//	11 plain     nothing is compressed
 //
 // What is on disk is not in it: a chunk counts again when what is there has the hash that was announced. So a chunk whose writing a crash cut
 // short is fetched again, and neither the order in which the system wrote things down nor a rotten disk can make wrong bytes right.
@@ -46,6 +47,7 @@ const (
 	recordOpened
 	recordKeys
 	recordLate
+	recordPlain
 )
 
 // JournalName and ReceiptName are the names in Storage of a delivery's journal, and of what is left of it once all is verified and durable: enough
@@ -74,6 +76,7 @@ type Journal struct {
 	end        *wire.End
 	recipients []*recipient
 	passed     []wire.ID
+	plain      bool
 }
 
 type journalFile struct {
@@ -174,6 +177,9 @@ func (j *Journal) record(kind byte, p []byte) bool {
 		for p = p[1:]; len(p) > 0; p = p[16:] {
 			j.passed = append(j.passed, wire.ID(p))
 		}
+	case recordPlain:
+		j.plain = true
+		return len(p) == 0
 	default:
 		return false
 	}

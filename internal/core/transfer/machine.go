@@ -75,7 +75,8 @@ type SendControl struct {
 type SendBulk struct {
 	Peer  wire.ID
 	Head  []byte
-	Data  []*bulk.Buffer // a chunk each
+	Data  []*bulk.Buffer // a chunk each, as it is or compressed
+	Bytes uint32         // of the chunks, not compressed
 	End   *wire.End      // to be signed and sent instead
 	Again int            // how many of the chunks were sent before, over a link that was lost
 }
@@ -85,6 +86,14 @@ type Read struct {
 	Chunk  chunk.Ref
 	Offset int64
 	Length uint32
+}
+
+// Deflate compresses a chunk or, as a sample, part of one. The room releases Buffer and answers with Deflated.
+type Deflate struct {
+	Chunk  chunk.Ref
+	Buffer *bulk.Buffer // the chunk
+	Data   []byte       // what is to be compressed of it
+	Most   int          // a result that is longer is of no use
 }
 
 // Store verifies chunks against their announced hashes and writes them. The room releases Buffer and answers with Stored.
@@ -99,14 +108,17 @@ type StoreChunk struct {
 	Chunk  chunk.Ref
 	Offset int64 // in the file
 	Size   int64 // of the file
+	Length int   // of the chunk
 	Data   []byte
-	Hash   wire.Hash
+	// Compressed says that Data is to be inflated to Length. What cannot be is as bad as a wrong hash.
+	Compressed bool
+	Hash       wire.Hash
 }
 
 // Bytes is how many bytes these of its chunks have. They are its first ones, as Stored.Done has them.
 func (s Store) Bytes(done []chunk.Ref) (n uint64) {
 	for i := range done {
-		n += uint64(len(s.Chunks[i].Data))
+		n += uint64(s.Chunks[i].Length)
 	}
 	return n
 }
@@ -151,6 +163,7 @@ type Finished struct{}
 func (SendControl) effect() {}
 func (SendBulk) effect()    {}
 func (Read) effect()        {}
+func (Deflate) effect()     {}
 func (Store) effect()       {}
 func (Verify) effect()      {}
 func (Commit) effect()      {}
@@ -167,7 +180,11 @@ func (Finished) effect()    {}
 type Event interface{ event() }
 
 // LinkUp: a link to the member is open, perhaps anew.
-type LinkUp struct{ Peer wire.ID }
+type LinkUp struct {
+	Peer     wire.ID
+	Inflates bool    // the member takes compressed chunks, and we can make them
+	Rate     float64 // as in Sent
+}
 
 // LinkDown: the link is gone. Final says that the member is out of the room or said goodbye, so nobody waits for it.
 type LinkDown struct {
@@ -185,13 +202,17 @@ type Received struct {
 // ReceivedBulk: a bulk message about this transfer came from the member. Message is a wire.Hashes, wire.Chunks or wire.End;
 // Buffer holds it and is retained by the machine if need be. The signature of an End has been verified.
 type ReceivedBulk struct {
-	Peer    wire.ID
-	Message any
-	Buffer  *bulk.Buffer
+	Peer     wire.ID
+	Message  any
+	Buffer   *bulk.Buffer
+	Inflates bool // compressed chunks were agreed upon
 }
 
 // Sent: a SendBulk to the member is with the transport.
-type Sent struct{ Peer wire.ID }
+type Sent struct {
+	Peer wire.ID
+	Rate float64 // bytes per second that the link carries; 0: unknown
+}
 
 // ReadDone answers Read. Buffer is handed over.
 type ReadDone struct {
@@ -199,6 +220,15 @@ type ReadDone struct {
 	Buffer *bulk.Buffer
 	Hash   wire.Hash
 	Err    error // wraps ErrSourceChanged or ErrSourceUnreadable
+}
+
+// Deflated answers Deflate.
+type Deflated struct {
+	Chunk        chunk.Ref
+	Raw          int          // bytes of the Deflate's Data
+	Buffer       *bulk.Buffer // the result, handed over; nil: longer than Most
+	Begun, Ended time.Time
+	Err          error
 }
 
 // Stored answers Store, chunk by chunk in Done; Bad is the first whose hash did not match; Err is the storage's.
@@ -268,6 +298,7 @@ func (LinkDown) event()     {}
 func (Received) event()     {}
 func (ReceivedBulk) event() {}
 func (Sent) event()         {}
+func (Deflated) event()     {}
 func (ReadDone) event()     {}
 func (Stored) event()       {}
 func (Verified) event()     {}

@@ -58,6 +58,8 @@ type Outgoing struct {
 	reading int    // chunks being read
 	turn    uint64 // counts uses of the cache, for the least recently used
 
+	compression compression
+
 	now     time.Time
 	effects []Effect
 }
@@ -71,8 +73,13 @@ type outFile struct {
 
 type cached struct {
 	buffer *bulk.Buffer // nil: being read
-	length int
+	packed *bulk.Buffer // the same compressed, or nil
+	length int          // of both
 	used   uint64
+
+	seen      bool // it has been thought of compressing it
+	deflating bool
+	dense     bool // compressed it is hardly smaller
 }
 
 // recipient is one delivery.
@@ -125,6 +132,7 @@ type OutgoingConfig struct {
 	Shared      *Shared   // with the room's other transfers; nil: there are none
 	Schedule    Schedule
 	Keep        bool // what is noted (Note) outlives this process
+	Plain       bool // nothing is compressed
 }
 
 // NewOutgoing makes the machine. It does nothing until Step is called: with LinkUp for each recipient that is there.
@@ -132,7 +140,7 @@ func NewOutgoing(c OutgoingConfig) *Outgoing {
 	o := &Outgoing{
 		key: c.Key, manifest: c.Manifest, passed: c.Passed, schedule: c.Schedule, limit: c.Limit, total: c.TotalLimit, shared: c.Shared,
 		files: make([]outFile, len(c.Manifest.Files)), kept: c.Keep,
-		cache: map[chunk.Ref]*cached{},
+		cache: map[chunk.Ref]*cached{}, compression: compression{off: c.Plain, least: leastDeflate},
 		offer: wire.TransferOffer{
 			Transfer: c.Key.Transfer, LateJoiners: c.LateJoiners, ChunkSize: c.Manifest.ChunkSize,
 			Files: uint32(len(c.Manifest.Files)), TotalSize: c.Manifest.Total,
@@ -153,7 +161,7 @@ func NewOutgoing(c OutgoingConfig) *Outgoing {
 // the recipient. shared may be nil, as in OutgoingConfig. Its files are wanting: until SourcesReady it is paused, and sends only what needs no reading.
 func RestoreOutgoing(j *Journal, shared *Shared, schedule Schedule, now time.Time) *Outgoing {
 	o := NewOutgoing(OutgoingConfig{Key: j.Key, Manifest: j.Manifest, Recipients: j.Recipients(), LateJoiners: j.offer.LateJoiners, Passed: j.passed,
-		Shared: shared, Schedule: schedule, Keep: true})
+		Plain: j.plain, Shared: shared, Schedule: schedule, Keep: true})
 	o.wanting = true
 	for i := range o.files {
 		f := &o.files[i]
@@ -184,6 +192,9 @@ func (o *Outgoing) Journal(now time.Time) []byte {
 		for _, run := range f.known.Runs(len(f.hashes)) {
 			b = hashesRecord(b, uint32(i), run.First, f.hashes[run.First:run.First+run.Count])
 		}
+	}
+	if o.compression.off {
+		b = bytesRecord(b, recordPlain, nil)
 	}
 	for _, r := range o.peers {
 		b = recipientRecord(b, r)
@@ -294,15 +305,20 @@ func (o *Outgoing) Step(now time.Time, event Event) []Effect {
 	o.now, o.effects = now, nil
 	switch e := event.(type) {
 	case LinkUp:
+		o.compression.linked(e.Peer, e.Inflates, e.Rate)
 		o.linkUp(e.Peer)
 	case LinkDown:
+		o.compression.linked(e.Peer, false, 0)
 		o.linkDown(e)
 	case Received:
 		o.received(e)
 	case Sent:
+		o.compression.sent(e.Peer, e.Rate)
 		if r := o.peer(e.Peer); r != nil && r.queued > 0 {
 			r.queued--
 		}
+	case Deflated:
+		o.deflated(e)
 	case ReadDone:
 		o.readDone(e)
 	case CancelPeer:
@@ -429,7 +445,7 @@ func (o *Outgoing) retry(e RetryPeer) {
 	}
 	active := false
 	for _, other := range o.peers {
-		active = active || !other.state.Final()
+		active = active || !other.over()
 	}
 	for i := range o.files {
 		if !active && o.files[i].failed != 0 {
@@ -479,8 +495,8 @@ func (o *Outgoing) linkUp(id wire.ID) {
 	r.up, r.accepted, r.queued = true, false, 0
 	r.have = nil // what it said over a former link is replaced
 	if r.over() {
-		if r.untold != 0 {
-			o.sendCancel(r, r.untold)
+		if r.untold != 0 || (r.state == Cancelled || r.state == Failed) && !r.offered.IsZero() { // after a restart nobody knows whether it was told
+			o.sendCancel(r, cmp.Or(r.untold, wire.FailureCancelled))
 			r.untold = 0
 		}
 		return
@@ -659,7 +675,7 @@ func (o *Outgoing) receipt(r *recipient, m wire.Receipt) {
 		case m.Files.Has(f):
 			r.stored += o.manifest.Files[i].Size
 		case r.wanted.Has(f):
-			failed = o.files[i].failed
+			failed = cmp.Or(o.files[i].failed, wire.FailureFileUnreadable) // of one that failed before a restart nobody knows how
 		}
 	}
 	if failed != 0 { // part of a delivery is never success
@@ -820,10 +836,11 @@ func (o *Outgoing) pump() {
 	o.readAhead()
 }
 
-// wait notes that a recipient waits for the shared limit, once its chunk has been read.
+// wait notes that a recipient waits for the shared limit, once what it is to get is there.
 func (o *Outgoing) wait(r *recipient, next chunk.Ref) {
-	if entry := o.cache[next]; entry == nil || entry.buffer == nil {
-		o.read(next, true)
+	entry := o.cache[next]
+	if data, _ := o.content(r, next, entry); data == nil {
+		o.fetch(next, entry)
 	} else if turn := max(r.turn, o.shared.turn); !o.waits || turn < o.due {
 		o.due, o.waits = turn, true
 	}
@@ -899,7 +916,7 @@ func (o *Outgoing) flush(r *recipient) {
 }
 
 // send sends the chunk, which is the recipient's next, and as many small ones after it as fit into a message. It reports whether
-// it could: if not, the chunk is being read.
+// it could: if not, the chunk is being read or compressed.
 func (o *Outgoing) send(r *recipient, first chunk.Ref) bool {
 	var m wire.Chunks
 	var data []*bulk.Buffer
@@ -911,12 +928,13 @@ func (o *Outgoing) send(r *recipient, first chunk.Ref) bool {
 			cost += wire.MessageCost
 		}
 		entry := o.cache[ref]
+		content, compressed := o.content(r, ref, entry)
 		if len(data) > 0 && (total+n > o.manifest.ChunkSize || len(m.Entries) == wire.MaxRun ||
-			entry == nil || entry.buffer == nil || r.spent+cost > r.credit || !o.allowed(r)) {
+			content == nil || r.spent+cost > r.credit || !o.allowed(r)) {
 			break
 		}
-		if entry == nil || entry.buffer == nil {
-			o.read(ref, true)
+		if content == nil {
+			o.fetch(ref, entry)
 			return false
 		}
 		for r.announced <= ref.Index {
@@ -926,8 +944,8 @@ func (o *Outgoing) send(r *recipient, first chunk.Ref) bool {
 		if have := r.have[ref.File]; have != nil && have.Has(ref.Index) {
 			continue // only its hash was lacking
 		}
-		m.Entries = append(m.Entries, wire.ChunkEntry{File: ref.File, Index: ref.Index, RawLength: n, Length: n})
-		data = append(data, entry.buffer.Retain())
+		m.Entries = append(m.Entries, wire.ChunkEntry{File: ref.File, Index: ref.Index, Compressed: compressed, RawLength: n, Length: uint32(len(content.B))})
+		data = append(data, content.Retain())
 		o.touch(entry)
 		total += n
 		if ref.Before(r.reached) {
@@ -940,7 +958,7 @@ func (o *Outgoing) send(r *recipient, first chunk.Ref) bool {
 	if len(data) > 0 {
 		m.Sender, m.Transfer = o.key.Sender, r.transfer
 		r.queued++
-		o.do(SendBulk{Peer: r.id, Head: m.AppendHead(nil), Data: data, Again: again})
+		o.do(SendBulk{Peer: r.id, Head: m.AppendHead(nil), Data: data, Bytes: total, Again: again})
 	}
 	return true
 }
@@ -1003,6 +1021,7 @@ func (o *Outgoing) touch(entry *cached) {
 
 func (o *Outgoing) evict(ref chunk.Ref, entry *cached) {
 	entry.buffer.Release()
+	entry.packed.Release()
 	o.cached -= entry.length
 	delete(o.cache, ref)
 }
@@ -1065,6 +1084,11 @@ func (o *Outgoing) readAhead() {
 			if have := r.have[ref.File]; have == nil || !have.Has(ref.Index) {
 				ahead += int(o.manifest.Length(ref))
 				o.read(ref, false)
+				if entry := o.cache[ref]; entry != nil && entry.buffer != nil {
+					if data, _ := o.content(r, ref, entry); data == nil {
+						o.fetch(ref, entry)
+					}
+				}
 			}
 			ref.Index++
 		}

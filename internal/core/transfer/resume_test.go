@@ -417,3 +417,28 @@ func FuzzJournal(f *testing.F) {
 		in.Step(now, transfer.LinkUp{Peer: j.Key.Sender})
 	})
 }
+
+// TestHalfDeliveryAfterCrash: part of a delivery is no success, although the sender has forgotten what had failed before its receipt came.
+func TestHalfDeliveryAfterCrash(t *testing.T) {
+	s := newKeptSim(t, 5, 1, 200_000, 100_000)
+	p := s.peers[member(0)]
+	s.readErr = func(r chunk.Ref) error {
+		if r.File == 1 {
+			return transfer.ErrSourceUnreadable
+		}
+		return nil
+	}
+	s.connect(p)
+	s.run(func() bool { return p.commits > 0 })
+	if s.out.Progress()[0].State.Final() {
+		t.Fatalf("%+v", s.out.Progress())
+	}
+	s.readErr = nil
+	s.crashSender(s.journal)
+	s.connect(p)
+	s.step(transfer.SourcesReady{})
+	s.run(nil)
+	if got := s.out.Progress()[0]; got.State != transfer.Failed || got.Code == "" {
+		t.Errorf("%+v", got)
+	}
+}

@@ -2,14 +2,17 @@ package transfer_test
 
 import (
 	"bytes"
+	"compress/flate"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"testing"
 	"time"
 
 	"tallow/internal/core/bulk"
+	"tallow/internal/core/bulk/bulktest"
 	"tallow/internal/core/chunk"
 	"tallow/internal/core/fault"
 	"tallow/internal/core/transfer"
@@ -31,8 +34,11 @@ type sim struct {
 	readErr  func(r chunk.Ref) error
 	peers    map[wire.ID]*simPeer
 	order    []wire.ID
-	tasks    []func() // reads under way
-	again    int      // chunks that were sent to a recipient more than once
+	tasks    []func()          // reads under way
+	deflates map[chunk.Ref]int // of whole chunks
+	samples  int               // Deflates of less
+	cost     time.Duration     // of compressing 64 KiB
+	again    int               // chunks that were sent to a recipient more than once
 	tick     time.Duration
 	ticked   time.Time
 	keep     bool   // both ends have journals
@@ -49,8 +55,12 @@ type simPeer struct {
 	back     []wire.ControlMessage // to the sender
 	tasks    []func()              // stores under way
 	disk     map[uint32][]byte
-	writes   map[chunk.Ref]int // stored
-	received map[chunk.Ref]int // come over the wire
+	writes   map[chunk.Ref]int  // stored
+	received map[chunk.Ref]int  // come over the wire
+	packed   map[chunk.Ref]bool // of these, compressed
+	volume   int                // bytes of chunks that have come over the wire
+	inflates bool
+	rate     float64           // of its link, as measured
 	sent     map[simChunk]bool // handed to a link
 	answer   func(p *simPeer)  // what the person does with the offer
 	storeErr error
@@ -85,7 +95,7 @@ var member = func(i int) wire.ID { return wire.ID{1, byte(i)} }
 
 func newSim(t *testing.T, seed uint64, recipients int, late bool, sizes ...int) *sim {
 	s := &sim{t: t, rand: rand.New(rand.NewPCG(seed, 7)), now: time.Unix(1_800_000_000, 0), key: transfer.Key{Sender: wire.ID{9}, Transfer: wire.ID{8}},
-		peers: map[wire.ID]*simPeer{}, tick: 300 * time.Millisecond}
+		peers: map[wire.ID]*simPeer{}, tick: 300 * time.Millisecond, deflates: map[chunk.Ref]int{}, cost: 2 * time.Millisecond}
 	var entries []wire.FileEntry
 	for i, n := range sizes {
 		content := make([]byte, n)
@@ -109,7 +119,7 @@ func newSim(t *testing.T, seed uint64, recipients int, late bool, sizes ...int) 
 }
 
 func (s *sim) add(id wire.ID) *simPeer {
-	p := &simPeer{s: s, id: id, disk: map[uint32][]byte{}, writes: map[chunk.Ref]int{}, received: map[chunk.Ref]int{}, sent: map[simChunk]bool{}, slow: 1,
+	p := &simPeer{s: s, id: id, disk: map[uint32][]byte{}, writes: map[chunk.Ref]int{}, received: map[chunk.Ref]int{}, packed: map[chunk.Ref]bool{}, sent: map[simChunk]bool{}, slow: 1,
 		answer: func(p *simPeer) { p.step(transfer.AcceptFiles{}) }}
 	s.peers[id] = p
 	s.order = append(s.order, id)
@@ -121,7 +131,7 @@ func (s *sim) connect(p *simPeer) {
 	if p.in != nil {
 		p.step(transfer.LinkUp{Peer: s.key.Sender})
 	}
-	s.step(transfer.LinkUp{Peer: p.id})
+	s.step(transfer.LinkUp{Peer: p.id, Inflates: p.inflates, Rate: p.rate})
 }
 
 // cut loses the link and everything on it.
@@ -174,6 +184,8 @@ func (s *sim) step(e transfer.Event) {
 				}
 				s.step(done)
 			})
+		case transfer.Deflate:
+			s.deflate(effect)
 		case transfer.Violation:
 			s.peers[effect.Peer].broken = effect.Why
 			s.cut(s.peers[effect.Peer], true)
@@ -187,6 +199,25 @@ func (s *sim) step(e transfer.Event) {
 			s.finished = true
 		}
 	}
+}
+
+// deflate compresses a chunk, or a sample of it, in the simulated time.
+func (s *sim) deflate(e transfer.Deflate) {
+	if whole := len(e.Data) == len(e.Buffer.B); whole {
+		s.deflates[e.Chunk]++
+	} else {
+		s.samples++
+	}
+	begun := s.now
+	s.tasks = append(s.tasks, func() {
+		done := transfer.Deflated{Chunk: e.Chunk, Raw: len(e.Data), Begun: begun, Ended: begun.Add(s.cost * time.Duration(len(e.Data)) / (64 << 10))}
+		if packed := bulktest.Deflated(e.Data); len(packed) <= e.Most {
+			done.Buffer = s.pool.Get(len(packed))
+			copy(done.Buffer.B, packed)
+		}
+		e.Buffer.Release()
+		s.step(done)
+	})
 }
 
 // countAgain holds what the machine says of chunks that it sends again against what it has sent.
@@ -270,7 +301,15 @@ func (p *simPeer) store(in *transfer.Incoming, e transfer.Store) {
 		if done.Err != nil {
 			break
 		}
-		if sha256.Sum256(c.Data) != c.Hash {
+		data := c.Data
+		if c.Compressed {
+			var err error
+			if data, err = io.ReadAll(flate.NewReader(bytes.NewReader(c.Data))); err != nil || len(data) != c.Length {
+				done.Bad = true
+				break
+			}
+		}
+		if sha256.Sum256(data) != c.Hash {
 			done.Bad = true
 			break
 		}
@@ -281,7 +320,7 @@ func (p *simPeer) store(in *transfer.Incoming, e transfer.Store) {
 		if p.disk[c.Chunk.File] == nil {
 			p.disk[c.Chunk.File] = make([]byte, c.Size)
 		}
-		copy(p.disk[c.Chunk.File][c.Offset:], c.Data)
+		copy(p.disk[c.Chunk.File][c.Offset:], data)
 		p.writes[c.Chunk]++
 		done.Done = append(done.Done, c.Chunk)
 	}
@@ -313,7 +352,7 @@ func (p *simPeer) deliverControl() {
 	case wire.Pause:
 		id = m.Transfer
 	}
-	if id != p.in.Key().Transfer {
+	if p.in == nil || id != p.in.Key().Transfer {
 		return // of an attempt that is over
 	}
 	p.step(transfer.Received{Peer: p.s.key.Sender, Message: m})
@@ -339,7 +378,10 @@ func (p *simPeer) deliverBulk() {
 		var m wire.Chunks
 		m, err = wire.ParseChunks(b.B)
 		for _, e := range m.Entries {
-			p.received[chunk.Ref{File: e.File, Index: e.Index}]++
+			ref := chunk.Ref{File: e.File, Index: e.Index}
+			p.received[ref]++
+			p.packed[ref] = e.Compressed
+			p.volume += int(e.Length)
 		}
 		message, id = m, m.Transfer
 	default:
@@ -351,10 +393,10 @@ func (p *simPeer) deliverBulk() {
 		p.s.t.Fatal(err)
 	}
 	if id == p.in.Key().Transfer {
-		p.step(transfer.ReceivedBulk{Peer: p.s.key.Sender, Message: message, Buffer: b})
+		p.step(transfer.ReceivedBulk{Peer: p.s.key.Sender, Message: message, Buffer: b, Inflates: p.inflates})
 	}
 	if p.up {
-		p.s.step(transfer.Sent{Peer: p.id})
+		p.s.step(transfer.Sent{Peer: p.id, Rate: p.rate})
 	}
 }
 

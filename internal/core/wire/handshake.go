@@ -31,6 +31,9 @@ func ParseHello(p []byte) (m Hello, err error) {
 	return m, d.end()
 }
 
+// CapabilityDeflate says in Capabilities that the member takes compressed chunks. Bits that are not known are ignored.
+const CapabilityDeflate = 1
+
 // Offer is M1, from the initiator.
 type Offer struct {
 	Room, Initiator, Responder ID

@@ -206,7 +206,7 @@ var samples = sync.OnceValue(func() []sample {
 		control(Saving{id(0x10)}),
 
 		of("Hashes", "10", Hashes{id(0x20), id(0x10), []HashRun{{1, 1000, pattern(0x30, 64)}, {2, 0, pattern(0x70, 32)}}}, Hashes.Append, ParseHashes),
-		of("Chunks", "10", Chunks{id(0x20), id(0x10), []ChunkEntry{{1, 2, false, 5, 5}, {1, 3, true, 100, 7}}, []byte("chunkdeflate")},
+		of("Chunks", "10", Chunks{id(0x20), id(0x10), []ChunkEntry{{1, 2, false, 5, 5}, {1, 3, true, 100, 7}}, []byte("chunk\x4b\x4c\x4a\xa4\x39\x04\x00")}, // 50 times "ab"
 			func(m Chunks, b []byte) []byte { return append(m.AppendHead(b), m.Data...) }, ParseChunks),
 		of("End", "10", End{id(0x10), hash(0x30), Bitmap{0x05}, signature}, End.Append, ParseEnd),
 		of("manifest", "10", testManifest, appendManifest,
