@@ -85,7 +85,7 @@ unit-js: deps
 # One test at a time in each of three lanes: people wait for much of what they do, and so do networks. The last lane needs root, for network
 # namespaces: where we are not, it is run with sudo.
 API      := $(addsuffix .test.mjs,api control embed files resume shape zip)
-NETWORKS := $(addsuffix .test.mjs,compression facades firefox guide limits link network qr relay stats)
+NETWORKS := $(addsuffix .test.mjs,compression facades firefox guide kill limits link network qr relay stats)
 e2e: deps $(SERVER) $(EVIL) $(CAPTURE)
 	$(MAKE) --no-print-directory -j3 e2e-page e2e-api e2e-networks
 
@@ -127,6 +127,7 @@ e2e/node_modules/.package-lock.json: e2e/package-lock.json
 soak: deps $(SERVER) $(EVIL) $(CAPTURE)
 	TALLOW_SOAK=1 $(GO) test -timeout 60m -skip '^TestAttempts$$' ./internal/... ./server/...
 	TALLOW_SOAK=1 $(GO) test -timeout 30m -run '^TestAttempts$$' -v ./internal/core/room
+	TALLOW_SOAK=1 $(GO) test -timeout 180m -v ./e2e/kill
 	cd e2e && node --test --test-concurrency=1 --test-reporter=spec --test-timeout=3600000 $(filter-out reconnect.soak.mjs relay.soak.mjs,$(notdir $(sort $(wildcard e2e/*.soak.mjs))))
 	cd e2e && $(AS_ROOT) node --test --test-reporter=spec --test-timeout=3600000 relay.soak.mjs
 # In a process of its own, whose last line is the figures.

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { expectFiles, startBrowser, startServer, tempDir, until, writeFile } from "./harness.mjs";
+import { crash, enter, fresh } from "./lives.mjs";
 import { loadMember, prepare, startMember } from "./member.mjs";
 import { Person } from "./person.mjs";
 import { sharedBrowser } from "./shared.mjs";
@@ -24,22 +25,6 @@ function countSent() {
     return send.call(this, data);
   };
 }
-
-/** @param {import("puppeteer-core").Page} page @param {string | undefined} link @param {string} name */
-const enter = (page, link, name) =>
-  page.evaluate(
-    async (to, given) => {
-      // The page before this one may need a moment to let go of the room.
-      await me.until(async () => !to || (await me.tallow.remembered()).some((room) => room.link === to) || globalThis.fresh);
-      me.watch(to ? await me.tallow.joinRoom(to, { name: given }) : await me.tallow.createRoom({ name: given }));
-      return me.room.link;
-    },
-    link,
-    name,
-  );
-
-/** @param {import("puppeteer-core").Page} page */
-const fresh = (page) => page.evaluate(() => void (globalThis.fresh = true));
 
 /** What a sender has sent, and what it knows to be on its first recipient's disk. @param {import("puppeteer-core").Page} page */
 const count = (page) => page.evaluate(() => ({ sent: globalThis.sentBytes, told: me.transfer.recipients[0].bytes }));
@@ -97,15 +82,7 @@ test("a recipient's page is reloaded, its tab crashes, its browser is killed", {
 
   for (const [what, again] of /** @type {const} */ ([
     ["reloaded", async () => (await recipient.reload(), await recipient.evaluate(prepare), recipient)],
-    [
-      "crashed",
-      async () => {
-        await recipient.goto("chrome://crash").catch(() => {}); // the renderer dies
-        const page = await first.newPage();
-        await recipient.close().catch(() => {});
-        return loadMember(page, server.url);
-      },
-    ],
+    ["crashed", async () => loadMember(await crash(recipient), server.url)],
     [
       "killed",
       async () => {

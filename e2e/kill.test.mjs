@@ -1,0 +1,6 @@
+// The kill matrix in browsers; kill.soak.mjs is its long form.
+
+import test from "node:test";
+import { killMatrix } from "./kill.mjs";
+
+test("pages, browsers and the server are killed at random points", { concurrency: true, timeout: 600_000 }, (t) => killMatrix(t, { runs: 5, largest: 15e6, most: 2 }));
