@@ -70,7 +70,7 @@ func run(t *testing.T, changes ...func(*Config, *timing)) (*Hub, string) {
 	h.timing.override(timing)
 	s := httptest.NewServer(h)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 		defer cancel()
 		h.Close(ctx)
 		s.Close()
@@ -121,7 +121,7 @@ func dialFrom(t *testing.T, url, from string) *client {
 		c.nc = nc
 		return nc, err
 	}}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	ws, _, err := websocket.Dial(ctx, url, &websocket.DialOptions{
 		Subprotocols: []string{wire.HubSubprotocol}, HTTPClient: &http.Client{Transport: transport}, HTTPHeader: http.Header{"Test-From": {from}},
@@ -137,7 +137,7 @@ func dialFrom(t *testing.T, url, from string) *client {
 
 func (c *client) send(p []byte) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 60*time.Second)
 	defer cancel()
 	if err := c.ws.Write(ctx, websocket.MessageBinary, p); err != nil {
 		c.t.Fatal(err)
@@ -146,7 +146,7 @@ func (c *client) send(p []byte) {
 
 func (c *client) next() []byte {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 60*time.Second)
 	defer cancel()
 	_, p, err := c.ws.Read(ctx)
 	if err != nil {
@@ -186,7 +186,7 @@ func (c *client) closing(code wire.ClosingCode) wire.Closing {
 	if err != nil || m.Code != code {
 		c.t.Fatalf("closing %+v, %v; want code %d", m, err, code)
 	}
-	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 60*time.Second)
 	defer cancel()
 	if _, p, err := c.ws.Read(ctx); websocket.CloseStatus(err) != websocket.StatusNormalClosure {
 		c.t.Fatalf("after Closing: %x, %v", p, err)
@@ -248,6 +248,7 @@ func TestMembersMeet(t *testing.T) {
 	if ice, err := wire.ParseICEServers(a.next()); err != nil || ice.Servers[0].Credential != roomA.String() {
 		t.Fatalf("refreshed %+v, %v", ice, err)
 	}
+	eventually(t, func() bool { return h.Stats().Relayed == 2 }) // counted when it is passed on, which its recipient may see first
 	if s := h.Stats(); s.Connections != 3 || s.Rooms != 2 || s.Members != 3 || s.Relayed != 2 || s.Absent != 2 {
 		t.Fatalf("stats %+v", s)
 	}
@@ -278,7 +279,7 @@ func TestRefusals(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			c := dial(t, url)
 			// What the hub no longer reads may fail to be written.
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 			defer cancel()
 			if err := c.ws.Write(ctx, websocket.MessageBinary, tt.first); err != nil && len(tt.first) <= wire.MaxHubMessage {
 				t.Fatal(err)
@@ -529,9 +530,9 @@ func TestRoomFull(t *testing.T) {
 
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("did not happen within 5 s")
+			t.Fatal("did not happen within a minute")
 		}
 	}
 }
@@ -555,7 +556,7 @@ func TestRoomsAreBoundedAndForgotten(t *testing.T) {
 }
 
 func TestEmptyRoomIsForgotten(t *testing.T) {
-	h, url := run(t, func(_ *Config, o *timing) { o.forget = 300 * time.Millisecond })
+	h, url := run(t, func(_ *Config, o *timing) { o.forget = 2 * time.Second })
 	a := enter(t, url, roomA, alice)
 	a.ws.Close(websocket.StatusNormalClosure, "")
 	eventually(t, func() bool { return h.Stats().Members == 0 })
@@ -769,17 +770,17 @@ func TestMemoryIsBounded(t *testing.T) {
 
 // The library answers WebSocket pings, which must find no deadline of an earlier message.
 func TestWebSocketPing(t *testing.T) {
-	_, url := run(t, func(_ *Config, o *timing) { o.write = 50 * time.Millisecond })
+	_, url := run(t, func(_ *Config, o *timing) { o.write = 500 * time.Millisecond })
 	c := enter(t, url, roomA, alice)
-	time.Sleep(100 * time.Millisecond)
+	time.Sleep(600 * time.Millisecond)
 	ponged := make(chan error, 1)
 	go func() {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 		defer cancel()
 		ponged <- c.ws.Ping(ctx)
 	}()
 	// The answer is read with whatever comes next.
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	go func() {
 		select {
@@ -811,12 +812,13 @@ func TestWebSocketPingsAreCounted(t *testing.T) {
 }
 
 func TestSilence(t *testing.T) {
-	_, url := run(t, func(_ *Config, o *timing) { o.enter, o.idle = 50*time.Millisecond, 200*time.Millisecond })
+	_, url := run(t, func(_ *Config, o *timing) { o.enter = 50 * time.Millisecond })
 	dial(t, url).closing(wire.ClosingIdle)
 
+	_, url = run(t, func(_ *Config, o *timing) { o.idle = 2 * time.Second })
 	c := enter(t, url, roomA, alice)
 	for range 4 {
-		time.Sleep(80 * time.Millisecond)
+		time.Sleep(600 * time.Millisecond)
 		c.alive()
 	}
 	if m := c.closing(wire.ClosingIdle); m.RetryAfter == 0 {
@@ -908,7 +910,7 @@ func TestClose(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 		defer cancel()
 		h.Close(ctx)
 		closed = ctx.Err() == nil
@@ -940,11 +942,11 @@ func TestClose(t *testing.T) {
 func TestCloseIsBounded(t *testing.T) {
 	h, url := run(t, func(_ *Config, o *timing) { o.farewell = time.Minute })
 	c := enter(t, url, roomA, alice) // and does not answer the close
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	start := time.Now()
 	h.Close(ctx)
-	if d := time.Since(start); d > 5*time.Second {
+	if d := time.Since(start); d > 30*time.Second {
 		t.Fatalf("took %v", d)
 	}
 	c.closing(wire.ClosingShuttingDown)
