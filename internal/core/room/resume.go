@@ -35,6 +35,7 @@ type journal struct {
 	storage  transfer.Durable
 	delivery string
 	start    func(func()) // runs what the room waits for
+	failed   func()       // unless nil, called once if it cannot be written; it must not wait
 
 	mu      sync.Mutex // held for moments only: the room's loop takes it
 	turn    *sync.Cond // a write has ended
@@ -84,6 +85,9 @@ func (j *journal) write() {
 		err := j.storage.Put(j.ctx, j.delivery, transfer.JournalName, p, at)
 		j.mu.Lock()
 		j.err, j.written = err, at+int64(len(p))
+		if err != nil && j.failed != nil {
+			j.failed()
+		}
 		j.turn.Broadcast()
 	}
 	j.busy = false
@@ -209,7 +213,8 @@ func (r *Room) restoreTransfer(delivery string, j *transfer.Journal) bool {
 	notes := r.newJournal(delivery, j.Size)
 	if j.Outgoing {
 		o := &outgoing{machine: transfer.RestoreOutgoing(j, &r.shared, transfer.Star{}, now), paths: chunk.SafePaths(j.Manifest.Files), names: j.Names,
-			keys: j.Keys, order: r.nextOrder(), journal: notes}
+			keys: j.Keys, order: r.nextOrder()}
+		r.keep(o, notes)
 		if o.machine.Over() {
 			return false
 		}
