@@ -350,3 +350,28 @@ test("the page lists what is unfinished, and goes on with it", { timeout: 400_00
   });
   assert.deepEqual([...ada.errors, ...ben.errors], []);
 });
+
+test("a sender is told where its browser does not store what going on takes", { timeout: 400_000 }, async (t) => {
+  const server = await startServer(t);
+  const small = await writeFile(tempDir(t), "small.bin", 1000);
+  const ada = await Person.arrive(t, { name: "Ada", alone: true });
+  const ben = await Person.arrive(t, { name: "Ben" });
+  await ada.open(`${server.url}/`);
+  await ben.open(await ada.link());
+  await ada.meets(1);
+  const told = /Keep this page open: the browser could not store what it takes to go on after a reload\./;
+  const cdp = await ada.page.createCDPSession();
+  await cdp.send("Storage.overrideQuotaForOrigin", { origin: server.url, quotaSize: 1 });
+  await ada.choose(small.file);
+  await ada.press("Send");
+  await ada.sees(told);
+  await ben.press("Accept");
+  await ada.seesDelivery("Ben", /^Done/);
+  await until("no note once it is over", async () => !told.test(await ada.text()), 60_000);
+  await ada.press("Clear");
+  await cdp.send("Storage.overrideQuotaForOrigin", { origin: server.url });
+  await ada.choose(small.file);
+  await ada.press("Send");
+  await ben.sees(/wants to send you small\.bin/);
+  assert.doesNotMatch(await ada.text(), told);
+});

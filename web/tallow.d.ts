@@ -611,6 +611,8 @@ export class OutgoingTransfer extends Transfer<OutgoingResult> {
   readonly recipients: readonly Delivery[];
   /** Whether whoever is admitted later is offered it. Until that is over, `finished` does not resolve. */
   readonly lateJoiners: boolean;
+  /** Whether the browser could not store what another page would need to go on with it: then it ends with this one. A `progress` event tells of it. */
+  readonly notKept: boolean;
   /** Offers it to nobody who is admitted from now on. What has begun goes on, and when it has ended (at once, if there is nothing) `finished` resolves. */
   stopOffering(): Promise<void>;
   /** How it stands, or has ended, per recipient and file, with all it takes to check the receipts without Tallow: save it as JSON. */

@@ -697,6 +697,9 @@ export class OutgoingTransfer extends Transfer {
   get lateJoiners() {
     return this[own].late;
   }
+  get notKept() {
+    return this[own].notKept;
+  }
   async stopOffering() {
     await this[own].call("stopOffering");
   }
@@ -859,6 +862,8 @@ class TransferState {
     this.over = false;
     /** Outgoing: whoever is admitted later is offered it. */
     this.late = false;
+    /** Outgoing: no other page can go on with it. */
+    this.notKept = false;
     /** Of an earlier page: it waits for its files; when it was begun or gone on with last, in ms since 1970; about what had been transferred. */
     this.waiting = false;
     this.opened = 0;
@@ -997,6 +1002,7 @@ class TransferState {
       this.files = Object.freeze(files);
     }
     this.late = Boolean(event.lateJoiners);
+    this.notKept = Boolean(event.notKept);
     this.deliveries = frozen(event.deliveries.map((/** @type {any} */ d) => ({ ...d, reason: d.reason ?? "" })));
   }
 

@@ -379,6 +379,7 @@ class OutgoingCard extends Card {
     this.#receipt.hidden = !over || !some;
     const lines = [];
     if (over && some) lines.push(`${done} of ${count(deliveries.length, "recipient")} received everything.`);
+    if (this.#transfer.notKept && (waits || !over)) lines.push("Keep this page open: the browser could not store what it takes to go on after a reload.");
     if (waits) lines.push("Whoever joins while this page is open is offered it.");
     else if (!some) lines.push("Nobody joined while it was offered.");
     say(this.result, lines.join(" "));

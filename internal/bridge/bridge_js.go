@@ -44,7 +44,7 @@ type member struct {
 	cancel  context.CancelFunc // of entering
 	entered chan struct{}      // closed when entering is over, well or not
 	room    *room.Room         // nil if it failed; read it after entered
-	storage string             // the name of its own; "": it has none
+	storage string             // the name of its own, if it could be opened; "": it is to have none
 
 	leave   func()   // once: leaves, and tells the page
 	atLeave []func() // under instance.mu: what is released then

@@ -2,11 +2,22 @@ package bridge
 
 import (
 	"encoding/json"
+	"errors"
+	"os"
 	"strings"
+	"syscall/js"
 	"testing"
 
 	"github.com/hack-pad/safejs"
+
+	"tallow/internal/bridge/bytes"
+	"tallow/internal/core/host"
 )
+
+func TestMain(m *testing.M) {
+	host.Boot(js.Global().Get("tallowTest").Get("host"))
+	os.Exit(m.Run())
+}
 
 // TestCalls runs calls as web/boot.js makes them: none blocks, each is settled, and a panic settles only its own.
 func TestCalls(t *testing.T) {
@@ -64,5 +75,50 @@ func TestCalls(t *testing.T) {
 	close(hold)
 	if s := <-settled; s.Call != 1 || s.Value != "late" {
 		t.Errorf("the call that waited: %+v", s)
+	}
+}
+
+// TestOwnStorage: a room's own storage is free for another page once this one has left the room and discarded what it received, in either order.
+func TestOwnStorage(t *testing.T) {
+	i := &instance{ctx: t.Context(), rooms: map[int]*member{}, own: map[string]*bytes.Storage{}, received: map[string]received{}}
+	const name = "own"
+	expect := func(when string, free bool) {
+		t.Helper()
+		s, err := bytes.OpenStorage(t.Context(), name)
+		if (err == nil) != free || err != nil && !errors.Is(err, bytes.ErrInUse) {
+			t.Errorf("%s: %v", when, err)
+		}
+		if err == nil {
+			s.Close()
+		}
+	}
+	for _, leaveFirst := range []bool{true, false} {
+		i.rooms[1] = &member{number: 1, storage: name}
+		s := i.openOwn(name)
+		if s == nil {
+			t.Fatal("no private file system")
+		}
+		file, err := s.Create(t.Context(), "delivery", "files", 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i.received["delivery"] = received{s, file.(*bytes.File)}
+		leave := func() {
+			delete(i.rooms, 1)
+			i.closeOwn(name)
+		}
+		discard := func() {
+			if _, err := i.discard(struct{ Delivery string }{"delivery"}); err != nil {
+				t.Error(err)
+			}
+		}
+		first, second := discard, leave
+		if leaveFirst {
+			first, second = leave, discard
+		}
+		first()
+		expect("after one", false)
+		second()
+		expect("after both", true)
 	}
 }

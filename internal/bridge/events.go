@@ -86,6 +86,7 @@ type transferSnapshot struct {
 	Changed    []room.File     `json:"changed,omitempty"`
 	Deliveries []room.Delivery `json:"deliveries"`
 	Late       bool            `json:"lateJoiners,omitempty"`
+	NotKept    bool            `json:"notKept,omitempty"`
 }
 
 // translator turns a room's events into what JavaScript gets. There, a transfer's id is that of its sender and its own, which together
@@ -157,7 +158,7 @@ func offsets(r room.Result) []int64 {
 }
 
 func (t *translator) snapshot(tr room.Transfer) transferSnapshot {
-	s := transferSnapshot{ID: t.self + tr.ID, Deliveries: tr.Deliveries, Late: tr.LateJoiners}
+	s := transferSnapshot{ID: t.self + tr.ID, Deliveries: tr.Deliveries, Late: tr.LateJoiners, NotKept: tr.NotKept}
 	if tr.Incoming {
 		s.ID = tr.Deliveries[0].Peer + tr.ID
 	}

@@ -140,10 +140,15 @@ func (i *instance) openOwn(name string) *bytes.Storage {
 	return s
 }
 
-// closeOwn closes the storage of a room that has ended, unless something received lies there.
+// closeOwn closes a room's own storage, once nobody is in the room here and nothing received lies there: another page may want it.
 func (i *instance) closeOwn(name string) {
 	i.mu.Lock()
 	s := i.own[name]
+	for _, m := range i.rooms {
+		if m.storage == name {
+			s = nil
+		}
+	}
 	for _, r := range i.received {
 		if r.storage == s {
 			s = nil
@@ -228,14 +233,15 @@ func (i *instance) joinRoom(args enterArgs) (any, error) {
 
 func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Config) (*room.Room, error)) (any, error) {
 	ctx, cancel := context.WithCancel(i.ctx)
-	m := &member{number: args.Room, cancel: cancel, entered: make(chan struct{})}
+	m := &member{number: args.Room, cancel: cancel, entered: make(chan struct{}), storage: args.Storage}
 	m.leave = sync.OnceFunc(func() { i.end(m) })
+	i.mu.Lock()
+	i.rooms[args.Room] = m // before its storage is opened, which closeOwn then leaves alone
+	i.mu.Unlock()
 	t := newTranslator(args.Room)
 	storage := i.openOwn(args.Storage)
 	resume := storage != nil
-	if resume {
-		m.storage = args.Storage
-	} else {
+	if !resume {
 		storage = i.storage
 	}
 	cfg := room.Config{
@@ -271,9 +277,6 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 	for _, s := range args.IceServers {
 		cfg.ICE = append(cfg.ICE, wire.ICEServer{URLs: s.URLs, Username: s.Username, Credential: s.Credential})
 	}
-	i.mu.Lock()
-	i.rooms[args.Room] = m
-	i.mu.Unlock()
 	r, err := enter(ctx, cfg)
 	m.room = r
 	close(m.entered)
@@ -689,7 +692,16 @@ func (i *instance) discard(args struct{ Delivery string }) (any, error) {
 	}
 	i.mu.Lock()
 	members := slices.Collect(maps.Values(i.rooms))
+	own := ""
+	for name, s := range i.own {
+		if s == r.storage {
+			own = name
+		}
+	}
 	i.mu.Unlock()
+	if own != "" {
+		i.closeOwn(own)
+	}
 	for _, m := range members {
 		select {
 		case <-m.entered:

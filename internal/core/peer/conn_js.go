@@ -114,6 +114,9 @@ func (c *conn) stateEvent(js.Value, []js.Value) any {
 	return nil
 }
 
+// restarts is for pion's sake alone.
+func (c *conn) restarts() {}
+
 // setOffer sets the offer as the local description, in place of one that has no answer too.
 func (c *conn) setOffer(offer webrtc.SessionDescription) error {
 	return c.pc.SetLocalDescription(offer)

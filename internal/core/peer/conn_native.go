@@ -33,6 +33,7 @@ type platform struct {
 	notice     chan struct{}    // one token: there is something to tell
 
 	servers *wire.ICEServers // for the next gathering; nil: those that pion has
+	torn    bool             // a gathering was cut short
 }
 
 // maxRetransmission is how long SCTP may wait before it tries again what was lost. pion's minute is far too long for a path that
@@ -156,14 +157,22 @@ func (c *conn) addCandidate(candidate wire.Candidate) error {
 	return c.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: candidate.Candidate})
 }
 
-// configure waits for the end of a gathering, whose goroutines read pion's list of servers without a lock.
+// restarts notes a gathering that is cut short: nothing says when its goroutines have ended.
+func (c *conn) restarts() {
+	if c.pc.ICEGatheringState() == webrtc.ICEGatheringStateGathering {
+		c.torn = true
+	}
+}
+
+// configure waits for the end of a gathering, whose goroutines read pion's list of servers without a lock. Where one was cut short, the servers
+// stay what they are until there is another connection.
 func (c *conn) configure(ice wire.ICEServers) error {
 	c.servers = &ice
 	return c.configureNext()
 }
 
 func (c *conn) configureNext() error {
-	if c.servers == nil || c.pc.ICEGatheringState() == webrtc.ICEGatheringStateGathering {
+	if c.servers == nil || c.torn || c.pc.ICEGatheringState() == webrtc.ICEGatheringStateGathering {
 		return nil
 	}
 	next := configuration(*c.servers, c.cfg.RelayOnly)

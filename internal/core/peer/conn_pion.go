@@ -104,6 +104,9 @@ func (c *conn) exclusively(ctx context.Context, operation string, fn func() erro
 func (c *conn) Offer(ctx context.Context, restart bool) (string, error) {
 	var offer webrtc.SessionDescription
 	err := c.exclusively(ctx, "offer", func() (err error) {
+		if restart {
+			c.restarts()
+		}
 		if offer, err = c.pc.CreateOffer(&webrtc.OfferOptions{ICERestart: restart}); err != nil {
 			return err
 		}
@@ -119,6 +122,7 @@ func (c *conn) Offer(ctx context.Context, restart bool) (string, error) {
 func (c *conn) Answer(ctx context.Context, offer string) (string, error) {
 	var answer webrtc.SessionDescription
 	err := c.exclusively(ctx, "answer", func() (err error) {
+		c.restarts()
 		if err := c.setRemote(webrtc.SDPTypeOffer, offer); err != nil {
 			return err
 		}

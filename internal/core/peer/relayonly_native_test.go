@@ -163,8 +163,30 @@ func TestConnStrays(t *testing.T) {
 	if len(strays) == 0 {
 		t.Fatal("the description had no candidates of its own")
 	}
+	for len(strays) > 0 {
+		<-strays
+	}
+	other := newEnd(t, l)
+	answer, err := other.Answer(ctx, second)
+	if err == nil {
+		err = e.SetAnswer(ctx, answer)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	offer, err := other.Offer(ctx, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	third, err := e.Answer(ctx, offer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(strays) == 0 {
+		t.Fatal("the answer had no candidates of its own")
+	}
 	relays := 0
-	for _, line := range append(lines, strings.Split(second, "\r\n")...) {
+	for _, line := range append(lines, strings.Split(second+third, "\r\n")...) {
 		isCandidate := strings.Contains(line, "candidate:")
 		if strings.Contains(strings.ReplaceAll(line, labRelay, ""), "10.1.") || isCandidate && CandidateType(line) != "relay" {
 			t.Errorf("told: %s", line)
@@ -172,7 +194,7 @@ func TestConnStrays(t *testing.T) {
 			relays++
 		}
 	}
-	if relays < 2 {
+	if relays < 3 {
 		t.Errorf("%d relays were told", relays)
 	}
 }

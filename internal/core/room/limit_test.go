@@ -97,3 +97,60 @@ func TestRoomLimit(t *testing.T) {
 	}
 	cleo.check(cleo.finished(first), a)
 }
+
+// TestTransferLimits: a transfer's own limits are those that it is sent with, and can be lifted under way. No time passes at the sender until then, so
+// what has a limit stands still after its first chunks, however much goes out beside it.
+func TestTransferLimits(t *testing.T) {
+	t.Parallel()
+	const limit, chunkSize, size = 1000, wire.MinChunkSize, 4 * mib
+	for name, c := range map[string]struct {
+		options room.SendOptions
+		lift    func(*room.Room, room.TransferID, int64) error
+	}{
+		"per recipient": {room.SendOptions{ChunkSize: chunkSize, LimitPerRecipient: limit}, (*room.Room).SetLimit},
+		"total":         {room.SendOptions{ChunkSize: chunkSize, Limit: limit}, (*room.Room).SetTotalLimit},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 8, 0)
+			clock := newClock()
+			ann := w.create("Ann", func(cfg *room.Config) { cfg.Now = clock.Now })
+			ben, cleo := w.join("Ben", ann.room.Link()), w.join("Cleo", ann.room.Link())
+			meetAll(ann, ben, cleo)
+			clock.run(0)
+			recipients := []*person{ben, cleo}
+			file := content(size, 1)
+			offer := func(options room.SendOptions) room.TransferID {
+				snapshot, err := ann.room.Send([]room.OutFile{outFile("a.bin", file)}, options)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, p := range recipients {
+					offered := wait(p, "the offer", func(e room.OfferReceived) bool { return e.Offer.ID == snapshot.ID })
+					if _, err := p.room.Accept(transferID(t, offered.Offer.From, offered.Offer.ID), nil); err != nil {
+						t.Fatal(err)
+					}
+				}
+				return transferID(t, ann.room.Self().ID, snapshot.ID)
+			}
+			held := offer(c.options)
+			for range 2 {
+				free := offer(room.SendOptions{ChunkSize: chunkSize})
+				for _, p := range recipients {
+					p.finished(free)
+				}
+			}
+			if n := float64(ben.bulk.Load() + cleo.bulk.Load()); n > 1.03*4*size+6*chunkSize { // a hundredth is heads and hashes
+				t.Errorf("%.0f bytes, where two deliveries to each are %d", n, 4*size)
+			}
+			clock.run(1)
+			if err := c.lift(ann.room, held, 0); err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range recipients {
+				p.check(p.finished(held), file)
+			}
+			ann.finished(held)
+		})
+	}
+}

@@ -151,6 +151,11 @@ func TestRestartMends(t *testing.T) {
 					t.Errorf("%s: %d restarts, %d connections", m.name, made, connected)
 				}
 			}
+			for _, pair := range [][2]*person{{ann.person, bob.person}, {bob.person, ann.person}} {
+				if n := pair[0].figures(pair[1]).Reconnects; n == 0 {
+					t.Errorf("%s counts no reconnection", pair[0].name)
+				}
+			}
 			if n := bob.bulk.Load(); n > int64(len(file))+128<<10 {
 				t.Errorf("%d bytes of records for a file of %d", n, len(file))
 			}

@@ -35,6 +35,7 @@ type journal struct {
 	storage  transfer.Durable
 	delivery string
 	start    func(func()) // runs what the room waits for
+	lost     func(bool)   // unless nil, told when it cannot be written, and when it can again; it must not wait
 
 	mu      sync.Mutex // held for moments only: the room's loop takes it
 	turn    *sync.Cond // a write has ended
@@ -44,6 +45,7 @@ type journal struct {
 	busy    bool
 	gone    bool
 	err     error
+	failed  bool // the last write
 }
 
 // newJournal is nil where nothing is to outlive the room; all methods take that.
@@ -83,6 +85,12 @@ func (j *journal) write() {
 		j.mu.Unlock()
 		err := j.storage.Put(j.ctx, j.delivery, transfer.JournalName, p, at)
 		j.mu.Lock()
+		if failed := err != nil; failed != j.failed {
+			j.failed = failed
+			if j.lost != nil {
+				j.lost(failed)
+			}
+		}
 		if j.err = err; errors.Is(err, transfer.ErrStorageFull) { // it comes again with retry
 			j.queue, j.at = append(p, j.queue...), at
 		} else {
@@ -226,7 +234,8 @@ func (r *Room) restoreTransfer(delivery string, j *transfer.Journal) bool {
 	notes := r.newJournal(delivery, j.Size)
 	if j.Outgoing {
 		o := &outgoing{machine: transfer.RestoreOutgoing(j, &r.shared, transfer.Star{}, now), paths: chunk.SafePaths(j.Manifest.Files), names: j.Names,
-			keys: j.Keys, order: r.nextOrder(), journal: notes}
+			keys: j.Keys, order: r.nextOrder()}
+		r.keep(o, notes)
 		if o.machine.Over() {
 			return false
 		}

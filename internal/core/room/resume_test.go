@@ -94,6 +94,7 @@ type plug struct {
 	mu     sync.RWMutex
 	pulled bool
 	writes atomic.Int64  // to files
+	open   atomic.Int64  // files
 	held   chan struct{} // unless nil, notes wait until it is closed
 }
 
@@ -117,12 +118,20 @@ func (p *plug) do(operation func() error) error {
 
 func (p *plug) Create(ctx context.Context, delivery, name string, size int64) (f transfer.StoredFile, err error) {
 	err = p.do(func() error { f, err = p.Durable.Create(ctx, delivery, name, size); return err })
-	return &pluggedFile{f, p}, err
+	return p.plugged(f, err)
 }
 
 func (p *plug) Open(ctx context.Context, delivery, name string) (f transfer.StoredFile, err error) {
 	err = p.do(func() error { f, err = p.Durable.Open(ctx, delivery, name); return err })
-	return &pluggedFile{f, p}, err
+	return p.plugged(f, err)
+}
+
+func (p *plug) plugged(f transfer.StoredFile, err error) (transfer.StoredFile, error) {
+	if err != nil {
+		return nil, err
+	}
+	p.open.Add(1)
+	return &pluggedFile{StoredFile: f, plug: p}, nil
 }
 
 func (p *plug) Remove(ctx context.Context, delivery string) error {
@@ -139,6 +148,12 @@ func (p *plug) Put(ctx context.Context, delivery, name string, b []byte, at int6
 type pluggedFile struct {
 	transfer.StoredFile
 	plug *plug
+	once sync.Once
+}
+
+func (f *pluggedFile) Close() error {
+	f.once.Do(func() { f.plug.open.Add(-1) })
+	return f.StoredFile.Close()
 }
 
 func (f *pluggedFile) WriteAt(b []byte, off int64) (n int, err error) {

@@ -108,7 +108,7 @@ func offerSnapshot(in *incoming) Offer {
 func (r *Room) outgoingSnapshot(o *outgoing) Transfer {
 	m := o.machine.Manifest()
 	t := Transfer{ID: o.machine.Key().Transfer.String(), TotalSize: int64(m.Total), Finished: o.ended, Files: files(m, o.paths),
-		Waiting: o.machine.Wanting() && o.files == nil, LateJoiners: o.machine.Late(), Deliveries: []Delivery{}}
+		Waiting: o.machine.Wanting() && o.files == nil, LateJoiners: o.machine.Late(), NotKept: o.notKept, Deliveries: []Delivery{}}
 	for i := range t.Files {
 		f := &t.Files[i]
 		if root, ok := o.machine.FileRoot(f.Index); ok {

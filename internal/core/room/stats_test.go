@@ -93,6 +93,37 @@ func TestStats(t *testing.T) {
 	}
 }
 
+// TestReconnectsCounted: the first link is no reconnection, and one after it is. No time passes while the first is looked at, in which a busy
+// machine could doubt it.
+func TestReconnectsCounted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	clock := newClock()
+	still := func(c *room.Config) { c.Now = clock.Now }
+	ann := w.create("Ann", still)
+	bob := w.joinWith("Bob", ann.room.Link(), still)
+	meetAll(ann, bob)
+	clock.run(0)
+	for _, pair := range [][2]*person{{ann, bob}, {bob, ann}} {
+		if s := pair[0].figures(pair[1]); s.Reconnects != 0 || s.State != room.PeerOpen {
+			t.Errorf("%s, of the first link: %+v", pair[0].name, s)
+		}
+	}
+	clock.run(1)
+	marks := []int{ann.mark(), bob.mark()}
+	ann.cutLinks()
+	for i, pair := range [][2]*person{{ann, bob}, {bob, ann}} {
+		p, other := pair[0], pair[1].room.Self().ID
+		waitAfter(p, marks[i], "the loss", func(e room.PeerChanged) bool { return e.Peer.ID == other && e.Peer.State != room.PeerOpen })
+		waitAfter(p, marks[i], "another link", func(e room.PeerChanged) bool {
+			return e.Peer.ID == other && e.Peer.State == room.PeerOpen && e.Peer.RTT > 0
+		})
+		if s := p.figures(pair[1]); s.Reconnects < 1 {
+			t.Errorf("%s, of the second link: %+v", p.name, s)
+		}
+	}
+}
+
 // far lets the packets to a person take longer.
 func (w *world) far(change *atomic.Pointer[vnet.DelayFilter]) func(vnet.NIC) vnet.NIC {
 	return func(nic vnet.NIC) vnet.NIC {

@@ -20,7 +20,7 @@ import (
 const (
 	maxOffersPerMember = 8        // that wait for an answer
 	maxStoring         = 8        // messages whose chunks are verified and written at a time
-	maxTransfers       = 64       // kept, ended ones included; the oldest ended one goes first
+	maxTransfers       = 64       // kept, those that are over included, of which the oldest goes first; and accepted at a time
 	maxManifests       = 16 << 20 // bytes of manifests of a member's unanswered offers; they have wire.MaxFiles files at most
 )
 
@@ -35,6 +35,7 @@ type outgoing struct {
 	names   map[wire.ID]string // of recipients whose link was lost: they may be gone
 	keys    map[wire.ID][]byte // of recipients that there has been a link to
 	journal *journal           // nil: nothing outlives the room
+	notKept bool               // it cannot be written
 	dirty   bool
 	stages  stages
 	ended   bool
@@ -191,25 +192,30 @@ func (r *Room) nextOrder() uint64 {
 	return last + 1
 }
 
-// makeRoom forgets the oldest ended transfer when there are too many.
-func (r *Room) makeRoom() {
-	if len(r.outgoing)+len(r.incoming) < maxTransfers {
-		return
-	}
+// makeRoom forgets the oldest transfer that is over when there are too many. What is under way, or suspended until its other end is back, is never
+// forgotten: it reports whether that leaves room for another offer. Unanswered offers have bounds of their own.
+func (r *Room) makeRoom() bool {
+	taken := 0
 	var oldest transfer.Key
 	order := ^uint64(0)
 	for k, o := range r.outgoing {
-		if o.ended && o.order < order {
+		if o.ended && o.machine.Over() && o.order < order {
 			oldest, order = k, o.order
 		}
 	}
 	for k, in := range r.incoming {
-		if in.ended && in.order < order {
+		switch over := in.ended && !in.machine.Suspended(); {
+		case over && in.order < order:
 			oldest, order = k, in.order
+		case !over && in.machine.Accepted():
+			taken++
 		}
 	}
-	delete(r.outgoing, oldest)
-	delete(r.incoming, oldest)
+	if len(r.outgoing)+len(r.incoming) >= maxTransfers {
+		delete(r.outgoing, oldest)
+		delete(r.incoming, oldest)
+	}
+	return taken < maxTransfers
 }
 
 // Bounded is a Storage that holds at most so many bytes, whatever is removed from it.
@@ -558,12 +564,11 @@ func (r *Room) offered(m *member, key transfer.Key, offer wire.TransferOffer) {
 			files += int(in.machine.Offer().Files)
 		}
 	}
-	if waiting >= maxOffersPerMember || manifests > maxManifests || files > wire.MaxFiles {
+	if waiting >= maxOffersPerMember || manifests > maxManifests || files > wire.MaxFiles || !r.makeRoom() {
 		// Not a Decline: nobody has been asked.
 		m.link.SendControl(wire.Cancel{Sender: m.id, Transfer: offer.Transfer, Code: wire.FailureTooLarge})
 		return
 	}
-	r.makeRoom()
 	in := &incoming{machine: transfer.NewIncoming(key, offer, r.cfg.Now()), order: r.nextOrder(),
 		store: newStore(r.ctx, r.cfg.Storage, newID().String())} // nothing that a stranger chose, and never a name of before
 	if in.store.journal = r.newJournal(in.store.delivery, 0); in.store.journal != nil {
@@ -618,7 +623,7 @@ func (r *Room) stepOutgoing(o *outgoing, e transfer.Event) {
 // noteOutgoing appends to a transfer's journal, or begins one: a retry comes after the end of the one before.
 func (r *Room) noteOutgoing(o *outgoing, records []byte) {
 	if o.journal == nil {
-		if o.journal = r.newJournal(newID().String(), 0); o.journal == nil {
+		if r.keep(o, r.newJournal(newID().String(), 0)); o.journal == nil {
 			return
 		}
 		for _, d := range o.machine.Progress() {
@@ -633,6 +638,20 @@ func (r *Room) noteOutgoing(o *outgoing, records []byte) {
 		}
 	}
 	o.journal.note(records)
+}
+
+// keep gives a transfer its journal. That it cannot be written is told in the next snapshot, and stops nothing.
+func (r *Room) keep(o *outgoing, j *journal) {
+	o.journal, o.notKept = j, false
+	if j != nil {
+		j.lost = func(lost bool) {
+			r.box.post(func() {
+				if o.journal == j { // else it is over
+					o.notKept, o.dirty = lost, true
+				}
+			})
+		}
+	}
 }
 
 func (r *Room) stepIncoming(in *incoming, e transfer.Event) {

@@ -1,0 +1,155 @@
+//go:build !js
+
+package room_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+
+	"tallow/internal/core/fault"
+	"tallow/internal/core/room"
+	"tallow/internal/core/transfer"
+	"tallow/internal/core/wire"
+)
+
+// notWritten is a disk that takes files and no journals.
+type notWritten struct{ transfer.Durable }
+
+func (notWritten) Put(context.Context, string, string, []byte, int64) error {
+	return errors.New("the disk is broken")
+}
+
+// TestNotKept: a sender whose journal cannot be written is told so, and sends all the same; the others are told nothing.
+func TestNotKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	ann, _, bob := w.pair()
+	bob.meet(ann)
+	file := content(2*mib, 1)
+	told := func(p *person) (n int) {
+		for _, e := range p.since(0) {
+			if e, ok := e.(room.TransferProgress); ok && e.Transfer.NotKept {
+				n++
+			}
+		}
+		return n
+	}
+	ann.done(func() room.TransferID { id, g := ann.halfway(file, bob); g.open(); return id }())
+	if told(ann) > 0 {
+		t.Error("told of a journal that was written")
+	}
+	ann.plug.Durable = notWritten{ann.plug.Durable}
+	id := ann.send(outFile("b.bin", file))
+	wait(ann, "to be told, before anybody answers", func(e room.TransferProgress) bool {
+		return e.Transfer.ID == id.Transfer.String() && e.Transfer.NotKept && e.Transfer.Deliveries[0].State == room.DeliveryOffered
+	})
+	offer := wait(bob, "the offer", func(e room.OfferReceived) bool { return e.Offer.ID == id.Transfer.String() }).Offer
+	if _, err := bob.room.Accept(transferID(t, offer.From, offer.ID), nil); err != nil {
+		t.Fatal(err)
+	}
+	bob.check(bob.done(id), file)
+	ann.done(id)
+	if told(bob) > 0 {
+		t.Error("the recipient was told of it")
+	}
+}
+
+// TestMakesRoom: of many transfers those that are over are forgotten, and none that goes on when its other end is back.
+func TestMakesRoom(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	clock := newClock()
+	first := w.life("Ann", nil)
+	first.now = clock.Now
+	ann := first.born()
+	second := w.life("Bob", first.link)
+	second.now = clock.Now
+	bob := second.born()
+	ann.meet(bob)
+	file := content(2*mib, 1)
+	id, g := ann.halfway(file, bob)
+	w.mu.Lock()
+	w.dead[bob.address] = true
+	w.taps[bob.id()].cut()
+	w.mu.Unlock()
+	clock.run(20)
+	for _, p := range []*person{ann, bob} {
+		wait(p, "the other to be gone", func(e room.TransferFinished) bool { return e.Transfer.Deliveries[0].Code == fault.PeerGone })
+	}
+	clock.run(1)
+	const more = 70 // than are kept
+	for _, p := range []*person{ann, bob} {
+		for range more {
+			snapshot, err := p.room.Send([]room.OutFile{outFile("b.bin", source("b"))}, room.SendOptions{To: []wire.ID{}, LateJoiners: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := p.room.Cancel(transferID(t, p.room.Self().ID, snapshot.ID)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	w.mu.Lock()
+	delete(w.dead, bob.address)
+	w.mu.Unlock()
+	bob.room.Nudge()
+	g.open()
+	bob.check(bob.done(id), file)
+	ann.done(id)
+}
+
+// TestAcceptedBound: what has been accepted is not forgotten for what is offered next: that is refused, until something is over.
+func TestAcceptedBound(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	all := w.group("Ann", "Bob")
+	ann, bob := all[0], all[1]
+	const most = 64
+	var ids []room.TransferID
+	for range most {
+		id := ann.send(outFile("a.bin", newGated(t, content(64<<10, 1), 0)))
+		wait(bob, "the offer", func(e room.OfferReceived) bool { return e.Offer.ID == id.Transfer.String() })
+		if _, err := bob.room.Accept(id, nil); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	if r := ann.finished(ann.send(outFile("b.bin", source("b")))); entry(t, r, bob).Code != fault.TooLarge {
+		t.Errorf("one too many: %+v", r.Ledger)
+	}
+	if err := bob.room.Cancel(ids[most-1]); err != nil {
+		t.Fatal(err)
+	}
+	id := ann.send(outFile("c.bin", source("c")))
+	wait(bob, "the offer after that", func(e room.OfferReceived) bool { return e.Offer.ID == id.Transfer.String() })
+	if _, err := bob.room.Accept(id, nil); err != nil {
+		t.Fatal(err)
+	}
+	bob.check(bob.finished(id), source("c"))
+}
+
+// TestDiscardedCloses: what is discarded after a restart, before or after it was held against what was announced, is closed and gone.
+func TestDiscardedCloses(t *testing.T) {
+	t.Parallel()
+	for _, verified := range []bool{false, true} {
+		w := newWorld(t, 11, 0)
+		ann, l, bob := w.pair()
+		id, _ := ann.halfway(content(2*mib, 1), bob)
+		w.crash(bob, ann)
+		bob = l.born()
+		bob.resumed()
+		if verified {
+			ann.meet(bob)
+			wait(bob, "it to go on", func(e room.TransferProgress) bool { return e.Transfer.Deliveries[0].State == room.DeliveryTransferring })
+		}
+		if err := bob.room.Cancel(id); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "nothing is left", func() bool {
+			left, err := os.ReadDir(l.dir)
+			return err == nil && len(left) == 0 && bob.plug.open.Load() == 0
+		})
+	}
+}
