@@ -3,23 +3,13 @@
 package room_test
 
 import (
-	"context"
-	"errors"
 	"os"
 	"testing"
 
 	"tallow/internal/core/fault"
 	"tallow/internal/core/room"
-	"tallow/internal/core/transfer"
 	"tallow/internal/core/wire"
 )
-
-// notWritten is a disk that takes files and no journals.
-type notWritten struct{ transfer.Durable }
-
-func (notWritten) Put(context.Context, string, string, []byte, int64) error {
-	return errors.New("the disk is broken")
-}
 
 // TestNotKept: a sender whose journal cannot be written is told so, and sends all the same; the others are told nothing.
 func TestNotKept(t *testing.T) {
@@ -40,7 +30,7 @@ func TestNotKept(t *testing.T) {
 	if told(ann) > 0 {
 		t.Error("told of a journal that was written")
 	}
-	ann.plug.Durable = notWritten{ann.plug.Durable}
+	ann.plug.broken.Store(true)
 	id := ann.send(outFile("b.bin", file))
 	wait(ann, "to be told, before anybody answers", func(e room.TransferProgress) bool {
 		return e.Transfer.ID == id.Transfer.String() && e.Transfer.NotKept && e.Transfer.Deliveries[0].State == room.DeliveryOffered

@@ -96,6 +96,7 @@ type plug struct {
 	writes atomic.Int64  // to files
 	open   atomic.Int64  // files
 	held   chan struct{} // unless nil, notes wait until it is closed
+	broken atomic.Bool   // it takes files and no journals
 }
 
 var errCrashed = errors.New("the process has crashed")
@@ -142,7 +143,12 @@ func (p *plug) Put(ctx context.Context, delivery, name string, b []byte, at int6
 	if p.held != nil {
 		<-p.held
 	}
-	return p.do(func() error { return p.Durable.Put(ctx, delivery, name, b, at) })
+	return p.do(func() error {
+		if p.broken.Load() {
+			return errors.New("the disk is broken")
+		}
+		return p.Durable.Put(ctx, delivery, name, b, at)
+	})
 }
 
 type pluggedFile struct {
