@@ -9,6 +9,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"unicode/utf8"
@@ -33,10 +34,10 @@ type Hash [32]byte
 func (id ID) IsZero() bool { return id == ID{} }
 
 // String is the id in hexadecimal.
-func (id ID) String() string { return fmt.Sprintf("%x", id[:]) }
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
 // String is the hash in hexadecimal.
-func (h Hash) String() string { return fmt.Sprintf("%x", h[:]) }
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
 // decoder reads fields off a message. The first failure sticks; later reads give zero values.
 type decoder struct {
