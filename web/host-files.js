@@ -18,6 +18,8 @@ const poolBytes = 8 << 20;
 const smallestBuffer = 64 << 10;
 /** How much of a file is read at one opening. */
 const segmentBytes = 16 << 20;
+/** Whole files of at most so many bytes are read together. */
+const smallFile = 256 << 10;
 /** How many streams are kept, each with up to a few MiB: the shared read, and recipients that lag behind it. */
 const maxStreams = 8;
 /** How long the worker may take to open, in ms: another tab may be deleting leftovers, or be frozen while it does. */
@@ -194,11 +196,58 @@ function createReader(host) {
   };
   /** @param {Blob} blob @param {number} at @param {number} ptr @param {number} length */
   const slice = async (blob, at, ptr, length) => {
-    // Making a slice costs more than reading a small file.
-    const part = at === 0 && length === blob.size ? blob : blob.slice(at, at + length);
-    const data = await part.arrayBuffer();
+    const data = await blob.slice(at, at + length).arrayBuffer();
     host.bytes(ptr, data.byteLength).set(new Uint8Array(data));
     return data.byteLength;
+  };
+
+  /** @typedef {{ blob: Blob, ptr: number, resolve: (n: number) => void, reject: (error: unknown) => void }} Small */
+  /** @type {Small[]} */
+  let small = [];
+  let gathering = false;
+  /** What stands between two files, so that one which has become longer or shorter does not lend its bytes to its neighbour. */
+  const mark = crypto.getRandomValues(new Uint8Array(16));
+  /** @param {Small[]} batch @returns {Promise<boolean>} whether it could be read in one */
+  const together = async (batch) => {
+    let data;
+    try {
+      data = new Uint8Array(await new Blob(batch.flatMap(({ blob }) => [blob, mark])).arrayBuffer());
+    } catch {
+      return false; // which one it was, each says for itself
+    }
+    let at = 0;
+    for (const { blob } of batch) {
+      at += blob.size;
+      for (const byte of mark) if (data[at++] !== byte) return false;
+    }
+    at = 0;
+    for (const { blob, ptr, resolve } of batch) {
+      host.bytes(ptr, blob.size).set(data.subarray(at, at + blob.size));
+      resolve(blob.size);
+      at += blob.size + mark.length;
+    }
+    return true;
+  };
+  /**
+   * Reads a whole small file, together with all that are asked for while others are being read: a reading costs a call to another process and a
+   * pipe from there, which is more than the bytes of a small file cost.
+   * @param {Blob} blob @param {number} ptr @returns {Promise<number>}
+   */
+  const whole = (blob, ptr) =>
+    new Promise((resolve, reject) => {
+      small.push({ blob, ptr, resolve, reject });
+      if (!gathering) gather();
+    });
+  const gather = async () => {
+    gathering = true;
+    await undefined; // for what else is asked for in the same turn
+    while (small.length > 0) {
+      const batch = small;
+      small = [];
+      if (batch.length === 1 || !(await together(batch)))
+        await Promise.all(batch.map(({ blob, ptr, resolve, reject }) => slice(blob, 0, ptr, blob.size).then(resolve, reject)));
+    }
+    gathering = false;
   };
   /** @param {Stream} stream @param {number} ptr @param {number} length */
   const pull = async (stream, ptr, length) => {
@@ -227,6 +276,7 @@ function createReader(host) {
   return {
     /** @param {Blob} blob @param {number} at @param {number} ptr @param {number} length @returns {Promise<number>} */
     async read(blob, at, ptr, length) {
+      if (length === blob.size && length <= smallFile) return whole(blob, ptr);
       let stream = streams.find((other) => other.blob === blob && other.next === at);
       if (!stream) {
         if ((at !== 0 && at !== ends.get(blob)) || length === blob.size) {

@@ -183,6 +183,66 @@ func TestSourceLost(t *testing.T) {
 	}
 }
 
+// TestSourceSmall reads many small files at once, of which some have changed: those are told, and the others' bytes are their own.
+func TestSourceSmall(t *testing.T) {
+	dir := t.TempDir()
+	later := time.Now().Add(10 * time.Second)
+	var sources []*Source
+	var data [][]byte
+	for i := range 40 {
+		path := filepath.Join(dir, fmt.Sprint(i))
+		data = append(data, random(i*1000 + 1)[i:])
+		writeFile(t, path, data[i])
+		sources = append(sources, pick(t, path))
+	}
+	blob := js.Global().Get("Blob")
+	readings, arrayBuffer := 0, blob.Get("prototype").Get("arrayBuffer")
+	counted := js.FuncOf(func(this js.Value, _ []js.Value) any {
+		readings++
+		return arrayBuffer.Call("call", this)
+	})
+	defer counted.Release()
+	blob.Get("prototype").Set("arrayBuffer", counted)
+	defer blob.Get("prototype").Set("arrayBuffer", arrayBuffer)
+	read := func(t *testing.T, changed map[int]error) {
+		var group sync.WaitGroup
+		for i, s := range sources {
+			group.Go(func() {
+				p := make([]byte, s.Size())
+				_, err := s.ReadAt(p, 0)
+				switch want, is := changed[i]; {
+				case is && !errors.Is(err, want) && !errors.Is(err, transfer.ErrSourceUnreadable):
+					t.Errorf("file %d, which has changed: %v", i, err)
+				case !is && (err != nil || !bytes.Equal(p, data[i])):
+					t.Errorf("file %d: %v, right: %t", i, err, bytes.Equal(p, data[i]))
+				}
+			})
+		}
+		group.Wait()
+	}
+	read(t, nil)
+	if readings > 4 {
+		t.Errorf("%d readings for %d files", readings, len(sources))
+	}
+	// Two that are not as long as they say, as a browser might read them that does not look whether a file has changed.
+	for i, length := range []int{500, 700} {
+		of := blob.New([]any{string(bytes.Repeat([]byte{'a' + byte(i)}, 600))})
+		js.Global().Get("Object").Call("defineProperty", of, "size", map[string]any{"value": length})
+		sources = append(sources, NewSource(host.Attach(of)))
+		data = append(data, bytes.Repeat([]byte{'a' + byte(i)}, length))
+	}
+	read(t, map[int]error{len(sources) - 1: transfer.ErrSourceChanged})
+	for i, change := range map[int]func(path string) error{
+		3: os.Remove, 17: func(path string) error { return os.Truncate(path, 100) }, 30: func(path string) error { return os.Chtimes(path, later, later) },
+	} {
+		if err := change(filepath.Join(dir, fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lost := transfer.ErrSourceChanged
+	read(t, map[int]error{3: lost, 17: lost, 30: lost, len(sources) - 1: lost})
+}
+
 // TestSourceBlob reads a Blob that exists in memory only, and keeps no handle.
 func TestSourceBlob(t *testing.T) {
 	blob := js.Global().Get("Blob").New([]any{"hello ", "there"})

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"tallow/internal/core/bulk"
@@ -42,6 +43,9 @@ type outgoing struct {
 	order   uint64
 
 	published time.Time
+
+	mu   sync.Mutex
+	read []transfer.Event // reads that have ended, and are still to be told the machine
 }
 
 // incoming is an incoming transfer and what the room does for it.
@@ -588,8 +592,8 @@ func (r *Room) bulkMessage(m *member, sender, id wire.ID, message any, buffer *b
 	}
 }
 
-func (r *Room) stepOutgoing(o *outgoing, e transfer.Event) {
-	for _, effect := range o.machine.Step(r.cfg.Now(), e) {
+func (r *Room) stepOutgoing(o *outgoing, events ...transfer.Event) {
+	for _, effect := range o.machine.Step(r.cfg.Now(), events...) {
 		switch effect := effect.(type) {
 		case transfer.SendControl:
 			r.sendControl(effect)
@@ -836,7 +840,7 @@ func (r *Room) violation(e transfer.Violation) {
 	})
 }
 
-// read reads and hashes a chunk.
+// read reads and hashes a chunk. The machine is told of all that have ended at once, so that small ones travel together.
 func (r *Room) read(o *outgoing, e transfer.Read) {
 	source := o.files[e.Chunk.File].Source
 	r.running.Go(func() {
@@ -849,7 +853,18 @@ func (r *Room) read(o *outgoing, e transfer.Read) {
 			done.Buffer.Release()
 			done.Buffer = nil
 		}
-		r.box.post(func() { r.stepOutgoing(o, done) })
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.read = append(o.read, done); len(o.read) > 1 {
+			return // it has been posted
+		}
+		r.box.post(func() {
+			o.mu.Lock()
+			read := o.read
+			o.read = nil
+			o.mu.Unlock()
+			r.stepOutgoing(o, read...)
+		})
 	})
 }
 

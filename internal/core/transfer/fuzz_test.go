@@ -555,15 +555,20 @@ func (s *fuzzSender) sent(p *fuzzPeer, e SendBulk) {
 }
 
 func (s *fuzzSender) check() {
-	o, cached := s.out, 0
+	o, cached, unread := s.out, 0, 0
 	for _, entry := range o.cache {
 		cached += entry.length
+	}
+	for _, read := range s.reads {
+		unread += int(read.Length)
 	}
 	switch {
 	case o.compression.running != len(s.deflates) || o.compression.running > maxDeflating:
 		s.t.Fatalf("%d chunks are compressed, it says %d", len(s.deflates), o.compression.running)
-	case cached != o.cached || o.reading != len(s.reads) || o.reading > 2*maxReads:
-		s.t.Fatalf("%d bytes cached, it says %d; %d reads, it says %d", cached, o.cached, len(s.reads), o.reading)
+	case cached != o.cached || o.reading != len(s.reads) || o.unread != unread:
+		s.t.Fatalf("%d bytes cached, it says %d; %d reads, it says %d; of %d bytes, it says %d", cached, o.cached, len(s.reads), o.reading, unread, o.unread)
+	case o.reading > 2*maxReads && unread > smallReadBytes+maxReads*int(s.manifest.ChunkSize), o.reading > maxSmallReads:
+		s.t.Fatalf("%d reads of %d bytes", o.reading, unread)
 	case !o.Late() && o.finished == slices.ContainsFunc(o.peers, func(r *recipient) bool { return !r.state.Final() }), o.Late() && o.finished:
 		s.t.Fatalf("finished %v, with late joiners %v", o.finished, o.Late())
 	case len(o.peers) > len(s.peers):

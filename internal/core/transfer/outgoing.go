@@ -17,8 +17,10 @@ const (
 	// window is how many bulk messages for one recipient may wait for the transport: enough to keep it busy while the
 	// machine turns, few enough to keep control over what goes next.
 	window = 3
-	// maxReads is how many chunks are read at a time.
-	maxReads = 4
+	// maxReads is how many chunks are read at a time: many small ones, of which more than maxReads together have at most smallReadBytes.
+	maxReads       = 4
+	maxSmallReads  = 64
+	smallReadBytes = 512 << 10
 	// cacheBytes and cacheChunks bound the chunks kept for recipients that come to them a little later; the larger counts.
 	cacheBytes  = 16 << 20
 	cacheChunks = 12
@@ -56,6 +58,7 @@ type Outgoing struct {
 	cache   map[chunk.Ref]*cached
 	cached  int    // bytes in the cache, being read or ready
 	reading int    // chunks being read
+	unread  int    // bytes of those
 	turn    uint64 // counts uses of the cache, for the least recently used
 
 	compression compression
@@ -304,9 +307,18 @@ func (o *Outgoing) Waits() (turn uint64, waits bool) { return o.due, o.waits }
 // Limited reports whether a recipient waits for a limit, whichever.
 func (o *Outgoing) Limited() bool { return o.limited }
 
-// Step takes an event.
-func (o *Outgoing) Step(now time.Time, event Event) []Effect {
+// Step takes events that have come at once.
+func (o *Outgoing) Step(now time.Time, events ...Event) []Effect {
 	o.now, o.effects = now, nil
+	for _, e := range events {
+		o.handle(e)
+	}
+	o.pump()
+	o.finish()
+	return o.effects
+}
+
+func (o *Outgoing) handle(event Event) {
 	switch e := event.(type) {
 	case LinkUp:
 		o.compression.linked(e.Peer, e.Inflates, e.Rate)
@@ -363,9 +375,6 @@ func (o *Outgoing) Step(now time.Time, event Event) []Effect {
 	default:
 		panic(fmt.Sprintf("transfer: outgoing: event %T", event))
 	}
-	o.pump()
-	o.finish()
-	return o.effects
 }
 
 // held reports whether nothing flows for a reason of ours.
@@ -691,6 +700,7 @@ func (o *Outgoing) receipt(r *recipient, m wire.Receipt) {
 
 func (o *Outgoing) readDone(e ReadDone) {
 	o.reading--
+	o.unread -= int(o.manifest.Length(e.Chunk))
 	entry := o.cache[e.Chunk]
 	f := &o.files[e.Chunk.File]
 	if e.Err == nil && f.known.Has(e.Chunk.Index) && f.hashes[e.Chunk.Index] != e.Hash {
@@ -1033,10 +1043,10 @@ func (o *Outgoing) evict(ref chunk.Ref, entry *cached) {
 // read starts reading a chunk, unless it is there or too much is being read. It makes room by dropping what has not been used for the
 // longest time; reading ahead (not needed yet) never drops what has been read ahead.
 func (o *Outgoing) read(ref chunk.Ref, needed bool) {
-	if o.wanting || o.cache[ref] != nil || o.reading >= maxReads && !needed || o.reading >= 2*maxReads {
+	n := int(o.manifest.Length(ref))
+	if o.wanting || o.cache[ref] != nil || !o.mayRead(n) && (!needed || o.reading >= 2*maxReads) {
 		return
 	}
-	n := int(o.manifest.Length(ref))
 	limit := max(cacheBytes, cacheChunks*int(o.manifest.ChunkSize))
 	if o.cached+n > limit && !o.drop(limit-n, needed) {
 		return
@@ -1046,7 +1056,13 @@ func (o *Outgoing) read(ref chunk.Ref, needed bool) {
 	o.cache[ref] = entry
 	o.cached += n
 	o.reading++
+	o.unread += n
 	o.do(Read{Chunk: ref, Offset: o.manifest.Offset(ref), Length: uint32(n)})
+}
+
+// mayRead reports whether a chunk of n bytes may be read beside the others.
+func (o *Outgoing) mayRead(n int) bool {
+	return o.reading < maxReads || o.reading < maxSmallReads && o.unread+n <= smallReadBytes
 }
 
 // drop evicts what has not been used for the longest time, until the cache holds at most so many bytes. It reports whether it could.
@@ -1080,7 +1096,7 @@ func (o *Outgoing) readAhead() {
 		}
 		ref, ahead := r.at, 0
 		for steps := 0; steps < readAheadSteps && int(ref.File) < len(o.files) &&
-			ahead < max(readAhead, int(o.manifest.ChunkSize)) && o.reading < maxReads; steps++ {
+			ahead < max(readAhead, int(o.manifest.ChunkSize)) && o.mayRead(1); steps++ {
 			if o.files[ref.File].failed != 0 || !r.wanted.Has(ref.File) || r.complete.Has(ref.File) || ref.Index >= o.manifest.Chunks(ref.File) {
 				ref = chunk.Ref{File: ref.File + 1}
 				continue

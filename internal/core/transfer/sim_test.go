@@ -35,6 +35,8 @@ type sim struct {
 	peers    map[wire.ID]*simPeer
 	order    []wire.ID
 	tasks    []func()          // reads under way
+	atOnce   bool              // all reads under way end in one step
+	read     []transfer.Event  // those, with it
 	deflates map[chunk.Ref]int // of whole chunks
 	samples  int               // Deflates of less
 	cost     time.Duration     // of compressing 64 KiB
@@ -71,6 +73,7 @@ type simPeer struct {
 	journal  []byte
 	settled  []byte
 	traffic  traffic
+	messages int       // with chunks
 	slow     int       // one in so many chances to do anything is taken
 	link     int       // the same, for its link; 0: all are
 	diskRate int       // bytes per second that its disk takes; 0: no limit
@@ -145,8 +148,8 @@ func (s *sim) cut(p *simPeer, final bool) {
 	}
 }
 
-func (s *sim) step(e transfer.Event) {
-	for _, effect := range s.out.Step(s.now, e) {
+func (s *sim) step(events ...transfer.Event) {
+	for _, effect := range s.out.Step(s.now, events...) {
 		switch effect := effect.(type) {
 		case transfer.SendControl:
 			if p := s.peers[effect.Peer]; p.up {
@@ -174,7 +177,7 @@ func (s *sim) step(e transfer.Event) {
 			if s.out.Wanting() {
 				s.t.Error("a read, while there are no files")
 			}
-			s.tasks = append(s.tasks, func() {
+			end := func() transfer.ReadDone {
 				done := transfer.ReadDone{Chunk: effect.Chunk}
 				if s.readErr != nil {
 					done.Err = s.readErr(effect.Chunk)
@@ -184,8 +187,17 @@ func (s *sim) step(e transfer.Event) {
 					copy(done.Buffer.B, s.files[effect.Chunk.File][effect.Offset:])
 					done.Hash = sha256.Sum256(done.Buffer.B)
 				}
-				s.step(done)
-			})
+				return done
+			}
+			if !s.atOnce {
+				s.tasks = append(s.tasks, func() { s.step(end()) })
+			} else if s.read = append(s.read, end()); len(s.read) == 1 {
+				s.tasks = append(s.tasks, func() {
+					read := s.read
+					s.read = nil
+					s.step(read...)
+				})
+			}
 		case transfer.Deflate:
 			s.deflate(effect)
 		case transfer.Violation:
@@ -239,6 +251,7 @@ func (s *sim) countAgain(p *simPeer, message []byte, said int) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
+		p.messages++
 		p.traffic.chunks += len(m.Entries)
 		p.traffic.payload += len(m.Data)
 		for _, e := range m.Entries {

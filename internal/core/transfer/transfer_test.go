@@ -477,6 +477,23 @@ func TestSmallWindow(t *testing.T) {
 	s.expectDone(p)
 }
 
+// TestSmallFiles: small files are read many at a time, and travel together.
+func TestSmallFiles(t *testing.T) {
+	sizes := make([]int, 1000)
+	for i := range sizes {
+		sizes[i] = 100 + i
+	}
+	s := newSim(t, 1, 1, false, sizes...)
+	s.atOnce = true
+	p := s.peers[member(0)]
+	s.connect(p)
+	s.run(nil)
+	s.expectDone(p)
+	if p.messages > len(sizes)/20 {
+		t.Errorf("%d files in %d messages", len(sizes), p.messages)
+	}
+}
+
 // TestRepeated: what comes although it is on the disk is counted, and nothing else is.
 func TestRepeated(t *testing.T) {
 	h := newHostileSender(t)
