@@ -214,14 +214,101 @@ func TestPath(t *testing.T) {
 					t.Errorf("%.3f of the path is used", share)
 				}
 				// A window is the path's own, the slack, and room for steps and messages; pion adds a tenth of heads.
-				if limit := int64(1.1 * (c.rate*slack.Seconds() + float64(leastWindow) + 5*2*max(leastReport, c.rate*reportGap.Seconds()))); most > limit {
+				limit := int64(1.1 * (c.rate*slack.Seconds() + 5*2*max(leastReport, c.rate*reportGap.Seconds())))
+				if most > limit {
 					t.Errorf("%d bytes wait before the bottleneck, want %d at most", most, limit)
 				}
-				if first > startWindow*5/4 {
+				if first > max(startWindow*5/4, limit) {
 					t.Errorf("%d bytes waited before anything was known of the path", first)
 				}
 				if busy > idle+queue+100*time.Millisecond {
 					t.Errorf("a Ping takes %v over a path of %v with a queue of %v", busy, idle, queue)
+				}
+			})
+		})
+	}
+}
+
+// TestSharedPath: links through one bottleneck, all from its near end, get the same of it, whether they have begun together, have come late, or
+// have lost what they knew of the path, and one with a slow path of its own gets what that carries.
+func TestSharedPath(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		links        int
+		rate, own    float64
+		delay        time.Duration // one way
+		settle, span time.Duration
+		soak         bool
+	}{
+		{"five, 8 Mbit/s, 20 ms", 5, 8 * mbit, 0.5 * mbit, 10 * time.Millisecond, 8 * time.Second, 8 * time.Second, false},
+		{"ten, 16 Mbit/s, 20 ms", 10, 16 * mbit, 0.5 * mbit, 10 * time.Millisecond, 8 * time.Second, 8 * time.Second, true},
+		{"ten, 16 Mbit/s, 20 ms, long", 10, 16 * mbit, 0.5 * mbit, 10 * time.Millisecond, 60 * time.Second, 60 * time.Second, true},
+		{"ten, 50 Mbit/s, 50 ms", 10, 50 * mbit, 1 * mbit, 25 * time.Millisecond, 20 * time.Second, 10 * time.Second, true},
+	} {
+		if c.soak && os.Getenv("TALLOW_SOAK") != "1" {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := c.links
+				late, restarted, slow := n-1, n-2, n-3
+				b := newBottleneck(t, c.rate, c.delay)
+				var from, to []*load
+				add := func(far *lab) {
+					f, r := b.link(t, far)
+					from, to = append(from, f), append(to, r)
+				}
+				for range slow {
+					add(b.far)
+				}
+				add(&lab{t: t, router: b.far.router, rate: c.own})
+				add(b.far)
+				pass(time.Second, from...)
+				for _, f := range from {
+					go f.fill()
+				}
+				pass(c.settle, from...)
+				first := b.most.Swap(0)
+				add(b.far)
+				go from[late].fill()
+				pass(c.settle, from...)
+				from[restarted].link.PathChanged()
+				pass(c.settle, from...)
+				second := b.most.Swap(0)
+				before := make([]int64, n)
+				for i := range n {
+					before[i] = to[i].received.Load()
+					from[i].slowest()
+				}
+				pass(c.span, from...)
+				var all, sum, squares float64
+				var ping time.Duration
+				for i := range n {
+					rate := float64(to[i].received.Load()-before[i]) / c.span.Seconds()
+					all += rate
+					if i == slow {
+						if rate < 0.9*c.own-wire.MessageSize/c.span.Seconds() {
+							t.Errorf("the slow one gets %.2f of what it can use", rate/c.own)
+						}
+						continue
+					}
+					sum, squares = sum+rate, squares+rate*rate
+					ping = max(ping, from[i].slowest())
+				}
+				queue := time.Duration(float64(b.most.Load()) / c.rate * float64(time.Second))
+				jain := sum * sum / (float64(n-1) * squares)
+				t.Logf("jain=%.4f share=%.3f queue_ms=%d ping_ms=%d first_bytes=%d later_bytes=%d", jain, all/c.rate, queue.Milliseconds(), ping.Milliseconds(), first, second)
+				if jain < 0.99 {
+					t.Errorf("Jain's index is %.4f", jain)
+				}
+				if all < 0.85*c.rate {
+					t.Errorf("%.3f of the path is used", all/c.rate)
+				}
+				if limit := mostShare*slack + 3*reportGap + time.Duration(float64(2*n*alike)/c.rate*float64(time.Second)); queue > limit {
+					t.Errorf("the queue is %v long, want %v at most", queue, limit)
+				}
+				if ping > c.delay*2+queue+100*time.Millisecond {
+					t.Errorf("a Ping takes %v over a path of %v with a queue of %v", ping, 2*c.delay, queue)
 				}
 			})
 		})
