@@ -357,6 +357,7 @@ func (r *Room) SetLimit(key transfer.Key, bytesPerSecond int64) error {
 	}
 	return r.withOutgoing(key, func(o *outgoing) error {
 		o.machine.SetLimit(bytesPerSecond)
+		r.stepOutgoing(o, transfer.Tick{})
 		return nil
 	})
 }
@@ -368,6 +369,7 @@ func (r *Room) SetTotalLimit(key transfer.Key, bytesPerSecond int64) error {
 	}
 	return r.withOutgoing(key, func(o *outgoing) error {
 		o.machine.SetTotalLimit(bytesPerSecond)
+		r.stepOutgoing(o, transfer.Tick{})
 		return nil
 	})
 }
