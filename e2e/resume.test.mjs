@@ -218,6 +218,80 @@ test("a recipient's page is reloaded, its tab crashes, its browser is killed", {
   });
 });
 
+test("what has arrived and was not saved stays when the owner removes the member", { timeout: 200_000 }, async (t) => {
+  const server = await startServer(t);
+  const browser = await sharedBrowser(t);
+  const [sender, recipient] = [await startMember(browser, server.url), await startMember(browser, server.url)];
+  await fresh(sender);
+  const link = await enter(sender, undefined, "sender");
+  await fresh(recipient);
+  await enter(recipient, link, "recipient");
+  await sender.evaluate(() => me.meets(1, 120_000));
+  const accepted = recipient.evaluate(async () => (await me.offer()).accept().finished.then(({ files }) => files.length));
+  const hash = await sender.evaluate(async () => (await me.room.send(me.blob(1000, 9)).finished, me.sha256(me.blob(1000, 9))));
+  assert.equal(await accepted, 1);
+  await until("the journal says so", () => recipient.evaluate(async () => (await me.stored()).includes("journal")));
+  await sender.evaluate(() => me.room.remove(me.room.peers[0].id));
+  await recipient.evaluate(() => me.until(() => me.room.state === "closed"));
+  const left = () =>
+    recipient.evaluate(async () => {
+      [me.item] = await me.until(async () => ((list) => (list.length ? list : undefined))(await me.tallow.unfinished()));
+      return me.sha256(await (await me.item.received()).files[0].file());
+    });
+  assert.equal(await left(), hash);
+  await recipient.reload();
+  await recipient.evaluate(prepare);
+  assert.equal(await recipient.evaluate((to) => me.until(async () => (await me.tallow.remembered()).length > 0).then(() => me.code(me.tallow.joinRoom(to))), link), "removed");
+  assert.equal(await left(), hash);
+  assert.deepEqual(await recipient.evaluate(async () => (await me.item.discard(), [(await me.tallow.unfinished()).length, await me.stored()])), [0, []]);
+});
+
+/** Runs in the page before anything else: its clocks can be put forward, in ms. */
+function skew() {
+  const [{ now }, wall] = [Performance.prototype, Date.now];
+  globalThis.ahead = 0;
+  Performance.prototype.now = function () {
+    return now.call(this) + globalThis.ahead;
+  };
+  Date.now = () => wall() + globalThis.ahead;
+}
+
+test("what was handed over is deleted an hour later, while the page is open", { timeout: 200_000 }, async (t) => {
+  const server = await startServer(t);
+  const browser = await sharedBrowser(t);
+  const [sender, recipient] = [await startMember(browser, server.url), await startMember(browser, server.url, { before: skew })];
+  await fresh(sender);
+  const link = await enter(sender, undefined, "sender");
+  await fresh(recipient);
+  await enter(recipient, link, "recipient");
+  await sender.evaluate(() => me.meets(1, 120_000));
+  const accepted = recipient.evaluate(async () => {
+    for (const name of ["saved", "unsaved"]) {
+      me[name] = (await me.offer()).accept();
+      await me[name].finished;
+    }
+  });
+  await sender.evaluate(async () => {
+    for (const seed of [8, 9]) await me.room.send(me.blob(1000, seed)).finished;
+  });
+  await accepted;
+  const told = await recipient.evaluate(async () => {
+    const look = async () => [me.saved.saved, me.saved.available, me.unsaved.saved, me.unsaved.available, await me.stored()];
+    await (await me.saved.finished).files[0].markSaved();
+    await me.until(async () => (await me.stored()).includes("receipt"));
+    const before = await look();
+    globalThis.ahead = 61 * 60_000;
+    await me.until(() => !me.saved.available);
+    return { before, after: await look(), code: await me.code((await me.saved.finished).files[0].file()), rest: (await (await me.unsaved.finished).files[0].file()).size };
+  });
+  assert.deepEqual(told, {
+    before: [true, true, false, true, ["files", "files", "journal", "receipt"]],
+    after: [true, false, false, true, ["files", "journal"]],
+    code: "storage-failed",
+    rest: 1000,
+  });
+});
+
 test("the page shows what has arrived and was not saved", { timeout: 400_000 }, async (t) => {
   const server = await startServer(t);
   const folder = tempDir(t);
@@ -250,8 +324,8 @@ test("the page shows what has arrived and was not saved", { timeout: 400_000 }, 
   });
 
   await t.test("and from the front page, without it, where saving ends the matter", async () => {
+    await ben.page.evaluate(() => sessionStorage.clear()); // as in a new tab
     await ben.page.goto("about:blank");
-    await ben.page.evaluateOnNewDocument(() => location.protocol.startsWith("http") && sessionStorage.clear());
     await ben.open(`${server.url}/`);
     await ben.sees(/Unfinished[^]*Received 0\.bin and 20 more from Ada/);
     await ben.sees(left);
