@@ -36,6 +36,10 @@ export class Transfers {
   #running = new Map();
   /** Of these, those that are not paused. @type {Set<OutgoingTransfer | IncomingTransfer>} */
   #moving = new Set();
+  /** The incoming ones. @type {Set<IncomingTransfer>} */
+  #incoming = new Set();
+  /** @type {Room | undefined} */
+  #room;
   /** How many are being put where the person wants them: into a folder, which takes as long as copying them does, or a zip. */
   #saving = 0;
   /** @type {WeakSet<Promise<unknown>>} */
@@ -53,7 +57,7 @@ export class Transfers {
   constructor(complain) {
     this.#complain = complain;
     window.addEventListener("beforeunload", (event) => {
-      if (this.#running.size || this.#saving) event.preventDefault();
+      if (this.#running.size || this.#saving || this.#losing) event.preventDefault();
     });
     document.addEventListener("visibilitychange", () => {
       this.#refused = false;
@@ -67,6 +71,7 @@ export class Transfers {
    */
   show(room, memoryLimit) {
     this.#memoryLimit = memoryLimit;
+    this.#room = room;
     this.#offers.replaceChildren();
     /** @type {Map<string, HTMLElement>} */
     const cards = new Map();
@@ -101,6 +106,11 @@ export class Transfers {
     const waits = (/** @type {OutgoingTransfer | IncomingTransfer} */ transfer) =>
       !isOver(transfer.state) || isUnsaved(transfer) || transfer.stats().recipients.some(({ code }) => code === "peer-gone");
     return this.#open.size > 0 || this.#saving > 0 || Boolean(room?.transfers.some(waits));
+  }
+
+  /** Whether something has arrived that is not saved, and that no later page comes back to: its room was left, or there is no disk. */
+  get #losing() {
+    return [...this.#incoming].some((transfer) => isUnsaved(transfer) && (this.#memoryLimit !== Infinity || !this.#room?.transfers.includes(transfer)));
   }
 
   /** What has arrived in a room and was not saved, in bytes. @param {Room} room */
@@ -188,6 +198,7 @@ export class Transfers {
   #track(transfer, card) {
     byId("transfers", HTMLElement).hidden = false;
     this.#list.prepend(card.element);
+    if ("from" in transfer) this.#incoming.add(transfer);
     const update = () => {
       this.#follow(transfer, card);
       const stats = transfer.stats();
