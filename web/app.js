@@ -6,7 +6,7 @@ import { Compose } from "./compose.js";
 import { People, toWhom } from "./people.js";
 import { svg } from "./qr.js";
 import { Unfinished } from "./unfinished.js";
-import { byId, complaint, copy, el, say, shorten } from "./view.js";
+import { byId, complaint, copy, el, say, shorten, size } from "./view.js";
 
 /**
  * @typedef {import("./tallow.js").Room} Room
@@ -435,11 +435,13 @@ function connectSettings() {
 async function showRemembered() {
   const kept = ((await tallow?.remembered())?.length ?? 0) + (tab.get(LINK) ? 1 : 0);
   byId("remembered", HTMLElement).hidden = kept === 0;
-  say(byId("remembered-hint", HTMLElement), `This browser keeps the ${kept === 1 ? "key of a room" : `keys of ${kept} rooms`} that you closed and can come back to. Keys not used for 7 days are deleted at the next visit.`);
+  say(byId("remembered-hint", HTMLElement), `This browser keeps the ${kept === 1 ? "key of a room" : `keys of ${kept} rooms`} that you closed and can come back to. Keys not used for 7 days are deleted at the next visit. To forget them deletes what is unfinished or not saved there, too.`);
 }
 
-function openNewRoom() {
-  return openRoom(undefined);
+async function openNewRoom() {
+  const unsaved = room ? (modules && (await modules)[1].unsaved(room)) || 0 : 0;
+  const warning = `You have not saved ${size(unsaved)} of what you received in this room. Once it is left, that goes when this page is closed. Leave the room?`;
+  if (unsaved === 0 || confirm(warning)) await openRoom(undefined);
 }
 
 /** Leaves the room, and enters another or a new one. @param {string | undefined} link */

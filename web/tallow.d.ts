@@ -102,9 +102,9 @@ export class Tallow {
   /** Forgets a remembered room, and with it who we were there. */
   forget(link: string): Promise<void>;
   /**
-   * The transfers that earlier pages have begun and that wait for something: for their room to be entered again, or, in a room that this page is in, for
-   * their files. What is received in a room that this page is in goes on by itself (`room.transfers`). What nobody has gone on with for 7 days is
-   * deleted at the next visit.
+   * The transfers that earlier pages have begun and that wait for something: for their room to be entered again, for the person to take what has arrived
+   * (`done`), or, in a room that this page is in, for their files. What is received, or has arrived, in a room that this page is in is in `room.transfers`.
+   * What nobody has gone on with for 7 days is deleted at the next visit, and so is what has arrived and nobody has taken for 7 days.
    */
   unfinished(): Promise<UnfinishedTransfer[]>;
   /** Leaves every room and ends the instance. Safe to call again. */
@@ -116,6 +116,8 @@ export class UnfinishedTransfer {
   private constructor();
   readonly id: string;
   readonly direction: "incoming" | "outgoing";
+  /** Incoming: it has arrived, verified, and the person does not have all of it yet (`ReceivedFile.saved`). Its room need not be entered: received(). */
+  readonly done: boolean;
   /** Of its room. */
   readonly link: string;
   /** Whether this page is in that room. */
@@ -127,7 +129,7 @@ export class UnfinishedTransfer {
   readonly total: number;
   /** About what was transferred; to the recipient that was furthest. */
   readonly bytes: number;
-  /** When it was begun or gone on with last, ms since 1970. */
+  /** When it was begun or gone on with last, or had arrived, ms since 1970. */
   readonly when: number;
   /** Outgoing: continue() needs no files: the browser has kept access to them (the `handle` of a Sendable), or there are none with anything in them. */
   readonly remembered: boolean;
@@ -137,9 +139,13 @@ export class UnfinishedTransfer {
    * what had not been read is taken as it is now. A text that is not given again, and was not delivered, fails with `file-unreadable`; folders and empty
    * files need not be given. Rejects with `invalid-argument` when one of the files is not among those given, and nothing has
    * happened then; with `file-changed` or `file-unreadable` when the browser has lost access; with `room-closed` when this page is not in its room: enter it
-   * first, with joinRoom(link). What is received goes on by itself there.
+   * first, with joinRoom(link). What is received goes on by itself there. Not for what is `done`.
    */
   continue(items?: Sendable | Iterable<Sendable>): Promise<OutgoingTransfer>;
+  /** What is `done`, as IncomingTransfer.finished. Reading it rejects with `unknown-transfer` once another page has entered its room, with `storage-failed` when it is gone. */
+  received(): Promise<IncomingResult>;
+  /** Saves what is `done`, as IncomingTransfer.saveAll(). */
+  saveAll(options?: SaveOptions): Promise<void>;
   /** Deletes it, and what has been received of it. Rejects with `unknown-transfer` when another page has gone on with it. */
   discard(): Promise<void>;
 }
@@ -236,7 +242,10 @@ export interface RoomEventMap {
   offer: CustomEvent<Offer>;
   /** An offer that was not answered is gone; `code` says why. */
   offerwithdrawn: CustomEvent<{ readonly id: string; readonly code: ErrorCode | undefined }>;
-  /** A transfer of an earlier page goes on here, or, if it is outgoing, waits for its files (`tallow.unfinished()`). */
+  /**
+   * A transfer of an earlier page goes on here; or, if it is outgoing, waits for its files (`tallow.unfinished()`); or, if it is over, had arrived and was not
+   * handed over: `finished` resolves as it did there.
+   */
   transfer: CustomEvent<OutgoingTransfer | IncomingTransfer>;
   statechange: CustomEvent<{ readonly state: RoomState; readonly code: ErrorCode | undefined }>;
   /** Somebody asks to be let in: answer with approve(id) or approve(id, false). */
@@ -642,6 +651,10 @@ export class IncomingTransfer extends Transfer<IncomingResult> {
    * `disk-full` or `storage-failed` when it cannot be saved, and with the signal's reason.
    */
   saveAll(options?: SaveOptions): Promise<void>;
+  /** Whether all that arrived was handed over (`ReceivedFile.saved`). Until then it outlives the page, for 7 days. */
+  readonly saved: boolean;
+  /** Whether what has arrived is still kept here: until discard(), or an hour after all of it was handed over. A `progress` event tells when it is no longer. */
+  readonly available: boolean;
   /** Once it is over: deletes the received copy. File objects got from it, and downloads still being written, break. */
   discard(): Promise<void>;
 }
@@ -750,6 +763,12 @@ export class ReceivedFile {
    * turn, about eight a second, since browsers drop what a page begins faster.
    */
   save(): Promise<void>;
+  /** Whether the person has it, as far as Tallow knows: it was handed to the browser's downloads or put into a folder, or markSaved() said so. */
+  readonly saved: boolean;
+  /**
+   * Says that the person has it. When all of a transfer is, no later page comes back to it, and the copy here is deleted an hour later.
+   */
+  markSaved(): Promise<void>;
   /** The text of a text. Rejects for anything else. */
   text(): Promise<string>;
 }

@@ -6,7 +6,7 @@ import { boot } from "./boot.js";
 import { TallowError, check, messages } from "./errors.js";
 import { distinct, saveInto } from "./folder.js";
 import * as identity from "./identity.js";
-import { journals, remove } from "./journals.js";
+import { journals, received, remove } from "./journals.js";
 import { zip } from "./zip.js";
 
 export { TallowError, messages };
@@ -143,8 +143,7 @@ export class Tallow {
     for (const found of await identity.idle()) {
       for (const { delivery, journal } of await journals(found.storage)) {
         try {
-          const about = await state.core.call("describe", { handle: state.core.attach(journal) });
-          list.push(await leftBehind(found, delivery, about));
+          list.push(await leftBehind(state.core, found, delivery, await described(state.core, journal)));
         } catch {
           // It has just ended, or says nothing that can be gone on with.
         }
@@ -216,6 +215,7 @@ async function enter(tallow, link, options) {
   const room = new Room(own, tallow, number);
   room[own].onpending = onpending;
   tallow.rooms.set(number, room);
+  let kept = false;
   let abort = () => {};
   try {
     // Before the room is there, because what it tells first must find somebody listening, and the page may be left at once.
@@ -248,10 +248,11 @@ async function enter(tallow, link, options) {
     if (unwanted && known) {
       await left;
       await room[own].gone; // until then the core has its storage open
-      await remove(storage).catch(() => {}); // what cannot be deleted now ages out
+      if (await anythingDone(tallow.core, storage)) kept = true; // which an owner's word does not take away
+      else await remove(storage).catch(() => {}); // what cannot be deleted now ages out
     }
     tallow.rooms.delete(number);
-    if (unwanted) await held?.forget();
+    if (unwanted && !kept) await held?.forget();
     else if (held) held.release();
     else if (parsed) tallow.newcomers.set(parsed.room, seed);
     throw error;
@@ -445,7 +446,9 @@ class RoomState {
   }
 
   letGo() {
-    if (this.data.code === "removed") void this.held?.forget();
+    // What the person does not have yet is found by the identity.
+    const unsaved = this.transfers.some((transfer) => transfer[own].kept && transfer[own].stored.unsaved);
+    if (this.data.code === "removed" && !unsaved) void this.held?.forget();
     else this.held?.release();
   }
 
@@ -526,6 +529,9 @@ class RoomState {
         else if (this.sending > 0) this.early.push(event);
         return;
       }
+      case "expired":
+        for (const transfer of this.transfers) if (transfer[own].delivery === event.delivery) transfer[own].gone();
+        return;
       case "problem":
         return this.dispatch("error", new TallowError(event.code, undefined, event.peer || undefined));
     }
@@ -767,7 +773,7 @@ export class IncomingTransfer extends Transfer {
   constructor(token, room, offer, accepted, signal) {
     internal(token);
     const { from, id, files } = offer;
-    const state = new TransferState(room, files, [from], incomingResult(room.tallow.core));
+    const state = new TransferState(room, files, [from], incomingResult);
     super(own, state);
     state.id = id;
     state.from = from;
@@ -783,16 +789,79 @@ export class IncomingTransfer extends Transfer {
   async cancel() {
     await this[own].call("cancel");
   }
+  get saved() {
+    return Boolean(this[own].stored && !this[own].stored.unsaved);
+  }
+  get available() {
+    return this[own].kept;
+  }
   /** @param {import("./tallow.js").SaveOptions} [options] */
   async saveAll(options = {}) {
+    const { stored } = this[own];
+    check(stored, "nothing has arrived yet");
+    await stored.saveAll(options);
+  }
+  async discard() {
+    const state = this[own];
+    check(state.over, "the transfer is not over");
+    // One that ended because its sender was gone could still go on.
+    if (state.suspended()) await state.room.call("cancel", { id: state.id }).catch(() => {});
+    state.kept = false;
+    if (state.delivery) await state.room.tallow.core.call("discard", { room: state.room.number, delivery: state.delivery });
+  }
+}
+
+/** What was received in a delivery. */
+class Stored {
+  /** What the person does not have yet. Folders come with their files. @type {Set<ReceivedFile>} */
+  #lacking;
+
+  /**
+   * @param {any} result as it is told: files, code
+   * @param {number[] | undefined} offsets where each of the files begins
+   * @param {() => Promise<File>} whole gives all of them, one after another
+   * @param {() => Promise<void>} settle notes that the person has all of them
+   */
+  constructor({ files: wanted, code }, offsets, whole, settle) {
+    const list = frozen(wanted);
+    const complete = list.flatMap((file, i) => (file.complete ? [{ ...file, at: offsets?.[i] ?? 0 }] : []));
+    if (code && complete.length === 0) throw new TallowError(code);
+    this.whole = whole;
+    this.settle = settle;
+    this.arrived = Object.freeze({
+      files: Object.freeze(complete.map((file) => new ReceivedFile(own, this, file))),
+      failed: Object.freeze(list.filter((file) => !file.complete)),
+    });
+    const solid = this.arrived.files.filter(({ kind }) => kind !== "directory");
+    this.#lacking = new Set(solid.length > 0 ? solid : this.arrived.files);
+  }
+
+  get unsaved() {
+    return this.#lacking.size > 0;
+  }
+
+  /** @param {ReceivedFile} file */
+  lacks(file) {
+    return this.#lacking.has(file);
+  }
+
+  /** Notes that the person has these. @param {readonly ReceivedFile[]} files */
+  async handOver(files) {
+    const before = this.unsaved;
+    for (const file of files) this.#lacking.delete(file);
+    // Where it cannot be noted, the person is asked once more by a later page.
+    if (before && !this.unsaved) await this.settle().catch(() => {});
+  }
+
+  /** @param {import("./tallow.js").SaveOptions} options */
+  async saveAll(options) {
     check(typeof options === "object" && options !== null, "options is an object");
     const { as = "files", directory, signal } = options;
     check(as === "files" || as === "zip", 'as is "files" or "zip"');
     checkDirectory(directory);
     checkSignal(signal);
     throwIfAborted(signal);
-    const { arrived, delivery, room } = this[own];
-    check(arrived, "nothing has arrived yet");
+    const { arrived } = this;
     const files = options.files === undefined ? arrived.files : iterable(options.files, "files");
     check(files.every((/** @type {any} */ file) => arrived.files.includes(file)), "files are those that have arrived");
     const { name = archiveName(files) } = options;
@@ -805,28 +874,21 @@ export class IncomingTransfer extends Transfer {
       return;
     }
     try {
-      const { core } = room.tallow;
-      const whole = await stored(core, delivery);
+      const whole = await this.whole();
       const list = files.map((/** @type {ReceivedFile} */ file) => file[own].data);
       if (directory) {
         const blob = (/** @type {any} */ data) => async () => whole.slice(data.at, data.at + data.size);
         await saveInto(directory, list.map((/** @type {any} */ data) => ({ path: savedAs(data), file: data.kind === "directory" ? undefined : blob(data) })), signal);
-        return;
+        return this.handOver(files);
       }
       const paths = distinct(list.map(savedAs));
       const entries = list.map((/** @type {any} */ data, /** @type {number} */ i) => ({ ...data, path: paths[i], directory: data.kind === "directory" }));
       await download(await zip(whole, entries.sort((/** @type {any} */ a, /** @type {any} */ b) => a.at - b.at || a.index - b.index), signal), name);
+      await this.handOver(files);
     } catch (error) {
       if (error instanceof TallowError || signal?.aborted) throw error;
       throw new TallowError(error instanceof DOMException && error.name === "QuotaExceededError" ? "disk-full" : "storage-failed", error);
     }
-  }
-  async discard() {
-    const state = this[own];
-    check(state.over, "the transfer is not over");
-    // One that ended because its sender was gone could still go on.
-    if (state.suspended()) await state.room.call("cancel", { id: state.id }).catch(() => {});
-    if (state.delivery) await state.room.tallow.core.call("discard", { delivery: state.delivery });
   }
 }
 
@@ -836,7 +898,7 @@ class TransferState {
    * @param {RoomState} room
    * @param {any[]} files
    * @param {any[]} others
-   * @param {(event: any) => any} result makes the result of a finished event, or throws the failure
+   * @param {(event: any, state: TransferState) => any} result makes the result of a finished event, or throws the failure
    */
   constructor(room, files, others, result) {
     this.room = room;
@@ -851,8 +913,9 @@ class TransferState {
     this.result = result;
     /** The name of what was received, in storage. @type {string | undefined} */
     this.delivery = undefined;
-    /** Incoming: what finished resolves to. @type {any} */
-    this.arrived = undefined;
+    /** Incoming: what has arrived, and whether it is still there. @type {Stored | undefined} */
+    this.stored = undefined;
+    this.kept = false;
     /** Incoming: what else has to be done with it before that. @type {(() => Promise<void>) | undefined} */
     this.save = undefined;
     /** @type {Transfer} */
@@ -1015,13 +1078,18 @@ class TransferState {
       this.over = true;
       if (!this.suspended()) void identity.forgetHandles(this.id);
       try {
-        const result = this.result(event);
-        this.arrived = result;
+        const result = this.result(event, this);
         this.resolve?.(this.save ? this.save().then(() => result) : result);
       } catch (error) {
         this.reject?.(error);
       }
     }
+    this.transfer.dispatchEvent(new CustomEvent("progress", { detail: this.stats() }));
+  }
+
+  /** What was received and handed over is deleted. */
+  gone() {
+    this.kept = false;
     this.transfer.dispatchEvent(new CustomEvent("progress", { detail: this.stats() }));
   }
 
@@ -1067,20 +1135,18 @@ function outgoingResult({ result }) {
   });
 }
 
-/**
- * @param {import("./boot.js").Core} core
- * @returns {(event: any) => any}
- */
-function incomingResult(core) {
-  return ({ result, delivery, offsets }) => {
-    const wanted = frozen(result.files);
-    const complete = wanted.flatMap((file, i) => (file.complete ? [{ ...file, at: offsets?.[i] ?? 0 }] : []));
-    if (result.code && complete.length === 0) throw new TallowError(result.code);
-    return Object.freeze({
-      files: Object.freeze(complete.map((file) => new ReceivedFile(own, core, delivery, file))),
-      failed: Object.freeze(wanted.filter((file) => !file.complete)),
-    });
+/** @param {any} event @param {TransferState} state */
+function incomingResult({ result, delivery, offsets }, state) {
+  const { tallow, number } = state.room;
+  const whole = async () => {
+    const { handle } = await tallow.core.call("file", { delivery });
+    return tallow.core.take(handle);
   };
+  state.stored = new Stored(result, offsets, whole, async () => {
+    await tallow.core.call("handedOver", { room: number, delivery });
+  });
+  state.kept = true;
+  return state.stored.arrived;
 }
 
 /** A transfer that an earlier page has begun. */
@@ -1097,10 +1163,40 @@ export class UnfinishedTransfer {
   /** @param {any} [items] */
   async continue(items) {
     const { data, transfer } = this[own];
+    check(!data.done, "it has arrived: received() has it");
     if (!transfer) throw new TallowError("room-closed", "enter the room of its link first");
     const files = (items === undefined ? await remembered(data.id) : isSendable(items) ? [items] : iterable(items, "files")).map(sendable);
     await transfer[own].continue(files);
     return transfer;
+  }
+
+  async received() {
+    const { data, identity: found, delivery, about, core } = this[own];
+    check(data.done, "it has not arrived yet");
+    // Each look is short: another page may enter the room at any time, and comes back to it there.
+    const free = async (/** @type {() => Promise<void>} */ work) => {
+      if (!(await identity.whileFree(found.member, work))) throw new TallowError("unknown-transfer", "it is in another page");
+    };
+    const whole = async () => {
+      /** @type {File | undefined} */
+      let file;
+      await free(async () => {
+        try {
+          file = await received(found.storage, delivery);
+        } catch (error) {
+          throw new TallowError("storage-failed", error);
+        }
+      });
+      return /** @type {any} */ (file);
+    };
+    this[own].stored ??= new Stored(about, about.offsets, whole, () => free(() => core.call("handedOver", { storage: found.storage, delivery })));
+    return this[own].stored.arrived;
+  }
+
+  /** @param {import("./tallow.js").SaveOptions} [options] */
+  async saveAll(options = {}) {
+    await this.received();
+    await this[own].stored.saveAll(options);
   }
 
   async discard() {
@@ -1110,7 +1206,7 @@ export class UnfinishedTransfer {
     await identity.forgetHandles(data.id);
   }
 }
-snapshot(UnfinishedTransfer, ["id", "direction", "link", "entered", "names", "files", "total", "bytes", "when", "remembered"]);
+snapshot(UnfinishedTransfer, ["id", "direction", "done", "link", "entered", "names", "files", "total", "bytes", "when", "remembered"]);
 
 /** One in a room that this page is in. @param {Transfer} transfer */
 async function waitingHere(transfer) {
@@ -1119,6 +1215,7 @@ async function waitingHere(transfer) {
   const data = {
     id,
     direction: "outgoing",
+    done: false,
     link: room.data.link,
     entered: true,
     names: Object.freeze(recipients.map(({ name }) => name)),
@@ -1131,12 +1228,24 @@ async function waitingHere(transfer) {
   return new UnfinishedTransfer(own, data, { transfer });
 }
 
-/** One in a room that no page is in. @param {identity.Identity} found @param {string} delivery @param {any} about */
-async function leftBehind(found, delivery, about) {
+/** What a journal tells. It rejects for one that tells nothing. @param {import("./boot.js").Core} core @param {File} journal */
+const described = (core, journal) => core.call("describe", { handle: core.attach(journal) });
+
+/** Whether something has arrived in a directory that the person does not have yet. @param {import("./boot.js").Core} core @param {string} directory */
+async function anythingDone(core, directory) {
+  for (const { journal } of await journals(directory)) {
+    if (await described(core, journal).then(({ done }) => done, () => false)) return true;
+  }
+  return false;
+}
+
+/** One in a room that no page is in. @param {import("./boot.js").Core} core @param {identity.Identity} found @param {string} delivery @param {any} about */
+async function leftBehind(core, found, delivery, about) {
   const { id, incoming, names, files, total, bytes, opened } = about;
   const data = {
     id,
     direction: incoming ? "incoming" : "outgoing",
+    done: about.done,
     link: `${found.pageURL}#${found.fragment}`,
     entered: false,
     names: Object.freeze(names),
@@ -1146,7 +1255,7 @@ async function leftBehind(found, delivery, about) {
     when: opened,
     remembered: !incoming && (await allRemembered(id, files)),
   };
-  return new UnfinishedTransfer(own, data, { identity: found, delivery });
+  return new UnfinishedTransfer(own, data, { identity: found, delivery, about, core });
 }
 
 /** Whether the browser has kept access to all files of a transfer that have to be read again. @param {string} id @param {any[]} files */
@@ -1184,12 +1293,6 @@ async function downloadTurn() {
   if (turn > now) await new Promise((resolve) => setTimeout(resolve, turn - now));
 }
 
-/** What was received in a delivery: all files, one after another. @param {import("./boot.js").Core} core @param {string} delivery @returns {Promise<File>} */
-async function stored(core, delivery) {
-  const { handle } = await core.call("file", { delivery });
-  return core.take(handle);
-}
-
 /** The path that a file is saved under. @param {any} data */
 const savedAs = ({ kind, path }) => (kind === "text" && !path.endsWith(".txt") ? `${path}.txt` : path);
 
@@ -1220,17 +1323,21 @@ export class ReceivedFile {
   /** @type {any} */
   [own];
 
-  /** @param {symbol} token @param {import("./boot.js").Core} core @param {string} delivery @param {any} data */
-  constructor(token, core, delivery, data) {
+  /** @param {symbol} token @param {Stored} stored @param {any} data */
+  constructor(token, stored, data) {
     internal(token);
-    this[own] = { core, delivery, data };
+    this[own] = { stored, data };
+  }
+
+  get saved() {
+    return !this[own].stored.lacks(this);
   }
 
   async file() {
-    const { core, delivery, data } = this[own];
+    const { stored, data } = this[own];
     check(data.kind !== "directory", "a directory has no bytes");
     const type = data.type || (data.kind === "text" ? "text/plain;charset=utf-8" : "");
-    const whole = await stored(core, delivery);
+    const whole = await stored.whole();
     // A File of a slice copies nothing: both stand for the same bytes on disk.
     return new File([whole.slice(data.at, data.at + data.size)], data.name, { type, lastModified: data.lastModified || Date.now() });
   }
@@ -1238,6 +1345,11 @@ export class ReceivedFile {
   async save() {
     const path = savedAs(this[own].data);
     await download(await this.file(), path.slice(path.lastIndexOf("/") + 1));
+    await this.markSaved();
+  }
+
+  async markSaved() {
+    await this[own].stored.handOver([this]);
   }
 
   async text() {

@@ -1,9 +1,13 @@
 // @ts-check
-// What earlier visits have left unfinished: one card each, to go on with it or to discard it.
+// What earlier visits have left unfinished, or not saved: one card each, to go on with it, to save it, or to discard it.
 
-import { byId, complaint, el, say, size, title } from "./view.js";
+import { byId, complaint, el, notSaved, savingButtons, say, size, textRow, title } from "./view.js";
 
 /** @typedef {import("./tallow.js").UnfinishedTransfer} UnfinishedTransfer */
+
+const day = 24 * 60 * 60 * 1000;
+/** How long what has arrived is kept for the person, in ms. */
+const kept = 7 * day;
 
 export class Unfinished {
   #section = byId("unfinished", HTMLElement);
@@ -34,11 +38,38 @@ export class Unfinished {
     try {
       const items = await tallow.unfinished();
       if (look !== this.#looks) return;
-      this.#list.replaceChildren(...items.map((item) => this.#card(item)));
+      this.#list.replaceChildren(...items.map((item) => (item.done ? this.#arrived(item) : this.#card(item))));
       this.#section.hidden = items.length === 0;
     } catch (error) {
       this.#complain(error);
     }
+  }
+
+  /** What has arrived, and the person does not have yet. @param {UnfinishedTransfer} item */
+  #arrived(item) {
+    const heading = `Received ${title(item.files)}${item.names[0] ? ` from ${item.names[0]}` : ""}`;
+    const note = el("p", { class: "hint" }, `${notSaved(item.files.filter(({ complete }) => complete))} It stays here until you save or clear it, at most until ${new Date(item.when + kept).toLocaleString()}.`);
+    const problem = el("p", { class: "result bad", role: "alert" });
+    const texts = el("ul", { class: "files" });
+    const run = async (/** @type {() => Promise<unknown>} */ act) => {
+      say(problem, "");
+      try {
+        await act();
+        if (this.#tallow) await this.show(this.#tallow);
+      } catch (error) {
+        say(problem, complaint(error));
+      }
+    };
+    const showTexts = async () => {
+      const { files } = await item.received();
+      for (const file of files) if (file.kind === "text") texts.append(textRow(await file.text(), () => file.markSaved()));
+    };
+    if (item.files.some(({ kind, complete }) => kind === "text" && complete)) showTexts().catch((error) => say(problem, complaint(error)));
+    const save = (/** @type {import("./view.js").Saving} */ saving) =>
+      run(() => item.saveAll(saving === "files" ? {} : saving === "zip" ? { as: saving } : { directory: saving }));
+    const clear = el("button", { type: "button", onclick: () => run(() => item.discard()) }, "Clear");
+    const buttons = el("p", { class: "buttons" }, ...savingButtons(save, (error) => say(problem, complaint(error))), clear);
+    return el("article", { class: "card", "aria-label": heading }, el("h3", {}, heading), note, texts, problem, buttons);
   }
 
   /** @param {UnfinishedTransfer} item */

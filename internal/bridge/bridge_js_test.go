@@ -108,7 +108,7 @@ func TestOwnStorage(t *testing.T) {
 			i.closeOwn(name)
 		}
 		discard := func() {
-			if _, err := i.discard(struct{ Delivery string }{"delivery"}); err != nil {
+			if _, err := i.discard(discardArgs{Delivery: "delivery"}); err != nil {
 				t.Error(err)
 			}
 		}

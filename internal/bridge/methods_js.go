@@ -55,6 +55,7 @@ var methods = map[string]func(*instance, []byte) (any, error){
 	"continue":       decoded((*instance).continueTransfer),
 	"describe":       decoded((*instance).describe),
 	"file":           decoded((*instance).file),
+	"handedOver":     decoded((*instance).handedOver),
 	"discard":        decoded((*instance).discard),
 }
 
@@ -70,9 +71,8 @@ func decoded[A any](method func(*instance, A) (any, error)) func(*instance, []by
 
 type none struct{}
 
-// leftover is how long ago a page must have ended before what it received is deleted. Downloads that it began copy from there, and need
-// less.
-const leftover = time.Hour
+// sweepEvery is how often leftovers of pages that have ended are looked for.
+const sweepEvery = 10 * time.Minute
 
 func (i *instance) open(none) (any, error) {
 	engine, accelerated := bytes.NewEngine()
@@ -83,7 +83,7 @@ func (i *instance) open(none) (any, error) {
 		return nil, fault.New(fault.StorageFailed, err)
 	}
 	i.engine, i.storage = engine, storage
-	go storage.Sweep(i.ctx, leftover, room.KeepUnfinished) // if it fails, the next page tries again
+	go i.sweep(storage)
 	f := features{Crypto: "wasm", Storage: "opfs"}
 	if accelerated {
 		f.Crypto = "webcrypto"
@@ -95,6 +95,20 @@ func (i *instance) open(none) (any, error) {
 		Version  string   `json:"version"`
 		Features features `json:"features"`
 	}{i.version, f}, nil
+}
+
+// sweep deletes, now and again, what other pages have left. Downloads that they began copy from there, and need less time than that.
+func (i *instance) sweep(s *bytes.Storage) {
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	for {
+		s.Sweep(i.ctx, room.KeepHandedOver, room.KeepUnfinished) // if it fails, the next time
+		select {
+		case <-ticker.C:
+		case <-i.ctx.Done():
+			return
+		}
+	}
 }
 
 func (i *instance) close(none) (any, error) {
@@ -266,6 +280,11 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 				if file, ok := f.Result.File.(*bytes.File); ok {
 					i.received[f.Result.Delivery] = received{storage, file}
 				}
+				i.mu.Unlock()
+			}
+			if x, ok := e.(room.ReceivedExpired); ok {
+				i.mu.Lock()
+				delete(i.received, x.Delivery)
 				i.mu.Unlock()
 			}
 			i.send(t.translate(e))
@@ -678,16 +697,45 @@ func (i *instance) file(args struct{ Delivery string }) (any, error) {
 	}{handle}, nil
 }
 
-func (i *instance) discard(args struct{ Delivery string }) (any, error) {
+// handedOver notes that the person has what was received in a delivery: of a room that this page is in, or else in the storage of one that no page is in.
+func (i *instance) handedOver(args struct {
+	Room     int
+	Storage  string
+	Delivery string
+}) (any, error) {
+	if args.Storage == "" {
+		return i.do(args.Room, func(r *room.Room) error { return r.HandedOver(args.Delivery) })
+	}
+	s := i.openOwn(args.Storage)
+	if s == nil {
+		return nil, fault.Newf(fault.StorageFailed, "the storage is in use")
+	}
+	defer i.closeOwn(args.Storage)
+	if err := room.HandOver(i.ctx, s, args.Delivery, time.Now()); err != nil {
+		return nil, fault.New(fault.StorageFailed, err)
+	}
+	return nil, nil
+}
+
+type discardArgs struct {
+	Room     int
+	Delivery string
+}
+
+// discard deletes what was received in a delivery, whether its room is still open or not.
+func (i *instance) discard(args discardArgs) (any, error) {
 	i.mu.Lock()
 	r, ok := i.received[args.Delivery]
 	delete(i.received, args.Delivery)
 	i.mu.Unlock()
-	if !ok {
+	_, err := i.do(args.Room, func(r *room.Room) error { return r.Discard(args.Delivery) })
+	if code := fault.Of(err); ok && (code == fault.RoomClosed || code == fault.UnknownTransfer) {
+		r.file.Close()
+		err = r.storage.Remove(i.ctx, args.Delivery)
+	} else if !ok && err != nil {
 		return nil, nil
 	}
-	r.file.Close()
-	if err := r.storage.Remove(i.ctx, args.Delivery); err != nil {
+	if err != nil {
 		return nil, fault.New(fault.StorageFailed, err)
 	}
 	i.mu.Lock()

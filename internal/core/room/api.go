@@ -230,6 +230,9 @@ type TransferFinished struct {
 	Result   Result
 }
 
+// ReceivedExpired: what was received in a delivery (Result.Delivery) and handed over is deleted.
+type ReceivedExpired struct{ Delivery string }
+
 // SignalMade: in a manual room, a value for the caller to carry to the peer's. Candidate: it only adds to one before it.
 type SignalMade struct {
 	Peer, Value string
@@ -252,10 +255,11 @@ const (
 	SignalCandidate SignalKind = "candidate" // it adds to one before it
 )
 
-// TransferResumed: a transfer of an earlier room of this identity goes on here. An outgoing one waits for its files.
+// TransferResumed: a transfer of an earlier room of this identity goes on here. An outgoing one waits for its files. An incoming one that is Finished was
+// done, and not handed over: TransferFinished follows.
 type TransferResumed struct {
 	Sender   string    // its id
-	Opened   time.Time // when it was begun or gone on with before
+	Opened   time.Time // when it was begun, gone on with, or done before
 	Bytes    int64     // about what had been transferred then
 	Transfer Transfer
 }
@@ -275,6 +279,7 @@ func (OfferReceived) event()    {}
 func (OfferWithdrawn) event()   {}
 func (TransferProgress) event() {}
 func (TransferFinished) event() {}
+func (ReceivedExpired) event()  {}
 func (SignalMade) event()       {}
 func (SignalArrived) event()    {}
 func (TransferResumed) event()  {}

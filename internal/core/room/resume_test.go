@@ -8,6 +8,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -315,15 +316,6 @@ func TestRecipientRestart(t *testing.T) {
 	for _, e := range bob.since(0) {
 		if o, ok := e.(room.OfferReceived); ok {
 			t.Errorf("asked again: %+v", o)
-		}
-	}
-	// Once more: nothing is left to go on with.
-	w.crash(bob, ann)
-	bob = l.born()
-	ann.meet(bob)
-	for _, e := range bob.since(0) {
-		if r, ok := e.(room.TransferResumed); ok {
-			t.Errorf("goes on with %+v", r.Transfer)
 		}
 	}
 }
@@ -635,6 +627,155 @@ func TestForgotten(t *testing.T) {
 	again := l.now()
 	l.now = func() time.Time { return again.Add(room.KeepUnfinished + time.Hour) }
 	l.born()
+	if left, err := os.ReadDir(l.dir); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+}
+
+// reborn is a person whose room comes back to what was done in a life before.
+func (l *life) reborn(id room.TransferID) (*person, room.Result) {
+	l.w.t.Helper()
+	p := l.born()
+	if r := p.resumed(); r.ID != id.Transfer.String() || !r.Finished || r.Deliveries[0].State != room.DeliveryDone || r.Deliveries[0].Name != "Ann" {
+		l.w.t.Fatalf("%+v", r)
+	}
+	return p, p.done(id)
+}
+
+// TestDoneRestart: what has arrived and was not handed over is there after a crash, and after another, until the person has it. From then on it
+// only answers its sender, and is deleted an hour later, while the room is open or at the next restart.
+func TestDoneRestart(t *testing.T) {
+	t.Parallel()
+	for _, end := range []string{"discarded", "expires", "expires after a restart", "left", "forgotten"} {
+		t.Run(end, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 11, 0)
+			clock := newClock()
+			ann := w.life("Ann", nil).born()
+			link := ann.room.Link()
+			l := w.life("Bob", &link)
+			l.now = clock.Now
+			bob := l.born()
+			ann.meet(bob)
+			file := content(2*mib, 1)
+			id := ann.send(outFile("a.bin", file), outFile("empty", source{}))
+			bob.accept(ann)
+			bob.check(bob.done(id), file)
+			ann.done(id)
+			path := func(name string) string {
+				found, err := filepath.Glob(filepath.Join(l.dir, "*", name))
+				if err != nil || len(found) > 1 {
+					t.Fatal(found, err)
+				}
+				return strings.Join(found, "")
+			}
+			eventually(t, "the journal says so", func() bool {
+				p, err := os.ReadFile(path(transfer.JournalName))
+				u, bad := room.Describe(p)
+				return err == nil && bad == nil && u.Done && u.Files[0].Complete && u.Offsets[1] == 2*mib
+			})
+			gone := func(p *person) {
+				t.Helper()
+				eventually(t, "nothing is left", func() bool {
+					left, err := os.ReadDir(l.dir)
+					return err == nil && len(left) == 0 && p.plug.open.Load() == 0
+				})
+			}
+			var result room.Result
+			for range 2 {
+				w.crash(bob, ann)
+				clock.skip(room.KeepUnfinished/2 - time.Hour)
+				bob, result = l.reborn(id)
+				bob.check(result, file)
+			}
+			for _, e := range bob.since(0) {
+				if o, ok := e.(room.OfferReceived); ok {
+					t.Errorf("asked again: %+v", o)
+				}
+			}
+			handOver := func() {
+				t.Helper()
+				if err := bob.room.HandedOver(result.Delivery); err != nil {
+					t.Fatal(err)
+				}
+				eventually(t, "the receipt", func() bool { return path(transfer.JournalName) == "" && path(transfer.ReceiptName) != "" })
+			}
+			switch end {
+			case "discarded":
+				if err := bob.room.Discard(result.Delivery); err != nil {
+					t.Fatal(err)
+				}
+				if err := bob.room.HandedOver(result.Delivery); fault.Of(err) != fault.UnknownTransfer {
+					t.Errorf("handed over what was discarded: %v", err)
+				}
+			case "expires":
+				handOver()
+				clock.skip(room.KeepHandedOver - time.Minute)
+				bob.room.State()
+				bob.check(result, file)
+				clock.skip(2 * time.Minute)
+				wait(bob, "it to be gone", func(e room.ReceivedExpired) bool { return e.Delivery == result.Delivery })
+			case "expires after a restart":
+				handOver()
+				w.crash(bob, ann)
+				bob = l.born()
+				ann.meet(bob)
+				for _, e := range bob.since(0) {
+					if r, ok := e.(room.TransferResumed); ok {
+						t.Errorf("comes back to %+v", r.Transfer)
+					}
+				}
+				if path(room.StoredName) == "" {
+					t.Error("deleted before its hour is over")
+				}
+				clock.skip(room.KeepHandedOver + time.Minute)
+			case "left": // nobody comes back, and whoever sweeps the storage finds no journal
+				bob.room.Leave(context.Background())
+				if path(transfer.JournalName) != "" || path(room.StoredName) == "" {
+					t.Error("not left to whoever sweeps")
+				}
+				bob.check(result, file)
+				return
+			case "forgotten":
+				w.crash(bob, ann)
+				clock.skip(3 * time.Hour)
+				bob = l.born()
+			}
+			gone(bob)
+		})
+	}
+}
+
+// TestDoneMissing: what the system has cleared is told as such, and can be discarded.
+func TestDoneMissing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	ann, l, bob := w.pair()
+	id := ann.send(outFile("a.bin", content(mib, 1)))
+	bob.accept(ann)
+	bob.done(id)
+	ann.done(id)
+	stored, err := filepath.Glob(filepath.Join(l.dir, "*", room.StoredName))
+	if err != nil || len(stored) != 1 {
+		t.Fatal(stored, err)
+	}
+	eventually(t, "the journal says so", func() bool {
+		p, err := os.ReadFile(filepath.Join(filepath.Dir(stored[0]), transfer.JournalName))
+		u, bad := room.Describe(p)
+		return err == nil && bad == nil && u.Done
+	})
+	w.crash(bob, ann)
+	if err := os.Remove(stored[0]); err != nil {
+		t.Fatal(err)
+	}
+	bob = l.born()
+	r := wait(bob, "the end", func(e room.TransferFinished) bool { return e.Result.ID == id.Transfer.String() }).Result
+	if r.Code != fault.StorageFailed || len(r.Files) > 0 {
+		t.Errorf("%+v", r)
+	}
+	if err := bob.room.Discard(r.Delivery); err != nil {
+		t.Fatal(err)
+	}
 	if left, err := os.ReadDir(l.dir); err != nil || len(left) > 0 {
 		t.Errorf("%v, %v", left, err)
 	}

@@ -96,10 +96,11 @@ type Room struct {
 	outgoing map[transfer.Key]*outgoing
 	shared   transfer.Shared // of outgoing
 	incoming map[transfer.Key]*incoming
-	stores   []func() // chunks that wait to be verified and written
-	storing  int      // of them, under way
+	received map[string]*store // what was received and is still kept, by delivery
+	stores   []func()          // chunks that wait to be verified and written
+	storing  int               // of them, under way
 
-	unverified []*incoming // of an earlier room, to be held against what is on disk once we are in
+	unverified []*incoming // of an earlier room, to be held against what is on disk, or opened, once we are in
 }
 
 // Saved is what it takes to come back to an own room after a reload: as secret as the link.
@@ -160,7 +161,7 @@ func newRoom(ctx context.Context, cfg Config) (*Room, error) {
 	r := &Room{cfg: cfg, pool: &bulk.Pool{}, stop: make(chan struct{}), looped: make(chan struct{}), stopped: make(chan struct{}),
 		state: StateConnecting, waiting: make(chan error, 1),
 		members: map[wire.ID]*member{}, checks: newStrangers(), verified: map[wire.Hash]bool{}, conduct: map[wire.Hash]peer.Conduct{},
-		outgoing: map[transfer.Key]*outgoing{}, incoming: map[transfer.Key]*incoming{},
+		outgoing: map[transfer.Key]*outgoing{}, incoming: map[transfer.Key]*incoming{}, received: map[string]*store{},
 		told: map[string]bool{}, strays: map[string]bool{}, signals: make(chan struct{}, maxSignals)}
 	r.compressor, _ = cfg.Engine.(bulk.Compressor)
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx)) // ctx is for entering only
@@ -463,6 +464,7 @@ func (r *Room) tick() {
 	for _, in := range r.incoming {
 		r.stepIncoming(in, transfer.Tick{})
 	}
+	r.expire(now)
 }
 
 // checkWait ends a Create or Join that nobody answers.

@@ -502,6 +502,11 @@ func (r *Room) closeTransfers(code fault.Code) {
 			r.running.Go(in.store.close)
 		}
 	}
+	if code == "" { // nobody comes back for it
+		for _, s := range r.received {
+			r.forsake(s)
+		}
+	}
 }
 
 // controlMessage takes a control message about a transfer.
@@ -779,6 +784,9 @@ func (r *Room) incomingFinished(in *incoming) {
 			r.event(OfferWithdrawn{From: in.machine.Key().Sender.String(), ID: in.machine.Key().Transfer.String(), Code: in.machine.Progress().Code})
 		}
 		return
+	}
+	if in.machine.Committed() {
+		r.received[in.store.delivery] = in.store
 	}
 	r.event(TransferFinished{r.incomingSnapshot(in), r.incomingResult(in)})
 }

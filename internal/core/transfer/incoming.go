@@ -74,21 +74,40 @@ func NewIncoming(key Key, offer wire.TransferOffer, now time.Time) *Incoming {
 }
 
 // RestoreIncoming goes on with what another process or page began, as far as its journal goes. The room verifies what is on disk (Announced) and
-// says so with Restored; until then nothing is asked for. Of a delivery that is Done only the receipt is left.
+// says so with Restored; until then nothing is asked for. One that is done needs nothing of anybody, and where the person has its files
+// (Journal.HandedOver) the machine only answers a repeated offer.
 func RestoreIncoming(j *Journal, now time.Time) *Incoming {
 	in := NewIncoming(j.Key, j.offer, now)
 	in.up, in.offered, in.kept, in.end = false, false, true, j.end
 	if j.Done() {
 		in.state, in.done = Done, j.end
+	}
+	if j.HandedOver() {
+		return in
+	}
+	in.setManifest(j.Manifest)
+	in.want(j.wanted)
+	if j.Done() {
+		in.restoreDone(j)
 		return in
 	}
 	in.state, in.checking = Interrupted, true
-	in.setManifest(j.Manifest)
-	in.want(j.wanted)
 	for i := range in.files {
 		in.files[i].hashes = j.hashes[i].list
 	}
 	return in
+}
+
+func (in *Incoming) restoreDone(j *Journal) {
+	for i := range in.files {
+		f := &in.files[i]
+		f.failed = j.failed[uint32(i)]
+		if root, ok := j.Arrived(uint32(i)); ok {
+			f.root, f.bytes = &root, in.manifest.Files[i].Size
+			in.stored += f.bytes
+		}
+	}
+	in.state, in.code = in.outcome()
 }
 
 // Keep says, before anything is accepted, that what is stored and noted (Note) outlives this process. Then a delivery whose sender is gone is
@@ -241,7 +260,7 @@ func (in *Incoming) finish(s State, code fault.Code) {
 	in.Close()
 	switch {
 	case in.done != nil && in.kept:
-		in.do(Settled{bytesRecord(startRecord(nil, false, in.key, in.offer, in.now), recordEnd, in.done.Append(nil))})
+		in.do(Settled{in.doneRecord()})
 	case in.done == nil && in.wanted != nil:
 		in.do(Discard{})
 	}
@@ -763,15 +782,18 @@ func (in *Incoming) committed(e Committed) {
 	in.someRoom()
 	in.done = in.end
 	in.sendCredit()
-	state, code := Done, fault.Code("")
+	in.finish(in.outcome())
+	in.tell()
+}
+
+// outcome is how a delivery has ended of which something is done: part of it is never success.
+func (in *Incoming) outcome() (State, fault.Code) {
 	for i := range in.files {
-		if f := &in.files[i]; f.failed != 0 && in.wanted.Has(uint32(i)) { // part of a delivery is never success
-			state, code = Failed, failureCodes[f.failed]
-			break
+		if f := &in.files[i]; f.failed != 0 && in.wanted.Has(uint32(i)) {
+			return Failed, failureCodes[f.failed]
 		}
 	}
-	in.finish(state, code)
-	in.tell()
+	return Done, ""
 }
 
 func (in *Incoming) tick() {

@@ -143,7 +143,7 @@ type Discard struct{}
 // Note appends records to the transfer's journal. What is stored after it counts as stored when the note is written as well.
 type Note struct{ Records []byte }
 
-// Settled says that what is wanted is verified and durable: these records, which answer a repeated offer, take the place of the journal.
+// Settled says that what is wanted is verified and durable: these records are the last of the journal.
 type Settled struct{ Records []byte }
 
 // Resumed says that a transfer goes on which had ended because the other end was gone.

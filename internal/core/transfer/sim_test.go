@@ -293,7 +293,8 @@ func (p *simPeer) stepOf(in *transfer.Incoming, e transfer.Event) {
 		case transfer.Note:
 			p.journal = append(p.journal, effect.Records...)
 		case transfer.Settled:
-			p.settled, p.journal = effect.Records, nil
+			p.journal = append(p.journal, effect.Records...)
+			p.settled = p.journal
 		case transfer.Resumed:
 			p.finished = false
 		case transfer.Discard:
