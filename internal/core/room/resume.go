@@ -93,7 +93,7 @@ func (j *journal) write() {
 		}
 		if j.err = err; errors.Is(err, transfer.ErrStorageFull) { // it comes again with retry
 			j.queue, j.at = append(p, j.queue...), at
-		} else {
+		} else if err == nil {
 			j.written = at + int64(len(p))
 		}
 		j.turn.Broadcast()
@@ -134,6 +134,9 @@ func (j *journal) wait(position int64) error {
 	defer j.mu.Unlock()
 	for j.written < position && j.err == nil && !j.gone {
 		j.turn.Wait()
+	}
+	if j.written >= position {
+		return nil // whatever has become of later notes
 	}
 	return j.err
 }

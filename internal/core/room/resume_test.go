@@ -5,6 +5,7 @@ package room_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -97,6 +98,7 @@ type plug struct {
 	open   atomic.Int64  // files
 	held   chan struct{} // unless nil, notes wait until it is closed
 	broken atomic.Bool   // it takes files and no journals
+	noEnds atomic.Bool   // it has no room for notes of an end
 }
 
 var errCrashed = errors.New("the process has crashed")
@@ -147,8 +149,22 @@ func (p *plug) Put(ctx context.Context, delivery, name string, b []byte, at int6
 		if p.broken.Load() {
 			return errors.New("the disk is broken")
 		}
+		if p.noEnds.Load() && notesEnd(b) {
+			return transfer.ErrStorageFull
+		}
 		return p.Durable.Put(ctx, delivery, name, b, at)
 	})
+}
+
+// notesEnd reports whether one of these records notes an end, of either side of a delivery.
+func notesEnd(b []byte) bool {
+	for len(b) > 8 {
+		if kind := b[8]; kind == 5 || kind == 6 {
+			return true
+		}
+		b = b[8+binary.BigEndian.Uint32(b):]
+	}
+	return false
 }
 
 type pluggedFile struct {

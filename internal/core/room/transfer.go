@@ -694,6 +694,7 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 				r.box.post(func() { r.stepIncoming(in, done) })
 			})
 		case transfer.Commit:
+			in.store.journal.retry()
 			noted := in.store.journal.position() // which includes what the receipt is for
 			r.running.Go(func() {
 				err := in.store.journal.wait(noted)
