@@ -118,6 +118,8 @@ type recipient struct {
 	ended     bool      // End has been sent over the present link
 	signed    *wire.End // the last one, over whichever link: a receipt for it counts
 	receipt   *wire.Receipt
+	earlier   []*recipient // attempts before a retry for which there is a receipt
+	late      bool         // it joined late
 
 	turn   uint64 // when its next chunk is due, in the virtual time of Shared
 	bucket bucket
@@ -178,10 +180,9 @@ func RestoreOutgoing(j *Journal, shared *Shared, schedule Schedule, now time.Tim
 		if !r.over() {
 			r.state, r.code, r.since = Interrupted, "", now
 		}
-		for i, f := range j.Manifest.Files {
-			if r.receipt != nil && r.receipt.Files.Has(uint32(i)) {
-				r.total, r.stored = r.total+f.Size, r.stored+f.Size
-			}
+		if r.receipt != nil {
+			r.stored = o.confirmed(r.receipt)
+			r.total = r.stored
 		}
 	}
 	return o
@@ -201,6 +202,9 @@ func (o *Outgoing) Journal(now time.Time) []byte {
 		b = bytesRecord(b, recordPlain, nil)
 	}
 	for _, r := range o.peers {
+		for _, old := range r.earlier {
+			b = recipientRecord(b, old)
+		}
 		b = recipientRecord(b, r)
 	}
 	return b
@@ -255,6 +259,37 @@ func (o *Outgoing) Receipt(peer wire.ID) *wire.Receipt {
 		return r.receipt
 	}
 	return nil
+}
+
+// Attempt is an attempt at a delivery that a retry came after.
+type Attempt struct {
+	Transfer       wire.ID // what the transfer was called between the two
+	State          State
+	Code           fault.Code
+	Offered, Ended time.Time
+	Stored         uint64 // bytes, on the recipient's disk
+	Wanted         wire.Bitmap
+	Receipt        *wire.Receipt
+}
+
+// Earlier is the attempts before the present one for which the recipient has signed a receipt.
+func (o *Outgoing) Earlier(peer wire.ID) (list []Attempt) {
+	if r := o.peer(peer); r != nil {
+		for _, old := range r.earlier {
+			list = append(list, Attempt{old.transfer, old.state, old.code, old.offered, old.finished, o.confirmed(old.receipt), old.wanted, old.receipt})
+		}
+	}
+	return list
+}
+
+// confirmed is how many bytes a receipt is for.
+func (o *Outgoing) confirmed(receipt *wire.Receipt) (n uint64) {
+	for i, f := range o.manifest.Files {
+		if receipt.Files.Has(uint32(i)) {
+			n += f.Size
+		}
+	}
+	return n
 }
 
 // FileFailure is why a file cannot be delivered to anyone, or "".
@@ -342,18 +377,12 @@ func (o *Outgoing) handle(event Event) {
 			o.cancel(r)
 		}
 	case CancelAll:
-		o.offer.LateJoiners = false
+		o.stopOffering()
 		for _, r := range o.peers {
 			o.cancel(r)
 		}
 	case StopOffering:
-		if o.offer.LateJoiners {
-			o.offer.LateJoiners = false
-			if o.kept {
-				o.do(Note{lateRecord(false, o.passed)})
-			}
-			o.changed()
-		}
+		o.stopOffering()
 	case RetryPeer:
 		o.retry(e)
 	case SetPaused:
@@ -374,6 +403,16 @@ func (o *Outgoing) handle(event Event) {
 		o.granted = true
 	default:
 		panic(fmt.Sprintf("transfer: outgoing: event %T", event))
+	}
+}
+
+func (o *Outgoing) stopOffering() {
+	if o.offer.LateJoiners {
+		o.offer.LateJoiners = false
+		if o.kept {
+			o.do(Note{lateRecord(false, o.passed)})
+		}
+		o.changed()
 	}
 }
 
@@ -466,7 +505,13 @@ func (o *Outgoing) retry(e RetryPeer) {
 		}
 	}
 	if !r.suspended() { // which may still have something
-		*r = recipient{id: r.id, transfer: e.Transfer, up: r.up}
+		earlier := r.earlier
+		if r.receipt != nil {
+			old := *r
+			old.earlier = nil
+			earlier = append(earlier, &old)
+		}
+		*r = recipient{id: r.id, transfer: e.Transfer, up: r.up, late: r.late, earlier: earlier}
 	}
 	r.since = o.now
 	o.resume()
@@ -497,10 +542,10 @@ func (o *Outgoing) resume() {
 func (o *Outgoing) linkUp(id wire.ID) {
 	r := o.peer(id)
 	if r == nil {
-		if !o.offer.LateJoiners || slices.Contains(o.passed, id) || len(o.peers) >= wire.MaxParticipants {
+		if !o.offer.LateJoiners || slices.Contains(o.passed, id) || len(o.peers) >= wire.MaxParticipants && !o.forget() {
 			return
 		}
-		r = &recipient{id: id, transfer: o.key.Transfer}
+		r = &recipient{id: id, transfer: o.key.Transfer, late: true}
 		o.peers = append(o.peers, r)
 		o.offer.Participants = append(o.offer.Participants[:len(o.offer.Participants):len(o.offer.Participants)], id)
 		o.noteRecipient(r)
@@ -527,6 +572,21 @@ func (o *Outgoing) linkUp(id wire.ID) {
 		o.control(r, wire.ManifestPart{Transfer: r.transfer, Offset: uint32(at), Data: part})
 	}
 	o.changed()
+}
+
+// forget makes room for a late joiner: by forgetting one that has gone without having accepted anything. If it comes back after all it is a new one.
+func (o *Outgoing) forget() bool {
+	at := slices.IndexFunc(o.peers, func(r *recipient) bool { return r.late && !r.up && r.state == Failed && r.wanted == nil })
+	if at < 0 {
+		return false
+	}
+	id := o.peers[at].id
+	o.peers = slices.Delete(o.peers, at, at+1)
+	o.offer.Participants = slices.DeleteFunc(slices.Clone(o.offer.Participants), func(p wire.ID) bool { return p == id })
+	if o.kept {
+		o.do(Note{bytesRecord(nil, recordForgotten, id[:])})
+	}
+	return true
 }
 
 func (o *Outgoing) linkDown(e LinkDown) {
@@ -680,14 +740,10 @@ func (o *Outgoing) receipt(r *recipient, m wire.Receipt) {
 	}
 	m.Files = append(wire.Bitmap{}, m.Files...)
 	m.Signature = append([]byte{}, m.Signature...)
-	r.receipt = &m
-	r.stored = 0
+	r.receipt, r.stored = &m, o.confirmed(&m)
 	var failed wire.FailureCode
 	for i := range o.files {
-		switch f := uint32(i); {
-		case m.Files.Has(f):
-			r.stored += o.manifest.Files[i].Size
-		case r.wanted.Has(f):
+		if f := uint32(i); r.wanted.Has(f) && !m.Files.Has(f) {
 			failed = cmp.Or(o.files[i].failed, wire.FailureFileUnreadable) // of one that failed before a restart nobody knows how
 		}
 	}

@@ -442,3 +442,43 @@ func TestHalfDeliveryAfterCrash(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestRetryKeepsReceipts: what a recipient has signed stays, however often it is offered the rest again and whatever becomes of that, and outlives the
+// process.
+func TestRetryKeepsReceipts(t *testing.T) {
+	for _, rewritten := range []bool{false, true} {
+		s := newKeptSim(t, 5, 2, 200_000, 100_000)
+		p, other := s.peers[member(0)], s.peers[member(1)]
+		other.answer = func(*simPeer) {} // so that the transfer goes on, and its journal
+		s.readErr = func(r chunk.Ref) error {
+			if r.File == 1 {
+				return transfer.ErrSourceUnreadable
+			}
+			return nil
+		}
+		s.connect(p)
+		s.connect(other)
+		s.run(nil)
+		if got := s.progress(p.id); got.State != transfer.Failed || s.out.Receipt(p.id) == nil || len(s.out.Earlier(p.id)) != 0 {
+			t.Fatalf("%+v", got)
+		}
+		p.answer = func(p *simPeer) { p.step(transfer.DeclineOffer{}) }
+		for i := range 2 {
+			s.step(transfer.RetryPeer{Peer: p.id, Transfer: wire.ID{77, byte(i)}})
+			s.run(nil)
+		}
+		expect := func(when string) {
+			t.Helper()
+			got := s.out.Earlier(p.id)
+			if len(got) != 1 || got[0].Transfer != s.key.Transfer || !got[0].Receipt.Files.Has(0) || got[0].Receipt.Files.Has(1) || got[0].Stored != 200_000 || got[0].Code != fault.FileUnreadable || s.out.Receipt(p.id) != nil || s.state(p.id) != transfer.Declined {
+				t.Errorf("%s: %+v, %+v", when, got, s.progress(p.id))
+			}
+		}
+		expect("after a retry")
+		if rewritten {
+			s.journal = s.out.Journal(s.now)
+		}
+		s.crashSender(s.journal)
+		expect("after a restart")
+	}
+}
