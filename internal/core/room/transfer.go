@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -462,6 +463,10 @@ func (r *Room) offerTo(o *outgoing, m *member) {
 			o.journal.note(transfer.OpenedRecord(r.cfg.Now()))
 		}
 		o.keys[m.id] = m.link.PeerKeys().PublicKeys()
+	}
+	if len(o.keys) > wire.MaxParticipants { // who comes and goes may be forgotten
+		maps.DeleteFunc(o.keys, func(id wire.ID, _ []byte) bool { return !o.machine.Serves(id) })
+		maps.DeleteFunc(o.names, func(id wire.ID, _ string) bool { return !o.machine.Serves(id) })
 	}
 }
 

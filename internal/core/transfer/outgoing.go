@@ -500,8 +500,13 @@ func (o *Outgoing) retry(e RetryPeer) {
 		active = active || !other.over()
 	}
 	for i := range o.files {
-		if !active && o.files[i].failed != 0 {
-			o.files[i] = outFile{}
+		f := &o.files[i]
+		switch {
+		case active || f.failed == 0:
+		case o.signed(uint32(i)):
+			f.failed = 0 // of what it was then, or it fails again: its root is what the receipt is checked by
+		default:
+			*f = outFile{}
 		}
 	}
 	if !r.suspended() { // which may still have something
@@ -522,6 +527,13 @@ func (o *Outgoing) retry(e RetryPeer) {
 	}
 	o.noteRecipient(r)
 	o.changed()
+}
+
+// signed reports whether there is a receipt for a file.
+func (o *Outgoing) signed(file uint32) bool {
+	return slices.ContainsFunc(o.peers, func(r *recipient) bool {
+		return slices.ContainsFunc(append(r.earlier[:len(r.earlier):len(r.earlier)], r), func(r *recipient) bool { return r.receipt != nil && r.receipt.Files.Has(file) })
+	})
 }
 
 // resume makes a transfer run again that had ended. Its journal may be gone.

@@ -482,3 +482,24 @@ func TestRetryKeepsReceipts(t *testing.T) {
 		expect("after a restart")
 	}
 }
+
+// TestSignedStaysAsItWas: a file that somebody has signed a receipt for is that file, and no other, for whoever is offered it again.
+func TestSignedStaysAsItWas(t *testing.T) {
+	s := newKeptSim(t, 5, 2, 200_000)
+	p, other := s.peers[member(0)], s.peers[member(1)]
+	s.connect(p)
+	s.cut(other, true)
+	s.run(nil)
+	s.expectDone(p)
+	root, _ := s.out.FileRoot(0)
+	s.files[0] = append([]byte{^s.files[0][0]}, s.files[0][1:]...)
+	s.connect(other)
+	for i := range 2 {
+		s.step(transfer.RetryPeer{Peer: other.id, Transfer: wire.ID{77, byte(i)}})
+		s.run(nil)
+		now, _ := s.out.FileRoot(0)
+		if got := s.progress(other.id); got.Code != fault.FileChanged || now != root {
+			t.Errorf("%+v, and the root is %v, was %v", got, now, root)
+		}
+	}
+}
