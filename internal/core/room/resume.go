@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -25,7 +26,7 @@ const (
 	KeepUnfinished = 7 * 24 * time.Hour
 	// keepReceived is how long what was received lies about afterwards: whoever copies it elsewhere needs less.
 	keepReceived = time.Hour
-	// maxRestored bounds the transfers that a room begins with; others wait in storage for the next time.
+	// maxRestored bounds the unfinished transfers that a room begins with, the newest, and the receipts; others wait in storage for the next time.
 	maxRestored = maxTransfers / 2
 )
 
@@ -204,24 +205,74 @@ func (r *Room) restore() {
 			}
 		}
 	}
-	restored := 0
+	found := map[transfer.Key]leftover{}
 	for delivery, name := range left {
-		if restored == maxRestored {
-			return
-		}
-		var p []byte
-		if name != "" {
-			if p, err = storage.Get(r.ctx, delivery, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				continue // another time
-			}
-		}
-		j, err := transfer.ParseJournal(p)
-		if err == nil && r.restoreTransfer(delivery, j) {
-			restored++
-		} else {
+		j, err := r.readJournal(storage, delivery, name)
+		switch {
+		case errors.Is(err, transfer.ErrJournal), err == nil && j.Outgoing != (j.Key.Sender == r.self):
 			storage.Remove(r.ctx, delivery)
+			continue
+		case err != nil:
+			continue // another time
+		}
+		_, known := j.Bytes()
+		this := leftover{delivery, name, j.Done(), known, j.Opened}
+		if other, twice := found[j.Key]; twice {
+			if other.fuller(this) {
+				this, other = other, this
+			}
+			storage.Remove(r.ctx, other.delivery)
+			this.opened = slices.MaxFunc([]time.Time{this.opened, other.opened}, time.Time.Compare)
+		}
+		found[j.Key] = this
+	}
+	// They are read once more rather than all held: there may be many, and manifests can be large.
+	unfinished, done := 0, 0
+	for _, l := range slices.SortedFunc(maps.Values(found), func(a, b leftover) int { return b.opened.Compare(a.opened) }) {
+		count := &unfinished
+		if l.done {
+			count = &done
+		}
+		if *count == maxRestored && r.cfg.Now().Sub(l.opened) <= KeepUnfinished {
+			continue
+		}
+		j, err := r.readJournal(storage, l.delivery, l.name)
+		switch {
+		case err != nil:
+		case r.restoreTransfer(l.delivery, j):
+			*count++
+		default:
+			storage.Remove(r.ctx, l.delivery)
 		}
 	}
+}
+
+// leftover is what a journal or receipt in storage is about.
+type leftover struct {
+	delivery, name string
+	done           bool
+	known          uint64 // bytes
+	opened         time.Time
+}
+
+// fuller reports whether more has come of it than of another of the same transfer.
+func (l leftover) fuller(than leftover) bool {
+	if l.done != than.done {
+		return l.done
+	}
+	return l.known > than.known
+}
+
+// readJournal reads a delivery's journal or receipt; without a name there is none.
+func (r *Room) readJournal(storage transfer.Durable, delivery, name string) (*transfer.Journal, error) {
+	var p []byte
+	if name != "" {
+		var err error
+		if p, err = storage.Get(r.ctx, delivery, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return transfer.ParseJournal(p)
 }
 
 func (r *Room) restoreTransfer(delivery string, j *transfer.Journal) bool {
