@@ -885,7 +885,7 @@ func (r *Room) capabilities() uint32 {
 // deflate compresses a chunk.
 func (r *Room) deflate(o *outgoing, e transfer.Deflate) {
 	r.running.Go(func() {
-		done := transfer.Deflated{Chunk: e.Chunk, Raw: len(e.Data), Begun: r.cfg.Now()}
+		done := transfer.Deflated{Chunk: e.Chunk, ID: e.ID, Raw: len(e.Data), Begun: r.cfg.Now()}
 		most := r.pool.Get(e.Most)
 		n, err := r.compressor.Deflate(most.B, e.Data)
 		done.Ended, done.Err = r.cfg.Now(), err

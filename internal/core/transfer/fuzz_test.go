@@ -697,7 +697,7 @@ func squashed(p []byte) []byte {
 func (s *fuzzSender) deflate(fails bool) {
 	e := s.deflates[0]
 	s.deflates = s.deflates[1:]
-	done := Deflated{Chunk: e.Chunk, Raw: len(e.Data), Begun: s.now, Ended: s.now.Add(time.Microsecond)}
+	done := Deflated{Chunk: e.Chunk, ID: e.ID, Raw: len(e.Data), Begun: s.now, Ended: s.now.Add(time.Microsecond)}
 	if small := squashed(e.Data); fails {
 		s.now = s.now.Add(time.Second)
 	} else if len(small) <= e.Most {

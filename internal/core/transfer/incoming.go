@@ -620,6 +620,9 @@ func (in *Incoming) storedChunks(e Stored) {
 		in.do(Violation{in.key.Sender, errors.New("chunk that is not what was announced")})
 		in.fail(wire.FailureIntegrity)
 	case e.Left != nil:
+		if in.full() && len(e.Done) > 0 {
+			in.short.since = in.now
+		}
 		in.short.stores = append(in.short.stores, *e.Left)
 		in.noRoom()
 	case e.Err != nil:

@@ -79,6 +79,7 @@ type cached struct {
 	packed *bulk.Buffer // the same compressed, or nil
 	length int          // of both
 	used   uint64
+	id     uint64 // of this reading: a file may change between two
 
 	seen      bool // it has been thought of compressing it
 	deflating bool
@@ -1121,6 +1122,7 @@ func (o *Outgoing) read(ref chunk.Ref, needed bool) {
 	}
 	entry := &cached{length: n}
 	o.touch(entry)
+	entry.id = o.turn
 	o.cache[ref] = entry
 	o.cached += n
 	o.reading++
