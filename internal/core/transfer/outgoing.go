@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -121,10 +122,18 @@ type recipient struct {
 	receipt   *wire.Receipt
 	earlier   []*recipient // attempts before a retry for which there is a receipt
 	late      bool         // it joined late
+	restored  bool         // and has not accepted since: what its receipt is for may not have been noted
+	claim     *claim       // what it says it has signed then
 
 	turn   uint64 // when its next chunk is due, in the virtual time of Shared
 	bucket bucket
 	meter  meter
+}
+
+// claim is a receipt that is to be held against the files, for want of a note of what it is for.
+type claim struct {
+	receipt wire.Receipt
+	wanted  wire.Bitmap // nil: not noted either
 }
 
 // OutgoingConfig configures an outgoing transfer.
@@ -179,7 +188,7 @@ func RestoreOutgoing(j *Journal, shared *Shared, schedule Schedule, now time.Tim
 			*r = *old
 		}
 		if !r.over() {
-			r.state, r.code, r.since = Interrupted, "", now
+			r.state, r.code, r.since, r.restored = Interrupted, "", now, true
 		}
 		if r.receipt != nil {
 			r.stored = o.confirmed(r.receipt)
@@ -467,6 +476,7 @@ func (o *Outgoing) violation(r *recipient, format string, args ...any) {
 // end brings a delivery to a final state.
 func (o *Outgoing) end(r *recipient, s State, code fault.Code) {
 	if !r.over() {
+		r.unclaim()
 		r.state, r.code, r.finished = s, code, o.now
 		r.have = nil
 		o.noteRecipient(r)
@@ -565,6 +575,7 @@ func (o *Outgoing) linkUp(id wire.ID) {
 	}
 	r.up, r.accepted, r.queued = true, false, 0
 	r.have = nil // what it said over a former link is replaced
+	r.unclaim()
 	if r.over() {
 		if r.untold != 0 || (r.state == Cancelled || r.state == Failed) && !r.offered.IsZero() { // after a restart nobody knows whether it was told
 			o.sendCancel(r, cmp.Or(r.untold, wire.FailureCancelled))
@@ -631,7 +642,10 @@ func (o *Outgoing) received(e Received) {
 	case wire.Have:
 		o.haveChunks(r, m)
 	case wire.Accept:
-		o.accepted(r, m)
+		if o.accepted(r, m) {
+			r.restored = false
+			o.noteRecipient(r)
+		}
 	case wire.Decline:
 		if r.accepted {
 			o.violation(r, "declined after accepting")
@@ -690,10 +704,11 @@ func (o *Outgoing) haveChunks(r *recipient, m wire.Have) {
 	r.have[m.File] = have
 }
 
-func (o *Outgoing) accepted(r *recipient, m wire.Accept) {
+// accepted reports false for a violation.
+func (o *Outgoing) accepted(r *recipient, m wire.Accept) bool {
 	if !m.Files.Fits(len(o.files)) || m.Files.Empty() || !m.Complete.Fits(len(o.files)) || r.accepted {
 		o.violation(r, "bad accept")
-		return
+		return false
 	}
 	r.state, r.accepted, r.held, r.full = Transferring, true, false, false
 	r.wanted = append(wire.Bitmap{}, m.Files...)
@@ -733,26 +748,45 @@ func (o *Outgoing) accepted(r *recipient, m wire.Accept) {
 		o.control(r, wire.Pause{Sender: o.key.Sender, Transfer: r.transfer, Paused: true})
 	}
 	o.changed()
+	return true
 }
 
 // Awaits reports whether a receipt of the recipient's would count now. Any other is ignored, or a violation, whatever its signature.
 func (o *Outgoing) Awaits(peer wire.ID, m wire.Receipt) bool {
 	r := o.peer(peer)
-	return r != nil && r.up && !r.state.Final() && m.Transfer == r.transfer && r.confirms(m)
+	return r != nil && r.up && !r.state.Final() && m.Transfer == r.transfer && (r.confirms(m) || r.mayClaim())
 }
+
+// mayClaim reports whether the recipient may send a receipt for what was not noted.
+func (r *recipient) mayClaim() bool { return r.restored && !r.accepted }
 
 // confirms reports whether the receipt is for the last End that was signed.
 func (r *recipient) confirms(m wire.Receipt) bool {
 	return r.signed != nil && m.Root == r.signed.Root && string(m.Files) == string(r.signed.Files)
 }
 
-func (o *Outgoing) receipt(r *recipient, m wire.Receipt) {
-	if !r.confirms(m) {
-		o.violation(r, "receipt for something else")
-		return
+// unclaim forgets a claim that has been settled, or that comes again.
+func (r *recipient) unclaim() {
+	if r.claim != nil {
+		r.wanted, r.claim = r.claim.wanted, nil
 	}
+}
+
+func (o *Outgoing) receipt(r *recipient, m wire.Receipt) {
 	m.Files = append(wire.Bitmap{}, m.Files...)
 	m.Signature = append([]byte{}, m.Signature...)
+	if !r.confirms(m) {
+		if !r.mayClaim() {
+			o.violation(r, "receipt for something else")
+			return
+		}
+		// As if it had accepted just that, and had all of it: then all is read, and nothing is sent that it does not ignore.
+		claim := &claim{m, r.wanted}
+		if o.accepted(r, wire.Accept{Transfer: r.transfer, Credit: math.MaxUint64, Files: m.Files, Complete: m.Files}) {
+			r.claim = claim
+		}
+		return
+	}
 	r.receipt, r.stored = &m, o.confirmed(&m)
 	var failed wire.FailureCode
 	for i := range o.files {
@@ -1088,6 +1122,18 @@ func (o *Outgoing) sendEnd(r *recipient) {
 	})
 	o.flush(r)
 	r.ended, r.signed = true, &wire.End{Transfer: r.transfer, Root: root, Files: files}
+	if c := r.claim; c != nil {
+		r.unclaim()
+		if r.wanted == nil {
+			r.wanted = files
+		}
+		if r.confirms(c.receipt) {
+			o.receipt(r, c.receipt)
+		} else {
+			o.end(r, Failed, cmp.Or(failureCodes[failed], fault.FileChanged))
+		}
+		return
+	}
 	o.noteRecipient(r)
 	if r.stored == r.total {
 		r.state = Verifying

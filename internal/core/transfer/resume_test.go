@@ -503,3 +503,58 @@ func TestSignedStaysAsItWas(t *testing.T) {
 		}
 	}
 }
+
+// TestReceiptForUnnoted: a receipt for an End that the sender's journal does not have, for want of room, is held against the files, and no violation.
+func TestReceiptForUnnoted(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		files   []uint32 // accepted
+		fails   bool     // file 1, before the crash
+		changed bool     // a chunk that had not been noted
+		state   transfer.State
+		code    fault.Code
+	}{
+		{"all", []uint32{0, 1}, false, false, transfer.Done, ""},
+		{"some", []uint32{0}, false, false, transfer.Done, ""},
+		{"part of it", []uint32{0, 1}, true, false, transfer.Failed, fault.FileUnreadable},
+		{"changed", []uint32{0, 1}, false, true, transfer.Failed, fault.FileChanged},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newKeptSim(t, 4, 1, 5*chunkSize, 100)
+			s.readErr = func(r chunk.Ref) error {
+				if test.fails && r.File == 1 {
+					return transfer.ErrSourceUnreadable
+				}
+				return nil
+			}
+			p := s.peers[member(0)]
+			p.answer = func(p *simPeer) { p.step(transfer.AcceptFiles{Files: test.files}) }
+			s.connect(p)
+			s.run(func() bool { return len(p.writes) == 1 })
+			noted := bytes.Clone(s.journal)
+			s.run(func() bool { return p.settled != nil || p.finished })
+			if s.state(p.id).Final() {
+				t.Fatal("the receipt has come")
+			}
+			if test.changed {
+				s.files[0][5*chunkSize-1] ^= 1
+			}
+			s.readErr = nil
+			clear(p.received)
+			s.crashSender(noted)
+			s.connect(p)
+			s.run(func() bool { return len(p.back) == 0 && len(p.control) == 0 })
+			s.cut(p, false) // it comes once more
+			s.connect(p)
+			s.run(func() bool { return len(p.back) == 0 && len(p.control) == 0 })
+			s.step(transfer.SourcesReady{})
+			s.run(nil)
+			if got := s.progress(p.id); got.State != test.state || got.Code != test.code || p.broken != nil {
+				t.Errorf("%+v, link broken by %v", got, p.broken)
+			}
+			if (s.out.Receipt(p.id) != nil) == test.changed || len(p.received) > 0 {
+				t.Errorf("receipt: %v; %d chunks were sent again", s.out.Receipt(p.id), len(p.received))
+			}
+		})
+	}
+}
