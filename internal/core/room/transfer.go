@@ -1,6 +1,7 @@
 package room
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -762,7 +763,7 @@ func (r *Room) startStores() {
 	}
 }
 
-// shareCredit divides the budget among the transfers that are coming in, next included.
+// shareCredit divides credit among the transfers that are coming in, next included.
 func (r *Room) shareCredit(next *incoming) {
 	var active []*incoming
 	for _, in := range r.incoming {
@@ -770,9 +771,12 @@ func (r *Room) shareCredit(next *incoming) {
 			active = append(active, in)
 		}
 	}
-	for _, in := range active {
-		in.machine.SetShare(len(active))
+	slices.SortFunc(active, func(a, b *incoming) int { return cmp.Compare(a.order, b.order) })
+	machines := make([]*transfer.Incoming, len(active))
+	for i, in := range active {
+		machines[i] = in.machine
 	}
+	transfer.ShareCredit(machines)
 }
 
 func (r *Room) incomingFinished(in *incoming) {

@@ -414,7 +414,7 @@ func FuzzIncoming(f *testing.F) {
 		r.offer = wire.TransferOffer{Transfer: fuzzKey.Transfer, ChunkSize: fuzzChunk, Files: uint32(len(fuzzSizes)), TotalSize: r.manifest.Total,
 			ManifestLength: uint32(len(r.manifest.Encoded)), ManifestHash: r.manifest.Hash}
 		r.in = NewIncoming(fuzzKey, r.offer, r.now)
-		r.in.SetShare(CreditBudget)
+		r.in.window = 2 * r.in.largest()
 		if m.pick(8) > 0 { // mostly it begins as it should
 			r.step(Received{fuzzKey.Sender, wire.ManifestPart{Transfer: fuzzKey.Transfer, Data: r.manifest.Encoded}})
 			r.step(AcceptFiles{})

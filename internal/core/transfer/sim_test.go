@@ -304,6 +304,7 @@ func (p *simPeer) stepOf(in *transfer.Incoming, e transfer.Event) {
 			p.settled, p.journal = effect.Records, nil
 		case transfer.Resumed:
 			p.finished = false
+			transfer.ShareCredit([]*transfer.Incoming{in})
 		case transfer.Discard:
 			clear(p.disk)
 			p.gone, p.journal = true, nil
