@@ -687,6 +687,7 @@ export interface Ledger {
   readonly files: readonly FileInfo[];
   /** Whether nothing more happens, unless a delivery is tried again. */
   readonly finished: boolean;
+  /** One per recipient; ahead of it one for each attempt before a retry() that the recipient has signed a receipt for. */
   readonly entries: readonly LedgerEntry[];
 }
 

@@ -143,3 +143,22 @@ func TestDiscardedCloses(t *testing.T) {
 		})
 	}
 }
+
+// TestFullAtTheEnd: the disk takes everything but the note of the end. The delivery waits, and is done when there is room for that.
+func TestFullAtTheEnd(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{0, mib} {
+		w := newWorld(t, 11, 0)
+		ann, _, bob := w.pair()
+		bob.plug.noEnds.Store(true)
+		file := content(size, 1)
+		id := ann.send(outFile("a.bin", file))
+		bob.accept(ann)
+		wait(bob, "the full disk", func(e room.TransferProgress) bool { return e.Transfer.Deliveries[0].Code == fault.DiskFull })
+		bob.room.SpaceFreed()
+		bob.plug.noEnds.Store(false)
+		bob.room.SpaceFreed()
+		bob.check(bob.done(id), file)
+		ann.done(id)
+	}
+}

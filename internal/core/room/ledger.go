@@ -34,7 +34,8 @@ type LedgerMember struct {
 	Keys string `json:"keys"` // public
 }
 
-// LedgerEntry is how a delivery stands or has ended, per recipient.
+// LedgerEntry is how a delivery stands or has ended, per recipient. In a Ledger those of its attempts before a retry that it has signed a receipt for come
+// first, as entries of their own.
 type LedgerEntry struct {
 	Peer     string        `json:"peer"`
 	Name     string        `json:"name"`
@@ -68,7 +69,17 @@ func (r *Room) Ledger(key transfer.Key) (ledger Ledger, err error) {
 		result := r.outgoingResult(o)
 		ledger = Ledger{Format: LedgerFormat, Made: millis(r.cfg.Now()), ID: result.ID, ChunkSize: m.ChunkSize, Manifest: base64.StdEncoding.EncodeToString(m.Encoded),
 			Sender: LedgerMember{r.self.String(), r.cfg.Name, base64.StdEncoding.EncodeToString(r.identity.PublicKeys())},
-			Files:  result.Files, Finished: o.ended, Entries: result.Ledger}
+			Files:  result.Files, Finished: o.ended, Entries: []LedgerEntry{}}
+		for i, p := range o.machine.Progress() {
+			now := result.Ledger[i]
+			for _, old := range o.machine.Earlier(p.Peer) {
+				entry := LedgerEntry{Peer: now.Peer, Name: now.Name, Keys: now.Keys, Transfer: old.Transfer.String(), State: deliveryStates[old.State], Code: old.Code,
+					Bytes: int64(old.Stored), Offered: millis(old.Offered), Ended: millis(old.Ended)}
+				unwanted := func(file uint32) bool { return old.Wanted != nil && !old.Wanted.Has(file) }
+				ledger.Entries = append(ledger.Entries, r.completed(entry, result.Files, old.Transfer, old.Receipt, unwanted, true))
+			}
+			ledger.Entries = append(ledger.Entries, now)
+		}
 		return nil
 	})
 	return ledger, err
@@ -86,29 +97,34 @@ func (r *Room) outgoingResult(o *outgoing) Result {
 		if p.State.Final() {
 			entry.Ended = millis(ended)
 		}
-		receipt := o.machine.Receipt(p.Peer)
-		if receipt != nil {
-			message := wire.AppendDelivery(nil, r.self, id, receipt.Root, receipt.Files)
-			entry.Root, entry.Signature = receipt.Root.String(), base64.StdEncoding.EncodeToString(receipt.Signature)
-			entry.Signed = base64.StdEncoding.EncodeToString(seal.Signed(seal.LabelReceipt, message))
-		}
-		for _, f := range t.Files {
-			line := LedgerFile{Index: f.Index, Path: f.Path, Outcome: "failed", Code: f.Code}
-			switch {
-			case receipt != nil && receipt.Files.Has(f.Index):
-				line.Outcome = "verified"
-			case o.machine.Unwanted(p.Peer, f.Index):
-				line.Outcome = "not-wanted"
-			case !p.State.Final():
-				line.Outcome = "pending"
-			case line.Code == "":
-				line.Code = d.Code
-			}
-			entry.Files = append(entry.Files, line)
-		}
-		result.Ledger = append(result.Ledger, entry)
+		unwanted := func(file uint32) bool { return o.machine.Unwanted(p.Peer, file) }
+		result.Ledger = append(result.Ledger, r.completed(entry, t.Files, id, o.machine.Receipt(p.Peer), unwanted, p.State.Final()))
 	}
 	return result
+}
+
+// completed is an entry with the receipt, if there is one, and what has become of each file.
+func (r *Room) completed(entry LedgerEntry, files []File, id wire.ID, receipt *wire.Receipt, unwanted func(uint32) bool, ended bool) LedgerEntry {
+	if receipt != nil {
+		message := wire.AppendDelivery(nil, r.self, id, receipt.Root, receipt.Files)
+		entry.Root, entry.Signature = receipt.Root.String(), base64.StdEncoding.EncodeToString(receipt.Signature)
+		entry.Signed = base64.StdEncoding.EncodeToString(seal.Signed(seal.LabelReceipt, message))
+	}
+	for _, f := range files {
+		line := LedgerFile{Index: f.Index, Path: f.Path, Outcome: "failed", Code: f.Code}
+		switch {
+		case receipt != nil && receipt.Files.Has(f.Index):
+			line.Outcome = "verified"
+		case unwanted(f.Index):
+			line.Outcome = "not-wanted"
+		case !ended:
+			line.Outcome = "pending"
+		case line.Code == "":
+			line.Code = entry.Code
+		}
+		entry.Files = append(entry.Files, line)
+	}
+	return entry
 }
 
 // millis is ms since 1970; 0 for no time.

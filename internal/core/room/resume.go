@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -26,7 +27,8 @@ const (
 	KeepUnfinished = 7 * 24 * time.Hour
 	// KeepHandedOver is how long what was received lies about when the person has it: whoever copies it elsewhere needs less.
 	KeepHandedOver = time.Hour
-	// maxRestored bounds the unfinished transfers that a room begins with; others wait in storage for the next time.
+	// maxRestored bounds the unfinished transfers that a room begins with, the newest, what is done and not handed over, and the receipts; others wait
+	// in storage for the next time.
 	maxRestored = maxTransfers / 2
 )
 
@@ -94,7 +96,7 @@ func (j *journal) write() {
 		}
 		if j.err = err; errors.Is(err, transfer.ErrStorageFull) { // it comes again with retry
 			j.queue, j.at = append(p, j.queue...), at
-		} else {
+		} else if err == nil {
 			j.written = at + int64(len(p))
 		}
 		j.turn.Broadcast()
@@ -135,6 +137,9 @@ func (j *journal) wait(position int64) error {
 	defer j.mu.Unlock()
 	for j.written < position && j.err == nil && !j.gone {
 		j.turn.Wait()
+	}
+	if j.written >= position {
+		return nil // whatever has become of later notes
 	}
 	return j.err
 }
@@ -302,26 +307,77 @@ func (r *Room) restore() {
 			}
 		}
 	}
-	restored := 0
+	found := map[transfer.Key]leftover{}
 	for delivery, name := range left {
-		var p []byte
-		if name != "" {
-			if p, err = storage.Get(r.ctx, delivery, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				continue // another time
-			}
+		j, err := r.readJournal(storage, delivery, name)
+		switch {
+		case errors.Is(err, transfer.ErrJournal), err == nil && j.Outgoing != (j.Key.Sender == r.self):
+			storage.Remove(r.ctx, delivery)
+			continue
+		case err != nil:
+			continue // another time
 		}
-		j, err := transfer.ParseJournal(p)
-		if err == nil && restored == maxRestored && !j.Done() {
+		_, known := j.Bytes()
+		this := leftover{delivery, name, j.Done(), j.HandedOver(), known, j.Opened}
+		if other, twice := found[j.Key]; twice {
+			if other.fuller(this) {
+				this, other = other, this
+			}
+			storage.Remove(r.ctx, other.delivery)
+			this.opened = slices.MaxFunc([]time.Time{this.opened, other.opened}, time.Time.Compare)
+		}
+		found[j.Key] = this
+	}
+	// They are read once more rather than all held: there may be many, and manifests can be large.
+	var unfinished, done, receipts int
+	for _, l := range slices.SortedFunc(maps.Values(found), func(a, b leftover) int { return b.opened.Compare(a.opened) }) {
+		count := &unfinished
+		switch {
+		case l.handedOver:
+			count = &receipts
+		case l.done:
+			count = &done
+		}
+		if *count == maxRestored && r.cfg.Now().Sub(l.opened) <= KeepUnfinished {
 			continue
 		}
-		if err == nil && r.restoreTransfer(delivery, j) {
-			if !j.Done() {
-				restored++
-			}
-		} else {
-			storage.Remove(r.ctx, delivery)
+		j, err := r.readJournal(storage, l.delivery, l.name)
+		switch {
+		case err != nil:
+		case r.restoreTransfer(l.delivery, j):
+			*count++
+		default:
+			storage.Remove(r.ctx, l.delivery)
 		}
 	}
+}
+
+// leftover is what a journal or receipt in storage is about.
+type leftover struct {
+	delivery, name   string
+	done, handedOver bool
+	known            uint64 // bytes
+	opened           time.Time
+}
+
+// fuller reports whether more has come of it than of another of the same transfer.
+func (l leftover) fuller(than leftover) bool {
+	if l.done != than.done {
+		return l.done
+	}
+	return l.known > than.known
+}
+
+// readJournal reads a delivery's journal or receipt; without a name there is none.
+func (r *Room) readJournal(storage transfer.Durable, delivery, name string) (*transfer.Journal, error) {
+	var p []byte
+	if name != "" {
+		var err error
+		if p, err = storage.Get(r.ctx, delivery, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return transfer.ParseJournal(p)
 }
 
 func (r *Room) restoreTransfer(delivery string, j *transfer.Journal) bool {

@@ -5,7 +5,10 @@ package room_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"tallow/internal/core/chunk"
 	"tallow/internal/core/fault"
 	"tallow/internal/core/room"
 	"tallow/internal/core/seal"
@@ -98,6 +102,7 @@ type plug struct {
 	open   atomic.Int64  // files
 	held   chan struct{} // unless nil, notes wait until it is closed
 	broken atomic.Bool   // it takes files and no journals
+	noEnds atomic.Bool   // it has no room for notes of an end
 }
 
 var errCrashed = errors.New("the process has crashed")
@@ -148,8 +153,22 @@ func (p *plug) Put(ctx context.Context, delivery, name string, b []byte, at int6
 		if p.broken.Load() {
 			return errors.New("the disk is broken")
 		}
+		if p.noEnds.Load() && notesEnd(b) {
+			return transfer.ErrStorageFull
+		}
 		return p.Durable.Put(ctx, delivery, name, b, at)
 	})
+}
+
+// notesEnd reports whether one of these records notes an end, of either side of a delivery.
+func notesEnd(b []byte) bool {
+	for len(b) > 8 {
+		if kind := b[8]; kind == 5 || kind == 6 {
+			return true
+		}
+		b = b[8+binary.BigEndian.Uint32(b):]
+	}
+	return false
 }
 
 type pluggedFile struct {
@@ -778,5 +797,71 @@ func TestDoneMissing(t *testing.T) {
 	}
 	if left, err := os.ReadDir(l.dir); err != nil || len(left) > 0 {
 		t.Errorf("%v, %v", left, err)
+	}
+}
+
+// record is a record of a journal.
+func record(kind byte, body []byte) []byte {
+	body = append([]byte{kind}, body...)
+	b := binary.BigEndian.AppendUint32(nil, uint32(len(body)))
+	return append(binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(body)), body...)
+}
+
+// TestManyLeft: of more than a room begins with, the newest are gone on with, whatever receipts there are, and the others wait on disk. Of two
+// that are the same transfer the one that has come further is kept.
+func TestManyLeft(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	l := w.life("Ann", nil)
+	ann := l.born()
+	self := ann.id()
+	w.crash(ann)
+	manifest, err := chunk.NewManifest(wire.MinChunkSize, []wire.FileEntry{{Size: 3 * wire.MinChunkSize, Path: "a.bin"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	storage, err := diskstore.Open(l.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(delivery, name string, b []byte) {
+		if err := storage.Put(t.Context(), delivery, name, b, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	journal := func(i int, sender wire.ID, ago time.Duration) []byte {
+		return transfer.NewOutgoing(transfer.OutgoingConfig{Key: transfer.Key{Sender: sender, Transfer: wire.ID{byte(i), 1}}, Manifest: manifest,
+			Recipients: []wire.ID{{1}}, Schedule: transfer.Star{}, Keep: true}).Journal(time.Now().Add(-ago))
+	}
+	const restored, more = 32, 40 // than a room begins with
+	for i := range more {
+		put(fmt.Sprint("unfinished", i), transfer.JournalName, journal(i, self, time.Duration(i)*time.Hour))
+		begin := journal(i, wire.ID{2}, time.Minute)
+		body := begin[8 : 8+binary.BigEndian.Uint32(begin)]
+		body[2] = 0 // incoming
+		end := wire.End{Transfer: wire.ID{byte(i), 1}, Files: manifest.All(), Signature: make([]byte, wire.SignatureSize)}
+		put(fmt.Sprint("receipt", i), transfer.ReceiptName, append(record(1, body[1:]), record(5, end.Append(nil))...))
+	}
+	further := append(journal(0, self, 50*time.Hour), record(4, make([]byte, 8+32))...)
+	put("further", transfer.JournalName, further)
+	ann = l.born()
+	bytes := map[string]int64{}
+	for _, e := range ann.since(0) {
+		if r, ok := e.(room.TransferResumed); ok {
+			bytes[r.Transfer.ID] = r.Bytes
+		}
+	}
+	for i := range more {
+		n, ok := bytes[wire.ID{byte(i), 1}.String()]
+		if ok != (i < restored) || i == 0 && n == 0 {
+			t.Errorf("transfer %d: gone on with: %v, %d bytes", i, ok, n)
+		}
+	}
+	left, err := os.ReadDir(l.dir)
+	if err != nil || len(left) != 2*more {
+		t.Errorf("%d deliveries are left, %v", len(left), err)
+	}
+	if _, err := os.Stat(filepath.Join(l.dir, "further")); err != nil {
+		t.Error(err)
 	}
 }

@@ -461,6 +461,7 @@ func (r *Room) tick() {
 	for _, o := range r.outgoing {
 		r.stepOutgoing(o, transfer.Tick{})
 	}
+	r.shareCredit(nil) // some may have waited for it
 	for _, in := range r.incoming {
 		r.stepIncoming(in, transfer.Tick{})
 	}

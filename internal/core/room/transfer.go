@@ -1,9 +1,11 @@
 package room
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -463,6 +465,10 @@ func (r *Room) offerTo(o *outgoing, m *member) {
 		}
 		o.keys[m.id] = m.link.PeerKeys().PublicKeys()
 	}
+	if len(o.keys) > wire.MaxParticipants { // who comes and goes may be forgotten
+		maps.DeleteFunc(o.keys, func(id wire.ID, _ []byte) bool { return !o.machine.Serves(id) })
+		maps.DeleteFunc(o.names, func(id wire.ID, _ string) bool { return !o.machine.Serves(id) })
+	}
 }
 
 func (r *Room) linkDown(m *member, final bool, code fault.Code) {
@@ -699,6 +705,7 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 				r.box.post(func() { r.stepIncoming(in, done) })
 			})
 		case transfer.Commit:
+			in.store.journal.retry()
 			noted := in.store.journal.position() // which includes what the receipt is for
 			r.running.Go(func() {
 				err := in.store.journal.wait(noted)
@@ -761,7 +768,7 @@ func (r *Room) startStores() {
 	}
 }
 
-// shareCredit divides the budget among the transfers that are coming in, next included.
+// shareCredit divides credit among the transfers that are coming in, next included.
 func (r *Room) shareCredit(next *incoming) {
 	var active []*incoming
 	for _, in := range r.incoming {
@@ -769,9 +776,12 @@ func (r *Room) shareCredit(next *incoming) {
 			active = append(active, in)
 		}
 	}
-	for _, in := range active {
-		in.machine.SetShare(len(active))
+	slices.SortFunc(active, func(a, b *incoming) int { return cmp.Compare(a.order, b.order) })
+	machines := make([]*transfer.Incoming, len(active))
+	for i, in := range active {
+		machines[i] = in.machine
 	}
+	transfer.ShareCredit(machines)
 }
 
 func (r *Room) incomingFinished(in *incoming) {
@@ -887,7 +897,7 @@ func (r *Room) capabilities() uint32 {
 // deflate compresses a chunk.
 func (r *Room) deflate(o *outgoing, e transfer.Deflate) {
 	r.running.Go(func() {
-		done := transfer.Deflated{Chunk: e.Chunk, Raw: len(e.Data), Begun: r.cfg.Now()}
+		done := transfer.Deflated{Chunk: e.Chunk, ID: e.ID, Raw: len(e.Data), Begun: r.cfg.Now()}
 		most := r.pool.Get(e.Most)
 		n, err := r.compressor.Deflate(most.B, e.Data)
 		done.Ended, done.Err = r.cfg.Now(), err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"time"
 
 	"tallow/internal/core/chunk"
@@ -25,13 +26,14 @@ import (
 //	4 hashes     file u32, first chunk u32, hashes 32 each
 //	5 end        End (a bulk message)
 //	6 recipient  member 16, transfer 16, offered u64, ended u64, state u8, code bytes8, reason bytes8, wanted bytes16, signed u8,
-//	             [root 32, file bitmap bytes16], [Receipt]
+//	             [root 32, file bitmap bytes16], [Receipt]; a retry is one of another transfer: then the receipt before it still counts
 //	7 name       member 16, name (the rest)
 //	8 opened     when u64: it has been gone on with
 //	9 keys       member 16, keys 1984: of a recipient that has signed a receipt
 //	10 late      late joiners u8 (0, 1), members 16 each who were there and are not offered it
 //	11 plain     nothing is compressed
 //	12 done      when u64, [file u32, failure u8] each: the End before it is verified and durable, but for these files that were accepted
+//	13 forgotten member 16: no recipient any more
 //
 // What is on disk is not in it: a chunk counts again when what is there has the hash that was announced. So a chunk whose writing a crash cut
 // short is fetched again, and neither the order in which the system wrote things down nor a rotten disk can make wrong bytes right.
@@ -50,6 +52,7 @@ const (
 	recordLate
 	recordPlain
 	recordDone
+	recordForgotten
 )
 
 // JournalName and ReceiptName are the names in Storage of a delivery's journal, and of what is left of it once it is verified and durable and the
@@ -153,7 +156,13 @@ func (j *Journal) record(kind byte, p []byte) bool {
 		if !ok || len(j.recipients) == wire.MaxParticipants && j.recipient(r.id) == nil {
 			return false
 		}
+		r.late = !slices.Contains(j.offer.Participants, r.id)
 		if old := j.recipient(r.id); old != nil {
+			r.earlier, old.earlier = old.earlier, nil
+			if old.receipt != nil && old.transfer != r.transfer {
+				before := *old
+				r.earlier = append(r.earlier, &before)
+			}
 			*old = *r
 		} else {
 			j.recipients = append(j.recipients, r)
@@ -186,6 +195,14 @@ func (j *Journal) record(kind byte, p []byte) bool {
 		return len(p) == 0
 	case recordDone:
 		return j.addDone(p)
+	case recordForgotten:
+		if len(p) != 16 {
+			return false
+		}
+		id := wire.ID(p)
+		j.recipients = slices.DeleteFunc(j.recipients, func(r *recipient) bool { return r.id == id })
+		delete(j.Names, id)
+		delete(j.Keys, id)
 	default:
 		return false
 	}

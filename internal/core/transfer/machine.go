@@ -92,6 +92,7 @@ type Read struct {
 // Deflate compresses a chunk or, as a sample, part of one. The room releases Buffer and answers with Deflated.
 type Deflate struct {
 	Chunk  chunk.Ref
+	ID     uint64       // for Deflated
 	Buffer *bulk.Buffer // the chunk
 	Data   []byte       // what is to be compressed of it
 	Most   int          // a result that is longer is of no use
@@ -226,6 +227,7 @@ type ReadDone struct {
 // Deflated answers Deflate.
 type Deflated struct {
 	Chunk        chunk.Ref
+	ID           uint64       // the Deflate's
 	Raw          int          // bytes of the Deflate's Data
 	Buffer       *bulk.Buffer // the result, handed over; nil: longer than Most
 	Begun, Ended time.Time
