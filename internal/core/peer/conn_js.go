@@ -124,6 +124,11 @@ func (c *conn) setOffer(offer webrtc.SessionDescription) error {
 
 // addCandidate calls the browser: pion has no room for an absent sdpMLineIndex, which an end of candidates needs.
 func (c *conn) addCandidate(candidate wire.Candidate) error {
+	select {
+	case <-c.closed: // shut may have released the handle: it does not wait for ever
+		return ErrClosed
+	default:
+	}
 	index := int32(candidate.SDPMLineIndex)
 	if candidate.Candidate == "" {
 		index = -1

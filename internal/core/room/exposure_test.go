@@ -3,6 +3,7 @@
 package room_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -266,7 +267,7 @@ type renewedConn struct {
 	given func(wire.ICEServers)
 }
 
-func (c *renewedConn) SetICEServers(ice wire.ICEServers) error {
+func (c *renewedConn) SetICEServers(ctx context.Context, ice wire.ICEServers) error {
 	c.given(ice)
-	return c.Conn.SetICEServers(wire.ICEServers{})
+	return c.Conn.SetICEServers(ctx, wire.ICEServers{})
 }

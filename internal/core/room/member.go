@@ -188,9 +188,7 @@ func (m *member) setICE(r *Room, ice wire.ICEServers) {
 	for _, c := range m.conns {
 		c.relayOnly = c.relayOnly && r.relayOnly() // a demand that is lifted binds nobody
 		c.work(func() {
-			if c.conn != nil {
-				c.conn.SetICEServers(ice)
-			}
+			c.try(func(ctx context.Context) error { return c.conn.SetICEServers(ctx, ice) })
 		})
 	}
 }
