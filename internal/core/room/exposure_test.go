@@ -120,6 +120,44 @@ func TestRelayOnlyDemanded(t *testing.T) {
 	}
 }
 
+// barrenConn finds no candidate, and soon says so.
+type barrenConn struct {
+	peer.Conn
+	tell func(wire.Candidate)
+}
+
+func (c *barrenConn) Offer(ctx context.Context, restart bool) (string, error) {
+	defer c.tell(wire.Candidate{})
+	return c.Conn.Offer(ctx, restart)
+}
+
+func (c *barrenConn) Answer(ctx context.Context, offer string) (string, error) {
+	defer c.tell(wire.Candidate{})
+	return c.Conn.Answer(ctx, offer)
+}
+
+// TestRelayAway: relays only, and there is none that answers: an attempt fails as soon as that is known, and not by the clock, which stands.
+func TestRelayAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	clock := newClock()
+	clock.run(0)
+	ann := w.create("Ann", func(c *room.Config) {
+		c.RelayOnly, c.ICE, c.ReconnectAttempts, c.Now = true, aRelay, 1, clock.Now
+		newConn := c.NewConn
+		c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
+			tell := cfg.Candidate
+			cfg.Candidate = nil
+			conn, err := newConn(cfg)
+			return &barrenConn{conn, tell}, err
+		}
+	})
+	w.joinWith("Bob", ann.room.Link(), func(c *room.Config) { c.Now = clock.Now })
+	wait(ann, "failure", func(e room.PeerChanged) bool {
+		return e.Peer.State == room.PeerFailed && e.Peer.Code == fault.ConnectionFailed
+	})
+}
+
 func TestNoRelay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 11, 0)

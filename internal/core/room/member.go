@@ -86,7 +86,6 @@ func (m *member) inflates() bool { return m.link.PeerCapabilities()&wire.Capabil
 // start brings a link about, if there is none, and tries the one that there is: the network may have come back.
 func (m *member) start(r *Room) {
 	m.started = true
-	m.do(r, m.negotiation.Start(r.cfg.Now()))
 	m.renew(r)
 }
 
@@ -363,6 +362,7 @@ type connection struct {
 	negotiation *peer.Negotiation
 	number      uint32
 	relayOnly   bool // since it began, and still
+	reachable   bool // it has told of a candidate
 
 	ctx      context.Context // of its operations
 	cancel   context.CancelFunc
@@ -403,6 +403,10 @@ func (m *member) openConn(r *Room, e peer.OpenConn) {
 				c.post(func() {
 					r.candidateTold(candidate.Candidate)
 					m.do(r, c.negotiation.LocalCandidate(r.cfg.Now(), c.number, candidate))
+					c.reachable = c.reachable || candidate.Candidate != ""
+					if !c.reachable && c.relayOnly && c.link == nil { // no relay answers, and nothing else will do
+						c.failed(fault.ConnectionFailed)
+					}
 				})
 			},
 			Stray: func(candidateType string) {

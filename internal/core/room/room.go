@@ -214,8 +214,8 @@ func (r *Room) dial() {
 		Events: r.signaled})
 }
 
-// Nudge says that the network may have changed or come back: the connection to the server is tried at once, and each link asked for a
-// sign of life.
+// Nudge says that the network may have changed or come back: the connection to the server is tried at once, each link asked for a
+// sign of life, and where there is none, another attempt begins.
 func (r *Room) Nudge() {
 	r.box.post(func() {
 		if r.state == StateClosed || r.client == nil {
