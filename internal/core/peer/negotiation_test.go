@@ -83,6 +83,7 @@ type side struct {
 	seen    map[*SendPayload]bool // processed
 	links   map[uint32]*simLink   // connections that have not been closed
 	crashed bool
+	unmade  int // restarts that its platform makes no description for
 }
 
 type simLink struct {
