@@ -16,12 +16,14 @@ const (
 type Traffic struct {
 	bytesSent, bytesReceived, packetsSent, packetsReceived tally
 
-	open     bool
-	opened   time.Time     // the present connection, if open
-	past     time.Duration // how long former ones were
-	rates    []reading
-	checks   []reading
-	restarts int
+	open   bool
+	opened time.Time     // the present connection, if open
+	past   time.Duration // how long former ones were
+	rates  []reading
+	checks []reading
+
+	reconnects int
+	restarted  bool // and nothing has come since
 }
 
 // TrafficStats are what Traffic knows.
@@ -32,7 +34,7 @@ type TrafficStats struct {
 	MeanSendRate, MeanReceiveRate float64 // over all the time that there was a connection
 	Loss                          float64 // share of connectivity checks of the last minute without an answer; -1: unknown
 	Uptime                        time.Duration
-	Reconnects                    int // connections after the first, and ICE restarts
+	Reconnects                    int // connections after the first, and times that one went on after an ICE restart
 }
 
 // tally adds up a counter that begins anew with each connection, and on some platforms with each candidate pair.
@@ -58,7 +60,7 @@ type reading struct {
 func (t *Traffic) Opened(now time.Time) {
 	t.Closed(now)
 	if !t.opened.IsZero() {
-		t.restarts++
+		t.reconnects++
 	}
 	t.open, t.opened = true, now
 	for _, c := range []*tally{&t.bytesSent, &t.bytesReceived, &t.packetsSent, &t.packetsReceived} {
@@ -72,13 +74,18 @@ func (t *Traffic) Closed(now time.Time) {
 	if t.open {
 		t.past += max(now.Sub(t.opened), 0)
 	}
-	t.open, t.rates, t.checks = false, nil, nil
+	t.open, t.rates, t.checks, t.restarted = false, nil, nil, false
 }
 
 // Restarted says that the connection looks for a path anew, without being a new one.
-func (t *Traffic) Restarted() {
-	t.restarts++
-	t.checks = nil
+func (t *Traffic) Restarted() { t.restarted, t.checks = true, nil }
+
+// Heard says that something has come over the connection: if it was restarted, that has helped.
+func (t *Traffic) Heard() {
+	if t.restarted {
+		t.reconnects++
+		t.restarted = false
+	}
 }
 
 // Read takes the counters of the present connection.
@@ -117,7 +124,7 @@ func (t *Traffic) Stats(now time.Time) TrafficStats {
 	s := TrafficStats{
 		BytesSent: t.bytesSent.total(), BytesReceived: t.bytesReceived.total(),
 		PacketsSent: int64(t.packetsSent.total()), PacketsReceived: int64(t.packetsReceived.total()),
-		Loss: t.loss(), Reconnects: t.restarts,
+		Loss: t.loss(), Reconnects: t.reconnects,
 	}
 	if s.BytesSent > 0 && s.PacketsSent == 0 { // Firefox counts none
 		s.PacketsSent, s.PacketsReceived = -1, -1

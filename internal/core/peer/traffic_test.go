@@ -75,9 +75,23 @@ func TestTraffic(t *testing.T) {
 	}
 	c.ConnStats = ConnStats{} // another candidate pair, which counts from the start
 	c.run(1, ConnStats{BytesSent: 7})
-	c.Restarted()
-	if s := c.Stats(c.now); s.BytesSent != sent+107 || s.Reconnects != 2 {
-		t.Errorf("another pair: %+v", s)
+	for range 3 { // for the same loss
+		c.Restarted()
+	}
+	if s := c.Stats(c.now); s.BytesSent != sent+107 || s.Reconnects != 1 {
+		t.Errorf("another pair, and nothing has come yet: %+v", s)
+	}
+	c.Heard()
+	c.Heard()
+	if s := c.Stats(c.now); s.Reconnects != 2 {
+		t.Errorf("restarted: %+v", s)
+	}
+	c.Restarted() // in vain
+	c.Closed(c.now)
+	c.Opened(c.now)
+	c.Heard()
+	if s := c.Stats(c.now); s.Reconnects != 3 {
+		t.Errorf("third connection: %+v", s)
 	}
 }
 
