@@ -79,6 +79,7 @@ type ConnStats struct {
 	BytesSent, BytesReceived     uint64 // on the wire, by the transport
 	PacketsSent, PacketsReceived uint64 // 0 where the platform does not count them
 	ChecksSent, ChecksAnswered   uint64 // connectivity checks on the selected pair; 0 sent where the platform does not count them
+	Pair                         uint64 // grows when another pair is selected
 	LocalType, RemoteType        string // candidate types of the selected pair: host, srflx, prflx, relay; empty: none yet
 	Protocol                     string // udp, tcp or tls; of a local relay candidate, the protocol to the relay
 }

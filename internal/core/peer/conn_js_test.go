@@ -188,3 +188,30 @@ func TestCloseWhileOffering(t *testing.T) {
 		t.Errorf("the connection is %s", state)
 	}
 }
+
+// TestStatesOfICE: where a browser has no connectionState, as Firefox before 113, ICE's tell.
+func TestStatesOfICE(t *testing.T) {
+	prototype, object := js.Global().Get("RTCPeerConnection").Get("prototype"), js.Global().Get("Object")
+	for !prototype.Call("hasOwnProperty", "connectionState").Bool() {
+		prototype = object.Call("getPrototypeOf", prototype) // the page's is derived from the browser's
+	}
+	for _, name := range []string{"connectionState", "onconnectionstatechange"} {
+		property := object.Call("getOwnPropertyDescriptor", prototype, name)
+		prototype.Delete(name)
+		defer object.Call("defineProperty", prototype, name, property)
+	}
+	a, b := connect(t, labs(t)[0])
+	for _, e := range []*end{a, b} {
+		timeout := time.After(testPatience)
+		for connected := false; !connected; {
+			select {
+			case s := <-e.states:
+				connected = s == ConnConnected
+			case <-timeout:
+				t.Fatal("never connected")
+			}
+		}
+	}
+	_ = a.Close()
+	_ = b.Close()
+}

@@ -559,6 +559,9 @@ func TestConnStats(t *testing.T) {
 		if sent.BytesSent > 2*size {
 			t.Errorf("sent %+v", sent)
 		}
+		if again, err := a.Stats(ctx); err != nil || again.Pair != sent.Pair || sent.Pair == 0 {
+			t.Errorf("pair %d, then %d, %v", sent.Pair, again.Pair, err)
+		}
 		return
 	}
 }

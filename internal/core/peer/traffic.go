@@ -21,6 +21,7 @@ type Traffic struct {
 	past   time.Duration // how long former ones were
 	rates  []reading
 	checks []reading
+	pair   uint64 // that they are of
 
 	reconnects int
 	restarted  bool // and nothing has come since
@@ -98,8 +99,8 @@ func (t *Traffic) Read(now time.Time, s ConnStats) {
 	t.packetsSent.read(s.PacketsSent)
 	t.packetsReceived.read(s.PacketsReceived)
 	t.rates = noted(t.rates, reading{now, t.bytesSent.total(), t.bytesReceived.total()}, rateWindow)
-	if n := len(t.checks); n > 0 && (s.ChecksSent < t.checks[n-1].a || s.ChecksAnswered < t.checks[n-1].b) {
-		t.checks = nil // another candidate pair
+	if s.Pair != t.pair {
+		t.pair, t.checks = s.Pair, nil
 	}
 	t.checks = noted(t.checks, reading{now, s.ChecksSent, s.ChecksAnswered}, lossWindow)
 }

@@ -29,6 +29,7 @@ func (c *counted) run(seconds int, step ConnStats) {
 		c.PacketsReceived += step.PacketsReceived
 		c.ChecksSent += step.ChecksSent
 		c.ChecksAnswered += step.ChecksAnswered
+		c.Pair = max(c.Pair, step.Pair)
 		c.Read(c.now, c.ConnStats)
 	}
 }
@@ -132,7 +133,12 @@ func TestTrafficLoss(t *testing.T) {
 		{"another pair begins anew", func(c *counted) {
 			c.run(50, ConnStats{ChecksSent: 2})
 			c.ConnStats = ConnStats{}
-			c.run(10, ConnStats{ChecksSent: 1, ChecksAnswered: 1})
+			c.run(10, ConnStats{ChecksSent: 1, ChecksAnswered: 1, Pair: 1})
+		}, 0},
+		{"another pair, which had counted more", func(c *counted) {
+			c.run(50, ConnStats{ChecksSent: 1, ChecksAnswered: 1})
+			c.ChecksSent += 100 // before it was chosen
+			c.run(10, ConnStats{ChecksSent: 1, ChecksAnswered: 1, Pair: 1})
 		}, 0},
 		{"answers to what was asked before", func(c *counted) {
 			c.run(1, ConnStats{ChecksSent: 5})
