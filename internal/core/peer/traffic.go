@@ -29,7 +29,7 @@ type Traffic struct {
 
 // TrafficStats are what Traffic knows.
 type TrafficStats struct {
-	BytesSent, BytesReceived      uint64  // on the wire, over all connections
+	BytesSent, BytesReceived      uint64  // on the wire, over all connections, as far as it was read
 	PacketsSent, PacketsReceived  int64   // -1: the platform does not say
 	SendRate, ReceiveRate         float64 // bytes per second, about now
 	MeanSendRate, MeanReceiveRate float64 // over all the time that there was a connection

@@ -50,7 +50,7 @@ type member struct {
 	words       [4]string
 	since       time.Time                    // of the present lack of a link
 	joined      time.Time                    // when it last sent a join (known to the owner)
-	shown       Peer                         // as last reported
+	shown       shown                        // as last reported
 	sent        map[wire.PayloadType]wire.ID // the newest envelope of each kind that another one of the kind supersedes
 	checks      *rate.Limiter                // of signatures in its envelopes
 	carried     carried                      // manual rooms

@@ -292,7 +292,7 @@ func TestNudgeBeginsAnew(t *testing.T) {
 		defer ann.mu.Unlock()
 		return len(ann.conns) > 0
 	})
-	clock.skip(4 * time.Second)
+	clock.skip(6 * time.Second) // more than a Hello has to wait in any case
 	for _, p := range []*person{ann, bob} {
 		p.room.Nudge()
 	}

@@ -585,7 +585,7 @@ func TestOutboxOverLostConnection(t *testing.T) {
 		next[Disconnected](t, events)
 		next[Entered](t, events)
 		o.Reset(time.Now())
-		repeat, _ := o.Due(time.Now())
+		repeat := o.Due(time.Now())
 		for _, m := range repeat {
 			c.Send(m.To, m.Envelope)
 		}
