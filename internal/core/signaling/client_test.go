@@ -237,7 +237,6 @@ func TestClientSlowHub(t *testing.T) {
 		m.slow = 6 * time.Second
 		c, events := listen(t, memoryURL)
 		stop := make(chan struct{})
-		defer close(stop)
 		go func() {
 			for {
 				select {
@@ -251,6 +250,9 @@ func TestClientSlowHub(t *testing.T) {
 		next[Entered](t, events)
 		time.Sleep(2 * time.Minute)
 		nothing(t, events)
+		close(stop)
+		c.Close()
+		time.Sleep(2 * answer) // for the hub to end
 	})
 }
 
