@@ -369,7 +369,7 @@ export class Peer {
   readonly name: string;
   readonly owner: boolean;
   readonly state: PeerState;
-  /** "disconnected" also while an open connection is silent and being mended. */
+  /** "disconnected" also while nothing gets through an open connection: the browser says so, or it has been silent for 8 seconds. */
   readonly quality: Quality;
   /** Round-trip time in ms, smoothed, without the queues of our own transfers; 0: unknown. */
   readonly rtt: number;
@@ -388,7 +388,10 @@ export class Peer {
   stats(): Promise<PeerStats>;
 }
 
-/** A member's figures. Counts are over all connections to it since it appeared in the room; rates are bytes per second. */
+/**
+ * A member's figures. Counts are over all connections to it since it appeared in the room, those on the wire without what went in the last two seconds
+ * or so of a connection that has ended; rates are bytes per second.
+ */
 export interface PeerStats {
   /** The member's id. */
   readonly peer: string;
@@ -409,7 +412,7 @@ export interface PeerStats {
   readonly protocol: "" | "udp" | "tcp" | "tls";
   /** Seconds that the present connection has been open; 0: there is none. */
   readonly uptime: number;
-  /** Connections after the first, and restarts of one. */
+  /** Connections after the first, and times that one went on after its path was lost. */
   readonly reconnects: number;
   /** On the wire, with what encryption and transport add. */
   readonly bytesSent: number;

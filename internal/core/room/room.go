@@ -66,7 +66,7 @@ type Room struct {
 	client    *signaling.Client
 	outbox    signaling.Outbox
 	inbox     signaling.Inbox
-	dropped   uint64 // envelopes that did not open
+	dropped   uint64 // envelopes that did not open, or that nothing more was done about
 	connected bool
 	redialAt  time.Time // when to try a server again that has refused; zero: not at all
 	published time.Time // when progress was last reported
@@ -215,8 +215,8 @@ func (r *Room) dial() {
 		Events: r.signaled})
 }
 
-// Nudge says that the network may have changed or come back: the connection to the server is tried at once, and each link asked for a
-// sign of life.
+// Nudge says that the network may have changed or come back: the connection to the server is tried at once, each link asked for a
+// sign of life, and where there is none, another attempt begins.
 func (r *Room) Nudge() {
 	r.box.post(func() {
 		if r.state == StateClosed || r.client == nil {
@@ -434,8 +434,7 @@ func (r *Room) tick() {
 		r.dial()
 	}
 	if r.connected {
-		repeat, _ := r.outbox.Due(now)
-		for _, o := range repeat {
+		for _, o := range r.outbox.Due(now) {
 			r.client.Send(o.To, o.Envelope)
 		}
 		// Half of the time that credentials are good for leaves enough for a server that is away for a while.
