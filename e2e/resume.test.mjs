@@ -208,9 +208,13 @@ test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
   await t.test("and given the same files again, whatever folder they are in", async () => {
     const had = await interrupt();
     assert.equal(await sender.evaluate(() => me.code(me.item.continue())), "invalid-argument");
+    const lacking = () => sender.evaluate(() => me.item.lacking.map(({ path }) => path));
+    assert.deepEqual(await lacking(), ["folder/a.bin", "folder/b.bin"]);
     assert.equal(await sender.evaluate(() => me.code(me.item.continue([new File([me.blob(1_000_000, 8)], "b.bin")]))), "invalid-argument");
+    assert.deepEqual(await lacking(), ["folder/a.bin"]);
+    assert.deepEqual(await sender.evaluate(async () => (await me.tallow.unfinished())[0].lacking.map(({ path }) => path)), ["folder/a.bin"]);
     const before = await count(sender);
-    await sender.evaluate((n) => me.item.continue([new File([me.blob(n, 7)], "a.bin"), new File([me.blob(1_000_000, 8)], "b.bin")]), size);
+    await sender.evaluate((n) => me.item.continue([new File([me.blob(n, 7)], "a.bin")]), size);
     assert.deepEqual(await received(), { hashes, failed: [] });
     const result = await sender.evaluate(async () => ({ done: (await me.transfer.finished).successfulRecipients.length, left: (await me.tallow.unfinished()).length }));
     assert.deepEqual(result, { done: 1, left: 0 });
@@ -235,6 +239,21 @@ test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
     await interrupt(true);
     await sender.evaluate(() => me.item.continue());
     assert.deepEqual(await received(), { hashes, failed: [] });
+  });
+
+  await t.test("and one of the files that it kept access to is gone", async () => {
+    await interrupt(true);
+    const codes = await sender.evaluate(async () => {
+      const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle("mine");
+      await folder.removeEntry("1");
+      const code = await me.code(me.item.continue());
+      const lacking = me.item.lacking.map(({ path }) => path);
+      await me.item.continue([], { without: true });
+      return [code, lacking];
+    });
+    assert.deepEqual(codes, ["invalid-argument", ["folder/b.bin"]]);
+    assert.deepEqual(await received(), { hashes: { "folder/a.bin": hashes["folder/a.bin"] }, failed: [["folder/b.bin", "file-unreadable"]] });
+    assert.deepEqual(await sender.evaluate(async () => (await me.transfer.finished).failedRecipients.map(({ code }) => code)), ["file-unreadable"]);
   });
 
   await t.test("and discards it", async () => {
@@ -272,6 +291,7 @@ test("the page lists what is unfinished, and goes on with it", { timeout: 400_00
   const folder = tempDir(t);
   const big = await writeFile(folder, "big.bin", 8 * MB);
   const small = await writeFile(folder, "small.bin", 1000);
+  const other = await writeFile(folder, "other.bin", 1000);
   const ada = await Person.arrive(t, { name: "Ada" });
   let ben = await Person.arrive(t, { name: "Ben", alone: true });
   await ada.open(`${server.url}/`);
@@ -306,9 +326,11 @@ test("the page lists what is unfinished, and goes on with it", { timeout: 400_00
       const [chooser] = await Promise.all([ada.page.waitForFileChooser(), button.click()]);
       await chooser.accept(files);
     };
+    await again(other.file);
+    await ada.sees(/None of what is missing was among those\. Choose the 2 files that you were sending\./);
     await again(big.file);
-    await ada.sees(/Not all of the files are among those\. Choose all 2 of them\./);
-    await again(big.file, small.file);
+    await ada.sees(/1 file is still missing: small\.bin\.[^]*Go on without it/);
+    await again(small.file);
     await ada.limit(slow);
     await ben.press("Resume");
     await ada.seesDelivery("Ben", /^Transferring · [1-9]/);

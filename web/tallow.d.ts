@@ -132,14 +132,20 @@ export class UnfinishedTransfer {
   /** Outgoing: continue() needs no files: the browser has kept access to them (the `handle` of a Sendable), or there are none with anything in them. */
   readonly remembered: boolean;
   /**
+   * Outgoing: which files continue() has not been given yet; of these none needs to be given that is empty, and, as far as is known by the last call of it,
+   * none that everybody has who is to have it.
+   */
+  readonly lacking: readonly FileInfo[];
+  /**
    * Goes on with it. Outgoing: with the same files, given again, or with those that the browser has kept access to, for which it may ask the person: call it
    * from a click. They are found by path, or by name and size. A file that is not what it was, as far as it had been read, fails with `file-changed`;
    * what had not been read is taken as it is now. A text that is not given again, and was not delivered, fails with `file-unreadable`; folders and empty
-   * files need not be given. Rejects with `invalid-argument` when one of the files is not among those given, and nothing has
-   * happened then; with `file-changed` or `file-unreadable` when the browser has lost access; with `room-closed` when this page is not in its room: enter it
-   * first, with joinRoom(link). What is received goes on by itself there.
+   * files need not be given. Rejects with `invalid-argument` while files are lacking: those that were given are kept, and it can be called again with others
+   * (`lacking` names them), or, with `without`, goes on without them: they fail with `file-unreadable` then, for all who do not have everything yet. Rejects
+   * with `file-unreadable` when the browser has lost access; with `room-closed` when this page is not in its room: enter it first, with joinRoom(link). What
+   * is received goes on by itself there.
    */
-  continue(items?: Sendable | Iterable<Sendable>): Promise<OutgoingTransfer>;
+  continue(items?: Sendable | Iterable<Sendable>, options?: { without?: boolean }): Promise<OutgoingTransfer>;
   /** Deletes it, and what has been received of it. Rejects with `unknown-transfer` when another page has gone on with it. */
   discard(): Promise<void>;
 }

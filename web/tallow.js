@@ -866,6 +866,8 @@ class TransferState {
     this.notKept = false;
     /** Of an earlier page: it waits for its files; when it was begun or gone on with last, in ms since 1970; about what had been transferred. */
     this.waiting = false;
+    /** Which of them it still lacks; undefined: none was given. @type {any[] | undefined} */
+    this.lacking = undefined;
     this.opened = 0;
     this.before = 0;
     /** @type {Promise<any> | undefined} */
@@ -883,10 +885,11 @@ class TransferState {
     this.finished.catch(() => {});
   }
 
-  /** @param {any[]} files */
-  async continue(files) {
-    await this.room.call("continue", { id: this.id, files: attached(this.room, files) });
-    this.waiting = false;
+  /** @param {any[]} files @param {boolean} without those that are lacking */
+  async continue(files, without) {
+    const { lacking } = await this.room.call("continue", { id: this.id, files: attached(this.room, files), without });
+    this.lacking = (lacking ?? []).map((/** @type {number} */ index) => this.files[index]);
+    this.waiting = this.lacking.length > 0 && !without;
   }
 
   /** @param {string} peer */
@@ -1094,12 +1097,19 @@ export class UnfinishedTransfer {
     this[own] = { data, ...where };
   }
 
-  /** @param {any} [items] */
-  async continue(items) {
+  get lacking() {
+    const { data, transfer } = this[own];
+    if (data.direction === "incoming") return Object.freeze([]);
+    return Object.freeze(transfer?.[own].lacking ?? data.files.filter((/** @type {any} */ { kind, size }) => kind === "file" && size > 0));
+  }
+
+  /** @param {any} [items] @param {{ without?: boolean }} [options] */
+  async continue(items, { without = false } = {}) {
     const { data, transfer } = this[own];
     if (!transfer) throw new TallowError("room-closed", "enter the room of its link first");
     const files = (items === undefined ? await remembered(data.id) : isSendable(items) ? [items] : iterable(items, "files")).map(sendable);
-    await transfer[own].continue(files);
+    await transfer[own].continue(files, Boolean(without));
+    if (transfer[own].waiting) throw new TallowError("invalid-argument", `${this.lacking.length} of its files are lacking`);
     return transfer;
   }
 
@@ -1156,7 +1166,7 @@ async function allRemembered(id, files) {
   return files.every(({ index, kind, size }) => kind !== "file" || size === 0 || kept.has(index));
 }
 
-/** The files of a transfer, by what the browser gave to read them again. It may ask the person. @param {string} id */
+/** The files of a transfer that are still there, by what the browser gave to read them again. It may ask the person. @param {string} id */
 async function remembered(id) {
   const files = [];
   for (const { path, handle } of await identity.recallHandles(id)) {
@@ -1166,8 +1176,8 @@ async function remembered(id) {
         throw new TallowError("file-unreadable", "the person, or the browser, said no");
       files.push({ path, file: await handle.getFile() });
     } catch (error) {
-      if (error instanceof TallowError) throw error;
-      throw new TallowError(error instanceof DOMException && error.name === "NotFoundError" ? "file-changed" : "file-unreadable", error);
+      if (error instanceof DOMException && ["NotFoundError", "NotReadableError", "TypeMismatchError"].includes(error.name)) continue; // it is lacking
+      throw error instanceof TallowError ? error : new TallowError("file-unreadable", error);
     }
   }
   return files;

@@ -487,13 +487,18 @@ func (i *instance) sendFiles(args struct {
 	})
 }
 
-// continueTransfer gives a transfer of an earlier page its files again.
+// continueTransfer gives a transfer of an earlier page its files again, and answers with the indices of those that are lacking.
 func (i *instance) continueTransfer(args struct {
 	transferArgs
-	Files []outFile
+	Files   []outFile
+	Without bool
 }) (any, error) {
-	return nil, i.giveFiles(args.Room, args.Files, func(r *room.Room, files []room.OutFile) error {
-		return r.Continue(args.key(), files)
+	var answer struct {
+		Lacking []uint32 `json:"lacking"`
+	}
+	return &answer, i.giveFiles(args.Room, args.Files, func(r *room.Room, files []room.OutFile) (err error) {
+		answer.Lacking, err = r.Continue(args.key(), files, args.Without)
+		return err
 	})
 }
 

@@ -32,6 +32,7 @@ type TransferID = transfer.Key
 type outgoing struct {
 	machine *transfer.Outgoing
 	files   []OutFile
+	given   []OutFile          // restored: those of its files that it has again, while others are lacking
 	paths   []string           // safe, as the recipients make them
 	names   map[wire.ID]string // of recipients whose link was lost: they may be gone
 	keys    map[wire.ID][]byte // of recipients that there has been a link to
