@@ -353,7 +353,7 @@ test("the page lists what is unfinished, and goes on with it", { timeout: 400_00
     await ada.limit("");
     await ada.press("Resume");
     await ada.seesDelivery("Ben", /^Done: verified on disk$/, 120_000);
-    await ben.sees(/Verified and saved: 2 files/, 60_000);
+    await ben.sees(/Verified, and handed to your browser’s downloads: 2 files/, 60_000);
     await expectFiles(ben.downloads, [big, small], 60_000);
     assert.doesNotMatch(await ben.text(), /Unfinished/);
   });

@@ -532,7 +532,7 @@ export interface SaveOptions {
 
 /**
  * - offered: waiting for the answer. - transferring, paused (by either side, or for want of room on the recipient's disk: `code`). - interrupted: the link is lost; goes on when it is back.
- * - verifying: everything has arrived; the whole is being checked. - saving: being made durable. - done: verified on the recipient's disk.
+ * - verifying: everything has arrived; the whole is being checked. - saving: being made durable, and, at a recipient with `AcceptOptions.directory`, put there. - done: verified on the recipient's disk.
  * - declined, cancelled, failed.
  */
 export type DeliveryState =
@@ -621,7 +621,10 @@ export class OutgoingTransfer extends Transfer<OutgoingResult> {
   readonly notKept: boolean;
   /** Offers it to nobody who is admitted from now on. What has begun goes on, and when it has ended (at once, if there is nothing) `finished` resolves. */
   stopOffering(): Promise<void>;
-  /** How it stands, or has ended, per recipient and file, with all it takes to check the receipts without Tallow: save it as JSON. */
+  /**
+   * How it stands, or has ended, per recipient and file, with all it takes to check the receipts without Tallow: save it as JSON. How it ended can be asked for
+   * after the room is closed, too.
+   */
   ledger(): Promise<Ledger>;
   /** Cancels for one recipient, or for all. With late joiners, for all ends the offering as well. */
   cancel(peer?: string | Peer): Promise<void>;

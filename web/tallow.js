@@ -704,9 +704,11 @@ export class OutgoingTransfer extends Transfer {
     await this[own].call("stopOffering");
   }
   async ledger() {
-    const { started, room } = this[own];
-    await started;
-    const ledger = await room.call("ledger", { id: this.id });
+    const state = this[own];
+    await state.started;
+    // Once it is over the room may be, too, or may have forgotten it.
+    if (state.over && state.ledger) return state.ledger;
+    const ledger = await state.room.call("ledger", { id: this.id });
     return Object.freeze({ ...ledger, sender: Object.freeze(ledger.sender), files: frozen(ledger.files), entries: entries(ledger.entries) });
   }
   /** @param {string | Peer} [peer] */
@@ -855,6 +857,8 @@ class TransferState {
     this.arrived = undefined;
     /** Incoming: what else has to be done with it before that. @type {(() => Promise<void>) | undefined} */
     this.save = undefined;
+    /** Incoming: that is being done. */
+    this.saving = false;
     /** @type {Transfer} */
     this.transfer = /** @type {any} */ (undefined);
     /** @type {Promise<void>} */
@@ -862,6 +866,8 @@ class TransferState {
     this.over = false;
     /** Outgoing: whoever is admitted later is offered it. */
     this.late = false;
+    /** Outgoing: how it ended, when it did. @type {any} */
+    this.ledger = undefined;
     /** Outgoing: no other page can go on with it. */
     this.notKept = false;
     /** Of an earlier page: it waits for its files; when it was begun or gone on with last, in ms since 1970; about what had been transferred. */
@@ -979,7 +985,7 @@ class TransferState {
   }
 
   stats() {
-    const recipients = this.deliveries;
+    const recipients = this.saving ? frozen(this.deliveries.map((d) => ({ ...d, state: "saving" }))) : this.deliveries;
     const sum = (/** @type {(d: any) => number} */ value) => recipients.reduce((n, d) => n + value(d), 0);
     const total = sum((d) => d.total);
     const bytes = sum((d) => d.bytes);
@@ -1020,12 +1026,25 @@ class TransferState {
       try {
         const result = this.result(event);
         this.arrived = result;
-        this.resolve?.(this.save ? this.save().then(() => result) : result);
+        const { head } = event.result;
+        if (head) this.ledger = Object.freeze({ ...head, sender: Object.freeze(head.sender), files: result.files, finished: true, entries: result.ledger });
+        this.resolve?.(this.save ? this.saved(this.save()).then(() => result) : result);
       } catch (error) {
         this.reject?.(error);
       }
     }
     this.transfer.dispatchEvent(new CustomEvent("progress", { detail: this.stats() }));
+  }
+
+  /** @param {Promise<void>} saving */
+  async saved(saving) {
+    this.saving = true;
+    try {
+      await saving;
+    } finally {
+      this.saving = false;
+      this.transfer.dispatchEvent(new CustomEvent("progress", { detail: this.stats() }));
+    }
   }
 
   /** @param {unknown} error */

@@ -16,6 +16,7 @@ import { byId, complaint, copy, count, download, duration, el, say, shorten, siz
  */
 
 const LISTED = 100; // files per card
+const KEPT = 60 * 60 * 1000; // ms that a browser's downloads, which tell nothing of themselves, have for reading what they were handed
 const SAVED_BY_ITSELF = 20; // more downloads at once are left to "Save all", after which the browser asks
 
 /** How what is received is to be saved. @typedef {"files" | "zip" | FileSystemDirectoryHandle} Saving */
@@ -51,7 +52,9 @@ export class Transfers {
   constructor(complain) {
     this.#complain = complain;
     window.addEventListener("beforeunload", (event) => {
-      if (this.#running.size || this.#saving) event.preventDefault();
+      if (!this.#running.size && !this.#saving) return;
+      event.preventDefault();
+      event.returnValue = true; // for browsers that want this one
     });
     document.addEventListener("visibilitychange", () => {
       this.#refused = false;
@@ -407,6 +410,8 @@ class IncomingCard extends Card {
   #complain;
   #saving;
   #hold;
+  /** When something of it was last handed to the browser's downloads, in ms of performance.now(). */
+  #handed = -Infinity;
 
   /**
    * @param {IncomingTransfer} transfer @param {string} from @param {(error: unknown) => void} complain @param {Saving} saving
@@ -420,9 +425,12 @@ class IncomingCard extends Card {
     this.#hold = hold;
   }
 
-  /** @override */
+  /** What a download may still be reading stays for a while: should the page end before, the next one deletes it. @override */
   clear() {
-    this.#transfer.discard().catch(this.#complain);
+    const discard = () => this.#transfer.discard().catch(this.#complain);
+    const wait = this.#handed + KEPT - performance.now();
+    if (wait > 0) setTimeout(discard, wait);
+    else discard();
     super.clear();
   }
 
@@ -450,19 +458,30 @@ class IncomingCard extends Card {
     const saved = result.files.filter((file) => file.kind !== "text"); // a text is read here
     const saveAll = async (/** @type {Saving} */ saving) => {
       say(this.result, "Verified. Saving…");
+      this.result.classList.toggle("bad", lacking !== "");
+      again.hidden = true;
+      if (!lacking) this.note(this.#transfer.from.id, "Verified; being saved");
+      if (saving === "files" || saving === "zip") this.#handed = performance.now();
       try {
         if (saving === "files") await this.#transfer.saveAll({ files });
         else await this.#transfer.saveAll({ files: saved, ...(saving === "zip" ? { as: saving } : { directory: saving }) });
       } catch (error) {
         say(this.result, `Verified, but not saved: ${count(files.length, "file")}. ${lacking}`);
+        this.result.classList.add("bad");
+        if (!lacking) this.note(this.#transfer.from.id, "Verified, but not saved");
+        again.onclick = () => this.#hold(saveAll(saving));
+        again.hidden = false;
         return this.#complain(error);
       }
-      const where = saving === "files" ? "" : saving === "zip" ? " as one zip" : ` in the folder “${saving.name}”`;
-      say(this.result, `Verified and saved${where}: ${count(files.length, "file")}. ${lacking}`);
+      const handed = "handed to your browser’s downloads";
+      const how = saving === "files" ? `, and ${handed}` : saving === "zip" ? `, and ${handed} as one zip` : ` and saved in the folder “${saving.name}”`;
+      say(this.result, `Verified${how}: ${count(files.length, "file")}. ${lacking}`);
+      if (!lacking) this.note(this.#transfer.from.id, DONE);
     };
+    const again = el("button", { type: "button", class: "small", hidden: true }, "Save again");
     const button = (/** @type {string} */ label, /** @type {Saving} */ saving) =>
       el("button", { type: "button", class: "small", onclick: () => this.#hold(saveAll(saving)) }, label);
-    if (saved.length > 1) this.result.after(el("p", { class: "buttons" }, button("Save all", "files"), button("Save as one zip", "zip")));
+    this.result.after(el("p", { class: "buttons" }, again, ...(saved.length > 1 ? [button("Save all", "files"), button("Save as one zip", "zip")] : [])));
     if (lacking) say(this.result, `${lacking} The rest is verified${files.length ? "; save what is of use" : ""}.`);
     else if (saved.length === 0) say(this.result, "Verified.");
     else if (this.#saving !== "files" || files.length <= SAVED_BY_ITSELF) await saveAll(this.#saving);
@@ -479,7 +498,10 @@ class IncomingCard extends Card {
     }
     const row = el("li", {}, el("span", { class: "name" }, file.path), el("span", { class: "size" }, file.kind === "file" ? size(file.size) : "folder"));
     if (file.kind === "file") {
-      const save = () => file.save().catch(this.#complain);
+      const save = () => {
+        this.#handed = performance.now();
+        file.save().catch(this.#complain);
+      };
       row.append(el("button", { type: "button", class: "small", "aria-label": `Save ${file.path}`, onclick: save }, "Save"));
     }
     return row;
@@ -529,6 +551,8 @@ class DeliveryRow {
   }
 }
 
+const DONE = "Done: verified on disk";
+
 /** The state of a delivery in words. @param {Delivery} d @param {boolean} incoming */
 function describe(d, incoming) {
   const part = `${Math.floor(d.percent)} % of ${size(d.total)}`;
@@ -551,7 +575,7 @@ function describe(d, incoming) {
     case "saving":
       return "Saving";
     case "done":
-      return "Done: verified on disk";
+      return DONE;
     case "declined":
       return d.reason ? `Declined: ${d.reason}` : "Declined";
     case "cancelled":

@@ -182,8 +182,9 @@ type Transfer struct {
 type Result struct {
 	ID     string        `json:"id"`
 	Files  []File        `json:"files"`
-	Ledger []LedgerEntry `json:"ledger,omitempty"` // outgoing only
-	Code   fault.Code    `json:"code,omitempty"`   // incoming: why it failed as a whole
+	Head   *LedgerHead   `json:"head,omitempty"` // outgoing only, as the next one
+	Ledger []LedgerEntry `json:"ledger,omitempty"`
+	Code   fault.Code    `json:"code,omitempty"` // incoming: why it failed as a whole
 	// Delivery names in Storage what was received: the file named StoredName, in which all files lie one after another.
 	Delivery string                       `json:"-"`
 	File     transfer.StoredFile          `json:"-"` // incoming: that file, committed; nil when nothing arrived
