@@ -286,6 +286,55 @@ test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
   });
 });
 
+test("a reloaded page waits for itself to let go of the room, and says what it could not open", { timeout: 240_000 }, async (t) => {
+  const server = await startServer(t);
+  const member = await startMember(await sharedBrowser(t), server.url);
+  await fresh(member);
+  const link = await enter(member, undefined, "member");
+  const before = await member.evaluate(() => ({ id: me.room.self.id, resumable: me.room.resumable }));
+  assert.equal(before.resumable, true);
+  assert.equal(await member.evaluate(async () => (await me.tallow.createRoom({ remember: false })).resumable), false);
+  const second = await member.browserContext().newPage();
+  await second.goto(`${server.url}/healthz`);
+  /** Takes the locks of that kind over from the member's page as soon as it ends. @param {string} kind */
+  const takeOver = (kind) =>
+    second.evaluate(async (prefix) => {
+      const names = (await navigator.locks.query()).held.map(({ name }) => name).filter((name) => name.startsWith(prefix));
+      globalThis.locks = names.map((name) => {
+        const lock = { name };
+        navigator.locks.request(name, () => {
+          lock.taken = true;
+          return new Promise((release) => (lock.release = release));
+        });
+        return lock;
+      });
+    }, kind);
+  const taken = () => second.evaluate(() => globalThis.locks.length > 0 && globalThis.locks.every(({ taken }) => taken));
+  const reload = async () => {
+    await member.reload();
+    await until("the locks have gone over", taken);
+    await member.evaluate(prepare);
+  };
+
+  await takeOver("tallow identity ");
+  await reload();
+  const entering = member.evaluate(async (to) => {
+    me.watch(await me.tallow.joinRoom(to));
+    return { id: me.room.self.id, resumable: me.room.resumable };
+  }, link);
+  const entered = entering.then(() => true);
+  // Whoever does not wait for the lock is in without it.
+  const pending = () => second.evaluate(async () => (await navigator.locks.query()).pending.some(({ name }) => globalThis.locks.some((lock) => lock.name === name)));
+  await until("somebody waits for the identity", async () => (await Promise.race([entered, pending()])) === true);
+  await second.evaluate(() => globalThis.locks.forEach(({ release }) => release()));
+  assert.deepEqual(await entering, before);
+
+  await takeOver("tallow storage ");
+  await reload();
+  await member.evaluate(async (to) => me.watch(await me.tallow.joinRoom(to)), link);
+  assert.deepEqual(await member.evaluate(() => ({ id: me.room.self.id, resumable: me.room.resumable })), { ...before, resumable: false });
+});
+
 test("the page lists what is unfinished, and goes on with it", { timeout: 400_000 }, async (t) => {
   const server = await startServer(t);
   const folder = tempDir(t);

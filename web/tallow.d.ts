@@ -271,6 +271,12 @@ export class Room extends EventTarget {
   readonly locked: boolean;
   /** Whether this member connects through relays only: its own choice, or the server's demand. A `statechange` tells when that changes. */
   readonly relayOnly: boolean;
+  /**
+   * Whether what is unfinished when this page ends can be gone on with by a later one. Not where the browser has no private file system or keeps nothing, nor with
+   * `remember: false`; nor when it did not let the storage be opened in time: what earlier pages have left there then waits for the next one, and what is
+   * offered again meanwhile begins anew.
+   */
+  readonly resumable: boolean;
 
   /**
    * Offers files to members. Sizes are taken now: a file that changes later fails with `file-changed`, or with `file-unreadable` where the

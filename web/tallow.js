@@ -166,6 +166,12 @@ export class Tallow {
 }
 snapshot(Tallow, ["version", "wasmSHA256", "features"]);
 
+/** Whether the page before this one was this one, and may be about to let go of what it had. */
+function reloaded() {
+  const [navigation] = performance.getEntriesByType?.("navigation") ?? [];
+  return /** @type {any} */ (navigation)?.type === "reload";
+}
+
 /** What an identity comes from: 32 bytes, in hexadecimal. */
 function randomSeed() {
   return Array.from(crypto.getRandomValues(new Uint8Array(32)), (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -199,7 +205,7 @@ async function enter(tallow, link, options) {
 
   // Who we are in that room, if we were there before.
   const parsed = link === undefined ? undefined : await tallow.core.call("parseLink", { link });
-  const known = parsed && remember ? await identity.recall(parsed.room) : undefined;
+  const known = parsed && remember ? await identity.recall(parsed.room, reloaded()) : undefined;
   // Whoever was not let in comes again as the same newcomer: the server may still keep a place for it.
   const seed = known?.identity.seed ?? tallow.newcomers.get(parsed?.room) ?? randomSeed();
   tallow.newcomers.delete(parsed?.room);
@@ -239,6 +245,7 @@ async function enter(tallow, link, options) {
       });
     }
     signal?.removeEventListener("abort", abort);
+    room[own].data.resumable = Boolean(held) && entered.resumable;
     room[own].entered(`${pageURL}#${fragment}`, self, self.owner && locked, held);
     return room;
   } catch (error) {
@@ -360,7 +367,7 @@ export class Room extends EventTarget {
     await this[own].leave();
   }
 }
-snapshot(Room, ["link", "self", "state", "locked", "relayOnly"]);
+snapshot(Room, ["link", "self", "state", "locked", "relayOnly", "resumable"]);
 
 /** What a room knows. It applies the core's events, in order. */
 class RoomState {
@@ -370,7 +377,7 @@ class RoomState {
     this.tallow = tallow;
     this.number = number;
     /** @type {any} */
-    this.data = { link: "", self: undefined, state: "connecting", locked: false, relayOnly: false };
+    this.data = { link: "", self: undefined, state: "connecting", locked: false, relayOnly: false, resumable: false };
     /** @type {Map<string, any>} */
     this.peers = new Map();
     /** @type {Map<string, any>} */
@@ -859,6 +866,9 @@ class TransferState {
     this.save = undefined;
     /** Incoming: that is being done. */
     this.saving = false;
+    /** @type {AbortSignal | undefined} */
+    this.signal = undefined;
+    this.aborted = () => void this.call("cancel").catch(() => {});
     /** @type {Transfer} */
     this.transfer = /** @type {any} */ (undefined);
     /** @type {Promise<void>} */
@@ -884,6 +894,7 @@ class TransferState {
   /** A new end to wait for. */
   renew() {
     this.over = false;
+    this.heed();
     this.finished = new Promise((resolve, reject) => {
       this.resolve = resolve;
       this.reject = reject;
@@ -938,11 +949,18 @@ class TransferState {
       },
     );
     this.started.catch(() => {});
-    if (!signal) return;
-    const cancel = () => void this.call("cancel").catch(() => {});
-    signal.addEventListener("abort", cancel, { once: true });
-    const forget = () => signal.removeEventListener("abort", cancel);
-    this.finished?.then(forget, forget);
+    this.signal = signal;
+    if (!this.over) this.heed();
+  }
+
+  /** Heeds the signal, while it is not over for good. */
+  heed() {
+    this.signal?.addEventListener("abort", this.aborted);
+  }
+
+  /** No longer, once it is. */
+  ignore() {
+    if (!this.suspended()) this.signal?.removeEventListener("abort", this.aborted);
   }
 
   /** Whether it is over, but goes on when the other end is back. */
@@ -1022,6 +1040,7 @@ class TransferState {
     if (event.type === "finished") {
       this.delivery = event.delivery;
       this.over = true;
+      this.ignore();
       if (!this.suspended()) void identity.forgetHandles(this.id);
       try {
         const result = this.result(event);
@@ -1052,6 +1071,7 @@ class TransferState {
     if (this.over) return;
     this.over = true;
     this.late = false;
+    this.signal?.removeEventListener("abort", this.aborted);
     this.reject?.(error);
   }
 }

@@ -281,7 +281,8 @@ func (SignalArrived) event()    {}
 func (TransferResumed) event()  {}
 func (Problem) event()          {}
 
-// OutFile is a file to send. Exactly one of Source and Text counts, by Kind.
+// OutFile is a file to send. Exactly one of Source and Text counts, by Kind. A Source that is an io.Closer becomes the room's unless the call
+// that it is given to fails: it is closed when nothing can want it any more, with the room at the latest.
 type OutFile struct {
 	Kind     wire.FileKind
 	Path     string          // relative, with '/'

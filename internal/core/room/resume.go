@@ -341,8 +341,8 @@ func (r *Room) sumAt(file io.ReaderAt, m *chunk.Manifest, ref chunk.Ref) (wire.H
 // Continue gives an outgoing transfer of an earlier room its files again (Transfer.Waiting). They are found by their paths, or else by name and
 // size, and what was read of them before is read again: one that differs fails with file-changed, for this transfer, and nothing of it goes out.
 // While files are lacking that somebody needs, it goes on waiting, with those given so far, and answers with the indices of the others. Without
-// them it goes on if without is set: they fail with file-unreadable then, as texts do that are not given and were not delivered yet. The
-// error is UnknownTransfer.
+// them it goes on if without is set: they fail with file-unreadable then, as texts do that are not given and were not delivered yet. Sources are
+// closed as those of Send. The error is UnknownTransfer.
 func (r *Room) Continue(key transfer.Key, files []OutFile, without bool) (lacking []uint32, err error) {
 	return lacking, r.withOutgoing(key, func(o *outgoing) error {
 		if !o.machine.Wanting() || o.files != nil {
@@ -352,6 +352,7 @@ func (r *Room) Continue(key transfer.Key, files []OutFile, without bool) (lackin
 		all := slices.Concat(o.given, files)
 		o.given = nil
 		found := make([]OutFile, len(m.Files))
+		used := make([]bool, len(all))
 		for i, n := range matching(m, all) {
 			f, out := m.Files[i], &found[i]
 			if n < 0 {
@@ -361,12 +362,17 @@ func (r *Room) Continue(key transfer.Key, files []OutFile, without bool) (lackin
 				}
 				continue
 			}
-			*out = all[n]
+			*out, used[n] = all[n], true
 			out.Path = f.Path // by which it is found again
 			if f.Kind == wire.KindText {
 				out.Source = text(out.Text)
 			}
 			o.given = append(o.given, *out)
+		}
+		for n := range all {
+			if !used[n] {
+				closeSources(all[n : n+1])
+			}
 		}
 		if len(lacking) > 0 && !without {
 			return nil

@@ -175,6 +175,15 @@ func (r *Room) maxRecipients() int {
 	return r.cfg.MaxRecipients
 }
 
+// closeSources lets go of files that nobody asks for any more.
+func closeSources(files []OutFile) {
+	for _, f := range files {
+		if c, ok := f.Source.(io.Closer); ok {
+			c.Close()
+		}
+	}
+}
+
 // text is the Source of a text.
 type text string
 
@@ -217,6 +226,9 @@ func (r *Room) makeRoom() bool {
 		}
 	}
 	if len(r.outgoing)+len(r.incoming) >= maxTransfers {
+		if o := r.outgoing[oldest]; o != nil {
+			closeSources(o.files)
+		}
 		delete(r.outgoing, oldest)
 		delete(r.incoming, oldest)
 	}
