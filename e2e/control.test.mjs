@@ -353,6 +353,8 @@ test("the screen stays on, and closing the page asks, only while something is un
     await ben.sees(/Verified; being saved[^]*Verified\. Saving…/);
     await until("the screen is held", async () => (await held(ben)) === 1);
     assert.ok(await asksBeforeClosing(ben.page));
+    const clear = await ben.control("button", "Clear");
+    assert.ok(await clear.evaluate((button) => /** @type {HTMLButtonElement} */ (button).disabled), "clearing would delete what is being copied");
     await ben.page.evaluate(() => {
       Object.assign(globalThis, { full: true });
       /** @type {any} */ (globalThis).letGo();

@@ -781,8 +781,8 @@ export interface DataChannelManagerOptions {
 /**
  * Connections to members. In a room with `connections: "manual"` they are made of values that the caller carries between two pages, each sealed
  * for the other: the first from createConnection(), given to acceptConnection() on the other side; each answer to completeConnection() on the side that it is for, until
- * that resolves to undefined: the connection is open. There are three or four values, depending on whose id is lower. Nothing else may be under way with that
- * peer. A person has ten minutes, but the last value should follow at once: the browser that made it is knocking already, and gives up after about 15 seconds.
+ * that resolves to undefined: the connection is open. There are three or four values, depending on whose id is lower; where both pages
+ * begin, each carries what comes of its own value: five in all. Each call that waits gets one value, in the order of the calls. A person has ten minutes, but the last value should follow at once: the browser that made it is knocking already, and gives up after about 15 seconds.
  *
  * They reject with the `code` of what went wrong: `handshake-failed`, `connection-failed`, `peer-gone`, `rate-limited` (too soon after another attempt), …
  */

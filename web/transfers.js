@@ -91,7 +91,7 @@ export class Transfers {
     for (const offer of room.offers) add(offer);
     // What an earlier page was receiving goes on; what it was sending waits for its files (unfinished.js).
     const resumed = (/** @type {OutgoingTransfer | IncomingTransfer} */ transfer) => {
-      if ("from" in transfer) this.#track(transfer, new IncomingCard(transfer, transfer.from.name || "Somebody", this.#complain, usual(transfer.files), this.#hold));
+      if ("from" in transfer) this.#track(transfer, new IncomingCard(transfer, transfer.from.name || "Somebody", this.#complain, usual(transfer.files), this.#hold, this.#memoryLimit === Infinity));
     };
     room.addEventListener("transfer", ({ detail }) => resumed(detail));
     for (const transfer of room.transfers) resumed(transfer);
@@ -134,7 +134,7 @@ export class Transfers {
     const lookForSpace = async () => {
       const free = this.#memoryLimit === Infinity ? await freeSpace() : Infinity;
       const need = tree.bytes;
-      say(space, free < need ? `The browser says that ${size(free)} is free here, and this needs ${size(need)}. Accept less of it, or all: what finds no room waits for some.` : "");
+      say(space, free < 2 * need ? `The browser says that ${size(free)} is free here, and this needs ${size(need)}, and as much again to be saved from here. Accept less of it, or all: what finds no room waits for some.` : "");
     };
     const tree = new FileTree(offer.files, () => {
       say(summary, tree.chosen ? `Chosen: ${tree.summary}` : "");
@@ -155,7 +155,7 @@ export class Transfers {
       this.#keepStorage();
       try {
         const transfer = offer.accept({ files: tree.chosen });
-        const running = new IncomingCard(transfer, from, this.#complain, saving, this.#hold);
+        const running = new IncomingCard(transfer, from, this.#complain, saving, this.#hold, this.#memoryLimit === Infinity);
         this.#track(transfer, running);
         transfer.finished.catch((error) => again(error) && running.clear());
       } catch (error) {
@@ -270,6 +270,7 @@ class Card {
   #cancel;
   #clear = el("button", { type: "button", class: "small quiet" }, "Clear");
   #paused = false;
+  #held = 0;
   /** The one other is the sender. */
   incoming;
 
@@ -327,6 +328,12 @@ class Card {
     this.#pause.hidden = !running.some((d) => d.state === "transferring" || d.state === "paused" || d.state === "interrupted");
     this.#cancel.hidden = running.length === 0;
     this.#clear.hidden = waits || running.length > 0;
+  }
+
+  /** Keeps it from being cleared. @param {boolean} held */
+  holdClear(held) {
+    this.#held += held ? 1 : -1;
+    this.#clear.disabled = this.#held > 0;
   }
 
   /** Says something else of a delivery than its state. @param {string} peer @param {string} text */
@@ -410,26 +417,29 @@ class IncomingCard extends Card {
   #complain;
   #saving;
   #hold;
+  #onDisk;
   /** When something of it was last handed to the browser's downloads, in ms of performance.now(). */
   #handed = -Infinity;
 
   /**
    * @param {IncomingTransfer} transfer @param {string} from @param {(error: unknown) => void} complain @param {Saving} saving
    * @param {(saving: Promise<unknown>) => Promise<void>} hold called with what the page must stay for
+   * @param {boolean} onDisk where what is deleted breaks downloads; in memory it lives as long as they do
    */
-  constructor(transfer, from, complain, saving, hold) {
+  constructor(transfer, from, complain, saving, hold, onDisk) {
     super(transfer, `Receiving ${what(transfer.files, total(transfer.files))} from ${from}`, complain, () => ({}), "Cancel");
     this.#transfer = transfer;
     this.#complain = complain;
     this.#saving = saving;
     this.#hold = hold;
+    this.#onDisk = onDisk;
   }
 
   /** What a download may still be reading stays for a while: should the page end before, the next one deletes it. @override */
   clear() {
     const discard = () => this.#transfer.discard().catch(this.#complain);
     const wait = this.#handed + KEPT - performance.now();
-    if (wait > 0) setTimeout(discard, wait);
+    if (this.#onDisk && wait > 0) setTimeout(discard, wait);
     else discard();
     super.clear();
   }
@@ -458,10 +468,10 @@ class IncomingCard extends Card {
     const saved = result.files.filter((file) => file.kind !== "text"); // a text is read here
     const saveAll = async (/** @type {Saving} */ saving) => {
       say(this.result, "Verified. Saving…");
+      this.holdClear(true); // which would delete what is being copied
       this.result.classList.toggle("bad", lacking !== "");
       again.hidden = true;
       if (!lacking) this.note(this.#transfer.from.id, "Verified; being saved");
-      if (saving === "files" || saving === "zip") this.#handed = performance.now();
       try {
         if (saving === "files") await this.#transfer.saveAll({ files });
         else await this.#transfer.saveAll({ files: saved, ...(saving === "zip" ? { as: saving } : { directory: saving }) });
@@ -472,6 +482,9 @@ class IncomingCard extends Card {
         again.onclick = () => this.#hold(saveAll(saving));
         again.hidden = false;
         return this.#complain(error);
+      } finally {
+        this.holdClear(false);
+        if (saving === "files" || saving === "zip") this.#handed = performance.now();
       }
       const handed = "handed to your browser’s downloads";
       const how = saving === "files" ? `, and ${handed}` : saving === "zip" ? `, and ${handed} as one zip` : ` and saved in the folder “${saving.name}”`;
