@@ -419,9 +419,13 @@ test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
   await t.test("and given the same files again, whatever folder they are in", async () => {
     const had = await interrupt();
     assert.equal(await sender.evaluate(() => me.code(me.item.continue())), "invalid-argument");
+    const lacking = () => sender.evaluate(() => me.item.lacking.map(({ path }) => path));
+    assert.deepEqual(await lacking(), ["folder/a.bin", "folder/b.bin"]);
     assert.equal(await sender.evaluate(() => me.code(me.item.continue([new File([me.blob(1_000_000, 8)], "b.bin")]))), "invalid-argument");
+    assert.deepEqual(await lacking(), ["folder/a.bin"]);
+    assert.deepEqual(await sender.evaluate(async () => (await me.tallow.unfinished())[0].lacking.map(({ path }) => path)), ["folder/a.bin"]);
     const before = await count(sender);
-    await sender.evaluate((n) => me.item.continue([new File([me.blob(n, 7)], "a.bin"), new File([me.blob(1_000_000, 8)], "b.bin")]), size);
+    await sender.evaluate((n) => me.item.continue([new File([me.blob(n, 7)], "a.bin")]), size);
     assert.deepEqual(await received(), { hashes, failed: [] });
     const result = await sender.evaluate(async () => ({ done: (await me.transfer.finished).successfulRecipients.length, left: (await me.tallow.unfinished()).length }));
     assert.deepEqual(result, { done: 1, left: 0 });
@@ -446,6 +450,21 @@ test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
     await interrupt(true);
     await sender.evaluate(() => me.item.continue());
     assert.deepEqual(await received(), { hashes, failed: [] });
+  });
+
+  await t.test("and one of the files that it kept access to is gone", async () => {
+    await interrupt(true);
+    const codes = await sender.evaluate(async () => {
+      const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle("mine");
+      await folder.removeEntry("1");
+      const code = await me.code(me.item.continue());
+      const lacking = me.item.lacking.map(({ path }) => path);
+      await me.item.continue([], { without: true });
+      return [code, lacking];
+    });
+    assert.deepEqual(codes, ["invalid-argument", ["folder/b.bin"]]);
+    assert.deepEqual(await received(), { hashes: { "folder/a.bin": hashes["folder/a.bin"] }, failed: [["folder/b.bin", "file-unreadable"]] });
+    assert.deepEqual(await sender.evaluate(async () => (await me.transfer.finished).failedRecipients.map(({ code }) => code)), ["file-unreadable"]);
   });
 
   await t.test("and discards it", async () => {
@@ -478,11 +497,61 @@ test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
   });
 });
 
+test("a reloaded page waits for itself to let go of the room, and says what it could not open", { timeout: 240_000 }, async (t) => {
+  const server = await startServer(t);
+  const member = await startMember(await sharedBrowser(t), server.url);
+  await fresh(member);
+  const link = await enter(member, undefined, "member");
+  const before = await member.evaluate(() => ({ id: me.room.self.id, resumable: me.room.resumable }));
+  assert.equal(before.resumable, true);
+  assert.equal(await member.evaluate(async () => (await me.tallow.createRoom({ remember: false })).resumable), false);
+  const second = await member.browserContext().newPage();
+  await second.goto(`${server.url}/healthz`);
+  /** Takes the locks of that kind over from the member's page as soon as it ends. @param {string} kind */
+  const takeOver = (kind) =>
+    second.evaluate(async (prefix) => {
+      const names = (await navigator.locks.query()).held.map(({ name }) => name).filter((name) => name.startsWith(prefix));
+      globalThis.locks = names.map((name) => {
+        const lock = { name };
+        navigator.locks.request(name, () => {
+          lock.taken = true;
+          return new Promise((release) => (lock.release = release));
+        });
+        return lock;
+      });
+    }, kind);
+  const taken = () => second.evaluate(() => globalThis.locks.length > 0 && globalThis.locks.every(({ taken }) => taken));
+  const reload = async () => {
+    await member.reload();
+    await until("the locks have gone over", taken);
+    await member.evaluate(prepare);
+  };
+
+  await takeOver("tallow identity ");
+  await reload();
+  const entering = member.evaluate(async (to) => {
+    me.watch(await me.tallow.joinRoom(to));
+    return { id: me.room.self.id, resumable: me.room.resumable };
+  }, link);
+  const entered = entering.then(() => true);
+  // Whoever does not wait for the lock is in without it.
+  const pending = () => second.evaluate(async () => (await navigator.locks.query()).pending.some(({ name }) => globalThis.locks.some((lock) => lock.name === name)));
+  await until("somebody waits for the identity", async () => (await Promise.race([entered, pending()])) === true);
+  await second.evaluate(() => globalThis.locks.forEach(({ release }) => release()));
+  assert.deepEqual(await entering, before);
+
+  await takeOver("tallow storage ");
+  await reload();
+  await member.evaluate(async (to) => me.watch(await me.tallow.joinRoom(to)), link);
+  assert.deepEqual(await member.evaluate(() => ({ id: me.room.self.id, resumable: me.room.resumable })), { ...before, resumable: false });
+});
+
 test("the page lists what is unfinished, and goes on with it", { timeout: 400_000 }, async (t) => {
   const server = await startServer(t);
   const folder = tempDir(t);
   const big = await writeFile(folder, "big.bin", 8 * MB);
   const small = await writeFile(folder, "small.bin", 1000);
+  const other = await writeFile(folder, "other.bin", 1000);
   const ada = await Person.arrive(t, { name: "Ada" });
   let ben = await Person.arrive(t, { name: "Ben", alone: true });
   await ada.open(`${server.url}/`);
@@ -517,9 +586,11 @@ test("the page lists what is unfinished, and goes on with it", { timeout: 400_00
       const [chooser] = await Promise.all([ada.page.waitForFileChooser(), button.click()]);
       await chooser.accept(files);
     };
+    await again(other.file);
+    await ada.sees(/None of what is missing was among those\. Choose the 2 files that you were sending\./);
     await again(big.file);
-    await ada.sees(/Not all of the files are among those\. Choose all 2 of them\./);
-    await again(big.file, small.file);
+    await ada.sees(/1 file is still missing: small\.bin\.[^]*Go on without it/);
+    await again(small.file);
     await ada.limit(slow);
     await ben.press("Resume");
     await ada.seesDelivery("Ben", /^Transferring · [1-9]/);
@@ -542,7 +613,7 @@ test("the page lists what is unfinished, and goes on with it", { timeout: 400_00
     await ada.limit("");
     await ada.press("Resume");
     await ada.seesDelivery("Ben", /^Done: verified on disk$/, 120_000);
-    await ben.sees(/Verified and saved: 2 files/, 60_000);
+    await ben.sees(/Verified, and handed to your browser’s downloads: 2 files/, 60_000);
     await expectFiles(ben.downloads, [big, small], 60_000);
     assert.doesNotMatch(await ben.text(), /Unfinished/);
   });

@@ -82,6 +82,7 @@ async function enter() {
     settle(link, name);
     hideProblem();
     showRoom(entered);
+    showFeatures(tallow, entered);
     transfers.show(entered, tallow.features.memoryLimit);
     unfinished.show(tallow);
   } catch (error) {
@@ -464,11 +465,12 @@ async function continueIn(link) {
   else await openRoom(link);
 }
 
-/** @param {Tallow} instance */
-function showFeatures({ features }) {
+/** @param {Tallow} instance @param {Room} [room] once it is entered */
+function showFeatures({ features }, room) {
   const limits = [];
   if (features.crypto === "wasm") limits.push("this page was not loaded securely (https), so encryption is slower here");
   if (features.storage === "memory") limits.push(`this browser offers no disk space here, so up to ${Math.round(features.memoryLimit / 1e6)} MB can be received at a time`);
+  else if (room && !room.resumable) limits.push("this browser stores nothing that a transfer could go on from after a reload: keep this page open");
   const text = limits.join("; ");
   banner("features", text && `${text[0].toUpperCase()}${text.slice(1)}. Everything is still end-to-end encrypted.`);
 }

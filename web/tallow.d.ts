@@ -134,14 +134,20 @@ export class UnfinishedTransfer {
   /** Outgoing: continue() needs no files: the browser has kept access to them (the `handle` of a Sendable), or there are none with anything in them. */
   readonly remembered: boolean;
   /**
+   * Outgoing: which files continue() has not been given yet; of these none needs to be given that is empty, and, as far as is known by the last call of it,
+   * none that everybody has who is to have it.
+   */
+  readonly lacking: readonly FileInfo[];
+  /**
    * Goes on with it. Outgoing: with the same files, given again, or with those that the browser has kept access to, for which it may ask the person: call it
    * from a click. They are found by path, or by name and size. A file that is not what it was, as far as it had been read, fails with `file-changed`;
    * what had not been read is taken as it is now. A text that is not given again, and was not delivered, fails with `file-unreadable`; folders and empty
-   * files need not be given. Rejects with `invalid-argument` when one of the files is not among those given, and nothing has
-   * happened then; with `file-changed` or `file-unreadable` when the browser has lost access; with `room-closed` when this page is not in its room: enter it
-   * first, with joinRoom(link). What is received goes on by itself there. Not for what is `done`.
+   * files need not be given. Rejects with `invalid-argument` while files are lacking: those that were given are kept, and it can be called again with others
+   * (`lacking` names them), or, with `without`, goes on without them: they fail with `file-unreadable` then, for all who do not have everything yet. Rejects
+   * with `file-unreadable` when the browser has lost access; with `room-closed` when this page is not in its room: enter it first, with joinRoom(link). What
+   * is received goes on by itself there. Not for what is `done`.
    */
-  continue(items?: Sendable | Iterable<Sendable>): Promise<OutgoingTransfer>;
+  continue(items?: Sendable | Iterable<Sendable>, options?: { without?: boolean }): Promise<OutgoingTransfer>;
   /** What is `done`, as IncomingTransfer.finished. Reading it rejects with `unknown-transfer` once another page has entered its room, with `storage-failed` when it is gone. */
   received(): Promise<IncomingResult>;
   /** Saves what is `done`, as IncomingTransfer.saveAll(). */
@@ -274,6 +280,12 @@ export class Room extends EventTarget {
   readonly locked: boolean;
   /** Whether this member connects through relays only: its own choice, or the server's demand. A `statechange` tells when that changes. */
   readonly relayOnly: boolean;
+  /**
+   * Whether what is unfinished when this page ends can be gone on with by a later one. Not where the browser has no private file system or keeps nothing, nor with
+   * `remember: false`; nor when it did not let the storage be opened in time: what earlier pages have left there then waits for the next one, and what is
+   * offered again meanwhile begins anew.
+   */
+  readonly resumable: boolean;
 
   /**
    * Offers files to members. Sizes are taken now: a file that changes later fails with `file-changed`, or with `file-unreadable` where the
@@ -538,7 +550,7 @@ export interface SaveOptions {
 
 /**
  * - offered: waiting for the answer. - transferring, paused (by either side, or for want of room on the recipient's disk: `code`). - interrupted: the link is lost; goes on when it is back.
- * - verifying: everything has arrived; the whole is being checked. - saving: being made durable. - done: verified on the recipient's disk.
+ * - verifying: everything has arrived; the whole is being checked. - saving: being made durable, and, at a recipient with `AcceptOptions.directory`, put there. - done: verified on the recipient's disk.
  * - declined, cancelled, failed.
  */
 export type DeliveryState =
@@ -627,7 +639,10 @@ export class OutgoingTransfer extends Transfer<OutgoingResult> {
   readonly notKept: boolean;
   /** Offers it to nobody who is admitted from now on. What has begun goes on, and when it has ended (at once, if there is nothing) `finished` resolves. */
   stopOffering(): Promise<void>;
-  /** How it stands, or has ended, per recipient and file, with all it takes to check the receipts without Tallow: save it as JSON. */
+  /**
+   * How it stands, or has ended, per recipient and file, with all it takes to check the receipts without Tallow: save it as JSON. How it ended can be asked for
+   * after the room is closed, too.
+   */
   ledger(): Promise<Ledger>;
   /** Cancels for one recipient, or for all. With late joiners, for all ends the offering as well. */
   cancel(peer?: string | Peer): Promise<void>;
@@ -789,8 +804,8 @@ export interface DataChannelManagerOptions {
 /**
  * Connections to members. In a room with `connections: "manual"` they are made of values that the caller carries between two pages, each sealed
  * for the other: the first from createConnection(), given to acceptConnection() on the other side; each answer to completeConnection() on the side that it is for, until
- * that resolves to undefined: the connection is open. There are three or four values, depending on whose id is lower. Nothing else may be under way with that
- * peer. A person has ten minutes, but the last value should follow at once: the browser that made it is knocking already, and gives up after about 15 seconds.
+ * that resolves to undefined: the connection is open. There are three or four values, depending on whose id is lower; where both pages
+ * begin, each carries what comes of its own value: five in all. Each call that waits gets one value, in the order of the calls. A person has ten minutes, but the last value should follow at once: the browser that made it is knocking already, and gives up after about 15 seconds.
  *
  * They reject with the `code` of what went wrong: `handshake-failed`, `connection-failed`, `peer-gone`, `rate-limited` (too soon after another attempt), …
  */

@@ -165,6 +165,12 @@ export class Tallow {
 }
 snapshot(Tallow, ["version", "wasmSHA256", "features"]);
 
+/** Whether the page before this one was this one, and may be about to let go of what it had. */
+function reloaded() {
+  const [navigation] = performance.getEntriesByType?.("navigation") ?? [];
+  return /** @type {any} */ (navigation)?.type === "reload";
+}
+
 /** What an identity comes from: 32 bytes, in hexadecimal. */
 function randomSeed() {
   return Array.from(crypto.getRandomValues(new Uint8Array(32)), (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -198,7 +204,7 @@ async function enter(tallow, link, options) {
 
   // Who we are in that room, if we were there before.
   const parsed = link === undefined ? undefined : await tallow.core.call("parseLink", { link });
-  const known = parsed && remember ? await identity.recall(parsed.room) : undefined;
+  const known = parsed && remember ? await identity.recall(parsed.room, reloaded()) : undefined;
   // Whoever was not let in comes again as the same newcomer: the server may still keep a place for it.
   const seed = known?.identity.seed ?? tallow.newcomers.get(parsed?.room) ?? randomSeed();
   tallow.newcomers.delete(parsed?.room);
@@ -239,6 +245,7 @@ async function enter(tallow, link, options) {
       });
     }
     signal?.removeEventListener("abort", abort);
+    room[own].data.resumable = Boolean(held) && entered.resumable;
     room[own].entered(`${pageURL}#${fragment}`, self, self.owner && locked, held);
     return room;
   } catch (error) {
@@ -361,7 +368,7 @@ export class Room extends EventTarget {
     await this[own].leave();
   }
 }
-snapshot(Room, ["link", "self", "state", "locked", "relayOnly"]);
+snapshot(Room, ["link", "self", "state", "locked", "relayOnly", "resumable"]);
 
 /** What a room knows. It applies the core's events, in order. */
 class RoomState {
@@ -371,7 +378,7 @@ class RoomState {
     this.tallow = tallow;
     this.number = number;
     /** @type {any} */
-    this.data = { link: "", self: undefined, state: "connecting", locked: false, relayOnly: false };
+    this.data = { link: "", self: undefined, state: "connecting", locked: false, relayOnly: false, resumable: false };
     /** @type {Map<string, any>} */
     this.peers = new Map();
     /** @type {Map<string, any>} */
@@ -710,9 +717,11 @@ export class OutgoingTransfer extends Transfer {
     await this[own].call("stopOffering");
   }
   async ledger() {
-    const { started, room } = this[own];
-    await started;
-    const ledger = await room.call("ledger", { id: this.id });
+    const state = this[own];
+    await state.started;
+    // Once it is over the room may be, too, or may have forgotten it.
+    if (state.over && state.ledger) return state.ledger;
+    const ledger = await state.room.call("ledger", { id: this.id });
     return Object.freeze({ ...ledger, sender: Object.freeze(ledger.sender), files: frozen(ledger.files), entries: entries(ledger.entries) });
   }
   /** @param {string | Peer} [peer] */
@@ -918,6 +927,11 @@ class TransferState {
     this.kept = false;
     /** Incoming: what else has to be done with it before that. @type {(() => Promise<void>) | undefined} */
     this.save = undefined;
+    /** Incoming: that is being done. */
+    this.saving = false;
+    /** @type {AbortSignal | undefined} */
+    this.signal = undefined;
+    this.aborted = () => void this.call("cancel").catch(() => {});
     /** @type {Transfer} */
     this.transfer = /** @type {any} */ (undefined);
     /** @type {Promise<void>} */
@@ -925,10 +939,14 @@ class TransferState {
     this.over = false;
     /** Outgoing: whoever is admitted later is offered it. */
     this.late = false;
+    /** Outgoing: how it ended, when it did. @type {any} */
+    this.ledger = undefined;
     /** Outgoing: no other page can go on with it. */
     this.notKept = false;
     /** Of an earlier page: it waits for its files; when it was begun or gone on with last, in ms since 1970; about what had been transferred. */
     this.waiting = false;
+    /** Which of them it still lacks; undefined: none was given. @type {any[] | undefined} */
+    this.lacking = undefined;
     this.opened = 0;
     this.before = 0;
     /** @type {Promise<any> | undefined} */
@@ -939,6 +957,7 @@ class TransferState {
   /** A new end to wait for. */
   renew() {
     this.over = false;
+    this.heed();
     this.finished = new Promise((resolve, reject) => {
       this.resolve = resolve;
       this.reject = reject;
@@ -946,10 +965,11 @@ class TransferState {
     this.finished.catch(() => {});
   }
 
-  /** @param {any[]} files */
-  async continue(files) {
-    await this.room.call("continue", { id: this.id, files: attached(this.room, files) });
-    this.waiting = false;
+  /** @param {any[]} files @param {boolean} without those that are lacking */
+  async continue(files, without) {
+    const { lacking } = await this.room.call("continue", { id: this.id, files: attached(this.room, files), without });
+    this.lacking = (lacking ?? []).map((/** @type {number} */ index) => this.files[index]);
+    this.waiting = this.lacking.length > 0 && !without;
   }
 
   /** @param {string} peer */
@@ -992,11 +1012,18 @@ class TransferState {
       },
     );
     this.started.catch(() => {});
-    if (!signal) return;
-    const cancel = () => void this.call("cancel").catch(() => {});
-    signal.addEventListener("abort", cancel, { once: true });
-    const forget = () => signal.removeEventListener("abort", cancel);
-    this.finished?.then(forget, forget);
+    this.signal = signal;
+    if (!this.over) this.heed();
+  }
+
+  /** Heeds the signal, while it is not over for good. */
+  heed() {
+    this.signal?.addEventListener("abort", this.aborted);
+  }
+
+  /** No longer, once it is. */
+  ignore() {
+    if (!this.suspended()) this.signal?.removeEventListener("abort", this.aborted);
   }
 
   /** Whether it is over, but goes on when the other end is back. */
@@ -1039,7 +1066,7 @@ class TransferState {
   }
 
   stats() {
-    const recipients = this.deliveries;
+    const recipients = this.saving ? frozen(this.deliveries.map((d) => ({ ...d, state: "saving" }))) : this.deliveries;
     const sum = (/** @type {(d: any) => number} */ value) => recipients.reduce((n, d) => n + value(d), 0);
     const total = sum((d) => d.total);
     const bytes = sum((d) => d.bytes);
@@ -1076,10 +1103,13 @@ class TransferState {
     if (event.type === "finished") {
       this.delivery = event.delivery;
       this.over = true;
+      this.ignore();
       if (!this.suspended()) void identity.forgetHandles(this.id);
       try {
         const result = this.result(event, this);
-        this.resolve?.(this.save ? this.save().then(() => result) : result);
+        const { head, earlier = [] } = event.result;
+        if (head) this.ledger = Object.freeze({ ...head, sender: Object.freeze(head.sender), files: result.files, finished: true, entries: Object.freeze([...earlier, ...result.ledger]) });
+        this.resolve?.(this.save ? this.saved(this.save()).then(() => result) : result);
       } catch (error) {
         this.reject?.(error);
       }
@@ -1093,11 +1123,23 @@ class TransferState {
     this.transfer.dispatchEvent(new CustomEvent("progress", { detail: this.stats() }));
   }
 
+  /** @param {Promise<void>} saving */
+  async saved(saving) {
+    this.saving = true;
+    try {
+      await saving;
+    } finally {
+      this.saving = false;
+      this.transfer.dispatchEvent(new CustomEvent("progress", { detail: this.stats() }));
+    }
+  }
+
   /** @param {unknown} error */
   fail(error) {
     if (this.over) return;
     this.over = true;
     this.late = false;
+    this.signal?.removeEventListener("abort", this.aborted);
     this.reject?.(error);
   }
 }
@@ -1160,13 +1202,20 @@ export class UnfinishedTransfer {
     this[own] = { data, ...where };
   }
 
-  /** @param {any} [items] */
-  async continue(items) {
+  get lacking() {
+    const { data, transfer } = this[own];
+    if (data.direction === "incoming") return Object.freeze([]);
+    return Object.freeze(transfer?.[own].lacking ?? data.files.filter((/** @type {any} */ { kind, size }) => kind === "file" && size > 0));
+  }
+
+  /** @param {any} [items] @param {{ without?: boolean }} [options] */
+  async continue(items, { without = false } = {}) {
     const { data, transfer } = this[own];
     check(!data.done, "it has arrived: received() has it");
     if (!transfer) throw new TallowError("room-closed", "enter the room of its link first");
     const files = (items === undefined ? await remembered(data.id) : isSendable(items) ? [items] : iterable(items, "files")).map(sendable);
-    await transfer[own].continue(files);
+    await transfer[own].continue(files, Boolean(without));
+    if (transfer[own].waiting) throw new TallowError("invalid-argument", `${this.lacking.length} of its files are lacking`);
     return transfer;
   }
 
@@ -1265,7 +1314,7 @@ async function allRemembered(id, files) {
   return files.every(({ index, kind, size }) => kind !== "file" || size === 0 || kept.has(index));
 }
 
-/** The files of a transfer, by what the browser gave to read them again. It may ask the person. @param {string} id */
+/** The files of a transfer that are still there, by what the browser gave to read them again. It may ask the person. @param {string} id */
 async function remembered(id) {
   const files = [];
   for (const { path, handle } of await identity.recallHandles(id)) {
@@ -1275,8 +1324,8 @@ async function remembered(id) {
         throw new TallowError("file-unreadable", "the person, or the browser, said no");
       files.push({ path, file: await handle.getFile() });
     } catch (error) {
-      if (error instanceof TallowError) throw error;
-      throw new TallowError(error instanceof DOMException && error.name === "NotFoundError" ? "file-changed" : "file-unreadable", error);
+      if (error instanceof DOMException && ["NotFoundError", "NotReadableError", "TypeMismatchError"].includes(error.name)) continue; // it is lacking
+      throw error instanceof TallowError ? error : new TallowError("file-unreadable", error);
     }
   }
   return files;

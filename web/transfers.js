@@ -16,6 +16,7 @@ import { byId, complaint, count, download, duration, el, notSaved, pickFolder, s
  */
 
 const LISTED = 100; // files per card
+const KEPT = 60 * 60 * 1000; // ms that a browser's downloads, which tell nothing of themselves, have for reading what they were handed
 const SAVED_BY_ITSELF = 20; // more downloads at once are left to "Save all", after which the browser asks
 
 /** @typedef {import("./view.js").Saving} Saving */
@@ -57,7 +58,9 @@ export class Transfers {
   constructor(complain) {
     this.#complain = complain;
     window.addEventListener("beforeunload", (event) => {
-      if (this.#running.size || this.#saving || this.#losing) event.preventDefault();
+      if (!this.#running.size && !this.#saving && !this.#losing) return;
+      event.preventDefault();
+      event.returnValue = true; // for browsers that want this one
     });
     document.addEventListener("visibilitychange", () => {
       this.#refused = false;
@@ -95,7 +98,7 @@ export class Transfers {
     for (const offer of room.offers) add(offer);
     // What an earlier page was receiving goes on; what it was sending waits for its files (unfinished.js).
     const resumed = (/** @type {OutgoingTransfer | IncomingTransfer} */ transfer) => {
-      if ("from" in transfer) this.#track(transfer, new IncomingCard(transfer, transfer.from.name || "Somebody", this.#complain, usual(transfer.files), this.#hold));
+      if ("from" in transfer) this.#track(transfer, new IncomingCard(transfer, transfer.from.name || "Somebody", this.#complain, usual(transfer.files), this.#hold, this.#memoryLimit === Infinity));
     };
     room.addEventListener("transfer", ({ detail }) => resumed(detail));
     for (const transfer of room.transfers) resumed(transfer);
@@ -151,7 +154,7 @@ export class Transfers {
       const need = tree.bytes;
       const unsaved = this.unsaved(room);
       const taken = unsaved > 0 ? ` ${size(unsaved)} is taken by what you have not saved yet: save it, then clear it.` : "";
-      say(space, free < need ? `The browser says that ${size(free)} is free here, and this needs ${size(need)}.${taken} Accept less of it, or all: what finds no room waits for some.` : "");
+      say(space, free < 2 * need ? `The browser says that ${size(free)} is free here, and this needs ${size(need)}, and as much again to be saved from here.${taken} Accept less of it, or all: what finds no room waits for some.` : "");
     };
     const tree = new FileTree(offer.files, () => {
       say(summary, tree.chosen ? `Chosen: ${tree.summary}` : "");
@@ -172,7 +175,7 @@ export class Transfers {
       this.#keepStorage();
       try {
         const transfer = offer.accept({ files: tree.chosen });
-        const running = new IncomingCard(transfer, from, this.#complain, saving, this.#hold);
+        const running = new IncomingCard(transfer, from, this.#complain, saving, this.#hold, this.#memoryLimit === Infinity);
         this.#track(transfer, running);
         transfer.finished.catch((error) => again(error) && running.clear());
       } catch (error) {
@@ -288,6 +291,7 @@ class Card {
   #cancel;
   #clear = el("button", { type: "button", class: "small quiet" }, "Clear");
   #paused = false;
+  #held = 0;
   /** The one other is the sender. */
   incoming;
 
@@ -345,6 +349,12 @@ class Card {
     this.#pause.hidden = !running.some((d) => d.state === "transferring" || d.state === "paused" || d.state === "interrupted");
     this.#cancel.hidden = running.length === 0;
     this.#clear.hidden = waits || running.length > 0;
+  }
+
+  /** Keeps it from being cleared. @param {boolean} held */
+  holdClear(held) {
+    this.#held += held ? 1 : -1;
+    this.#clear.disabled = this.#held > 0;
   }
 
   /** Says something else of a delivery than its state. @param {string} peer @param {string} text */
@@ -428,6 +438,9 @@ class IncomingCard extends Card {
   #complain;
   #saving;
   #hold;
+  #onDisk;
+  /** When something of it was last handed to the browser's downloads, in ms of performance.now(). */
+  #handed = -Infinity;
   /** It had arrived before this page was loaded, so nothing is saved unasked. */
   #left;
   /** For saving. */
@@ -436,13 +449,15 @@ class IncomingCard extends Card {
   /**
    * @param {IncomingTransfer} transfer @param {string} from @param {(error: unknown) => void} complain @param {Saving} saving
    * @param {(saving: Promise<unknown>) => Promise<void>} hold called with what the page must stay for
+   * @param {boolean} onDisk where what is deleted breaks downloads; in memory it lives as long as they do
    */
-  constructor(transfer, from, complain, saving, hold) {
+  constructor(transfer, from, complain, saving, hold, onDisk) {
     super(transfer, `Receiving ${what(transfer.files, total(transfer.files))} from ${from}`, complain, () => ({}), "Cancel");
     this.#transfer = transfer;
     this.#complain = complain;
     this.#saving = saving;
     this.#hold = hold;
+    this.#onDisk = onDisk;
     this.#left = isOver(transfer.state);
   }
 
@@ -456,9 +471,12 @@ class IncomingCard extends Card {
     }
   }
 
-  /** @override */
+  /** What a download may still be reading stays for a while: should the page end before, the next one deletes it. @override */
   clear() {
-    this.#transfer.discard().catch(this.#complain);
+    const discard = () => this.#transfer.discard().catch(this.#complain);
+    const wait = this.#handed + KEPT - performance.now();
+    if (this.#onDisk && wait > 0) setTimeout(discard, wait);
+    else discard();
     super.clear();
   }
 
@@ -486,16 +504,31 @@ class IncomingCard extends Card {
     const saved = result.files.filter((file) => file.kind !== "text"); // a text is read here
     const saveAll = async (/** @type {Saving} */ saving) => {
       say(this.result, "Verified. Saving…");
+      this.holdClear(true); // which would delete what is being copied
+      this.result.classList.toggle("bad", lacking !== "");
+      again.hidden = true;
+      if (!lacking) this.note(this.#transfer.from.id, "Verified; being saved");
       try {
         if (saving === "files") await this.#transfer.saveAll({ files });
         else await this.#transfer.saveAll({ files: saved, ...(saving === "zip" ? { as: saving } : { directory: saving }) });
       } catch (error) {
         say(this.result, `Verified, but not saved: ${count(files.length, "file")}. ${lacking}`);
+        this.result.classList.add("bad");
+        if (!lacking) this.note(this.#transfer.from.id, "Verified, but not saved");
+        again.onclick = () => this.#hold(saveAll(saving));
+        again.hidden = false;
         return this.#complain(error);
+      } finally {
+        this.holdClear(false);
+        if (saving === "files" || saving === "zip") this.#handed = performance.now();
       }
-      const where = saving === "files" ? "" : saving === "zip" ? " as one zip" : ` in the folder “${saving.name}”`;
-      say(this.result, `Verified and saved${where}: ${count(files.length, "file")}. ${lacking}`);
+      const handed = "handed to your browser’s downloads";
+      const how = saving === "files" ? `, and ${handed}` : saving === "zip" ? `, and ${handed} as one zip` : ` and saved in the folder “${saving.name}”`;
+      say(this.result, `Verified${how}: ${count(files.length, "file")}. ${lacking}`);
+      if (!lacking) this.note(this.#transfer.from.id, DONE);
     };
+    const again = el("button", { type: "button", class: "small", hidden: true }, "Save again");
+    this.#buttons.append(again);
     if (saved.length > 1 || (this.#left && saved.length > 0)) this.#buttons.append(...savingButtons((saving) => this.#hold(saveAll(saving)), this.#complain));
     this.result.after(this.#buttons);
     if (this.#left) say(this.result, `${notSaved(result.files)} It stays here until you save or clear it, for 7 days. ${lacking}`);
@@ -510,12 +543,15 @@ class IncomingCard extends Card {
     const taken = async (/** @type {Promise<void>} */ saving) => {
       const before = this.#transfer.saved;
       await saving.catch(this.#complain);
-      if (!before && this.#transfer.saved) say(this.result, "Verified and saved.");
+      if (!before && this.#transfer.saved) say(this.result, this.#handed > 0 ? "Verified, and handed to your browser’s downloads." : "Verified.");
     };
     if (file.kind === "text") return textRow(await file.text(), () => taken(file.markSaved()));
     const row = el("li", {}, el("span", { class: "name" }, file.path), el("span", { class: "size" }, file.kind === "file" ? size(file.size) : "folder"));
     if (file.kind === "file") {
-      const save = () => taken(file.save());
+      const save = () => {
+        this.#handed = performance.now();
+        taken(file.save());
+      };
       row.append(el("button", { type: "button", class: "small", "aria-label": `Save ${file.path}`, onclick: save }, "Save"));
     }
     return row;
@@ -565,6 +601,8 @@ class DeliveryRow {
   }
 }
 
+const DONE = "Done: verified on disk";
+
 /** The state of a delivery in words. @param {Delivery} d @param {boolean} incoming */
 function describe(d, incoming) {
   const part = `${Math.floor(d.percent)} % of ${size(d.total)}`;
@@ -587,7 +625,7 @@ function describe(d, incoming) {
     case "saving":
       return "Saving";
     case "done":
-      return "Done: verified on disk";
+      return DONE;
     case "declined":
       return d.reason ? `Declined: ${d.reason}` : "Declined";
     case "cancelled":

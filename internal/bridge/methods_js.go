@@ -132,26 +132,29 @@ func (i *instance) close(none) (any, error) {
 	return nil, failed
 }
 
-// openOwn opens a room's own storage, where the browser has the means. Without it, what is unfinished ends with the page.
-func (i *instance) openOwn(name string) *bytes.Storage {
+// openOwn opens a room's own storage, where the browser has the means. Without it, what is unfinished ends with the page. That would cost what an
+// earlier page has left there, so what only takes long (the end of that page, or another that is deleting leftovers) is given a second chance.
+func (i *instance) openOwn(ctx context.Context, name string) *bytes.Storage {
 	i.mu.Lock()
 	s := i.own[name]
 	i.mu.Unlock()
-	if name == "" || s != nil {
+	if name == "" || s != nil || i.storage.Refusal() != "" {
 		return s
 	}
-	s, err := bytes.ReopenStorage(i.ctx, name)
-	if err != nil {
-		return nil
+	for n := 0; n < 2 && ctx.Err() == nil; n++ {
+		s, err := bytes.ReopenStorage(i.ctx, name)
+		switch {
+		case err != nil:
+		case s.Refusal() != "":
+			s.Close()
+		default:
+			i.mu.Lock()
+			i.own[name] = s
+			i.mu.Unlock()
+			return s
+		}
 	}
-	if s.Refusal() != "" {
-		s.Close()
-		return nil
-	}
-	i.mu.Lock()
-	i.own[name] = s
-	i.mu.Unlock()
-	return s
+	return nil
 }
 
 // closeOwn closes a room's own storage, once nobody is in the room here and nothing received lies there: another page may want it.
@@ -253,7 +256,7 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 	i.rooms[args.Room] = m // before its storage is opened, which closeOwn then leaves alone
 	i.mu.Unlock()
 	t := newTranslator(args.Room)
-	storage := i.openOwn(args.Storage)
+	storage := i.openOwn(ctx, args.Storage)
 	resume := storage != nil
 	if !resume {
 		storage = i.storage
@@ -309,11 +312,12 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 	keys := link.Keys()
 	defer keys.Destroy()
 	return struct {
-		Room     string    `json:"room"`
-		Fragment string    `json:"fragment"`
-		Self     room.Peer `json:"self"`
-		Seed     [32]byte  `json:"seed"`
-	}{keys.ID.String(), link.Fragment(), self, r.Seed()}, nil
+		Room      string    `json:"room"`
+		Fragment  string    `json:"fragment"`
+		Self      room.Peer `json:"self"`
+		Seed      [32]byte  `json:"seed"`
+		Resumable bool      `json:"resumable"`
+	}{keys.ID.String(), link.Fragment(), self, r.Seed(), resume}, nil
 }
 
 type goneEvent struct {
@@ -330,11 +334,7 @@ func (i *instance) end(m *member) {
 	}
 	i.mu.Lock()
 	delete(i.rooms, m.number)
-	release := m.atLeave
 	i.mu.Unlock()
-	for _, f := range release {
-		f()
-	}
 	if m.storage != "" {
 		i.closeOwn(m.storage)
 	}
@@ -487,7 +487,7 @@ type outFile struct {
 	Handle       uint32
 }
 
-// sendFiles offers files. From here on the handles are ours; they are released with the room, since a delivery can be retried until then.
+// sendFiles offers files. From here on the handles are ours, and the room's once it has them.
 func (i *instance) sendFiles(args struct {
 	Room  int
 	To    []wire.ID
@@ -506,13 +506,18 @@ func (i *instance) sendFiles(args struct {
 	})
 }
 
-// continueTransfer gives a transfer of an earlier page its files again.
+// continueTransfer gives a transfer of an earlier page its files again, and answers with the indices of those that are lacking.
 func (i *instance) continueTransfer(args struct {
 	transferArgs
-	Files []outFile
+	Files   []outFile
+	Without bool
 }) (any, error) {
-	return nil, i.giveFiles(args.Room, args.Files, func(r *room.Room, files []room.OutFile) error {
-		return r.Continue(args.key(), files)
+	var answer struct {
+		Lacking []uint32 `json:"lacking"`
+	}
+	return &answer, i.giveFiles(args.Room, args.Files, func(r *room.Room, files []room.OutFile) (err error) {
+		answer.Lacking, err = r.Continue(args.key(), files, args.Without)
+		return err
 	})
 }
 
@@ -544,13 +549,6 @@ func (i *instance) giveFiles(number int, given []outFile, give func(*room.Room, 
 	if err := give(r, files); err != nil {
 		release()
 		return err
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if m := i.rooms[number]; m != nil {
-		m.atLeave = append(m.atLeave, release)
-	} else {
-		release()
 	}
 	return nil
 }
@@ -706,7 +704,7 @@ func (i *instance) handedOver(args struct {
 	if args.Storage == "" {
 		return i.do(args.Room, func(r *room.Room) error { return r.HandedOver(args.Delivery) })
 	}
-	s := i.openOwn(args.Storage)
+	s := i.openOwn(i.ctx, args.Storage)
 	if s == nil {
 		return nil, fault.Newf(fault.StorageFailed, "the storage is in use")
 	}

@@ -230,6 +230,9 @@ func (n *Negotiation) OpenAttempt() uint32 {
 	return n.open.number
 }
 
+// Invites reports whether a Hello of ours waits for its offer.
+func (n *Negotiation) Invites() bool { return n.hello != nil }
+
 // Underway reports whether an attempt is under way.
 func (n *Negotiation) Underway() bool { return n.attempt != nil }
 

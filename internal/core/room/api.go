@@ -182,8 +182,11 @@ type Transfer struct {
 type Result struct {
 	ID     string        `json:"id"`
 	Files  []File        `json:"files"`
-	Ledger []LedgerEntry `json:"ledger,omitempty"` // outgoing only
-	Code   fault.Code    `json:"code,omitempty"`   // incoming: why it failed as a whole
+	Head   *LedgerHead   `json:"head,omitempty"` // outgoing only, as the next two
+	Ledger []LedgerEntry `json:"ledger,omitempty"`
+	// Earlier is the attempts before a retry that a recipient has signed a receipt for.
+	Earlier []LedgerEntry `json:"earlier,omitempty"`
+	Code    fault.Code    `json:"code,omitempty"` // incoming: why it failed as a whole
 	// Delivery names in Storage what was received: the file named StoredName, in which all files lie one after another.
 	Delivery string                       `json:"-"`
 	File     transfer.StoredFile          `json:"-"` // incoming: that file, committed; nil when nothing arrived
@@ -285,7 +288,8 @@ func (SignalArrived) event()    {}
 func (TransferResumed) event()  {}
 func (Problem) event()          {}
 
-// OutFile is a file to send. Exactly one of Source and Text counts, by Kind.
+// OutFile is a file to send. Exactly one of Source and Text counts, by Kind. A Source that is an io.Closer becomes the room's unless the call
+// that it is given to fails: it is closed when nothing can want it any more, with the room at the latest.
 type OutFile struct {
 	Kind     wire.FileKind
 	Path     string          // relative, with '/'

@@ -538,34 +538,46 @@ func (r *Room) sumAt(file io.ReaderAt, m *chunk.Manifest, ref chunk.Ref) (wire.H
 
 // Continue gives an outgoing transfer of an earlier room its files again (Transfer.Waiting). They are found by their paths, or else by name and
 // size, and what was read of them before is read again: one that differs fails with file-changed, for this transfer, and nothing of it goes out.
-// Texts that are not given fail with file-unreadable where they were not delivered yet. The errors are UnknownTransfer and, when a file is not
-// among those given, InvalidArgument: then nothing has happened.
-func (r *Room) Continue(key transfer.Key, files []OutFile) error {
-	return r.withOutgoing(key, func(o *outgoing) error {
+// While files are lacking that somebody needs, it goes on waiting, with those given so far, and answers with the indices of the others. Without
+// them it goes on if without is set: they fail with file-unreadable then, as texts do that are not given and were not delivered yet. Sources are
+// closed as those of Send. The error is UnknownTransfer.
+func (r *Room) Continue(key transfer.Key, files []OutFile, without bool) (lacking []uint32, err error) {
+	return lacking, r.withOutgoing(key, func(o *outgoing) error {
 		if !o.machine.Wanting() || o.files != nil {
 			return fault.New(fault.UnknownTransfer, nil)
 		}
 		m := o.machine.Manifest()
+		all := slices.Concat(o.given, files)
+		o.given = nil
 		found := make([]OutFile, len(m.Files))
-		for i, n := range matching(m, files) {
-			f, ok := m.Files[i], n >= 0
-			var given OutFile
-			if ok {
-				given = files[n]
+		used := make([]bool, len(all))
+		for i, n := range matching(m, all) {
+			f, out := m.Files[i], &found[i]
+			if n < 0 {
+				out.Source = missing{f.Size}
+				if f.Kind == wire.KindFile && f.Size > 0 && o.machine.Needs(uint32(i)) {
+					lacking = append(lacking, uint32(i))
+				}
+				continue
 			}
-			switch {
-			case ok && f.Kind == wire.KindText:
-				given.Source = text(given.Text)
-			case !ok && f.Kind == wire.KindFile && f.Size > 0:
-				return fault.Newf(fault.InvalidArgument, "room: file %d is not among those given", i)
-			case !ok:
-				given.Source = missing{f.Size}
+			*out, used[n] = all[n], true
+			out.Path = f.Path // by which it is found again
+			if f.Kind == wire.KindText {
+				out.Source = text(out.Text)
 			}
-			found[i] = given
+			o.given = append(o.given, *out)
 		}
-		o.files = found
+		for n := range all {
+			if !used[n] {
+				closeSources(all[n : n+1])
+			}
+		}
+		if len(lacking) > 0 && !without {
+			return nil
+		}
+		o.files, o.given = found, nil
 		o.journal.note(transfer.OpenedRecord(r.cfg.Now()))
-		r.reread(o)
+		r.reread(o, lacking)
 		return nil
 	})
 }
@@ -628,8 +640,8 @@ func (missing) ReadAt([]byte, int64) (int, error) { return 0, transfer.ErrSource
 func (m missing) Size() int64 { return int64(m.size) }
 
 // reread looks whether the files are what they were, as far as they had been read: recipients have those chunks, and must not get the rest of
-// another file.
-func (r *Room) reread(o *outgoing) {
+// another file. Those that are lacking fail.
+func (r *Room) reread(o *outgoing, lacking []uint32) {
 	m := o.machine.Manifest()
 	type read struct {
 		runs   []wire.Run
@@ -641,6 +653,10 @@ func (r *Room) reread(o *outgoing) {
 		before[i] = read{runs, slices.Clone(hashes)}
 	}
 	r.running.Go(func() {
+		var failed []transfer.Event
+		for _, file := range lacking {
+			failed = append(failed, transfer.SourceFailed{File: file, Err: transfer.ErrSourceUnreadable})
+		}
 		for i, b := range before {
 			source := o.files[i].Source
 			if m.Files[i].Kind == wire.KindDirectory {
@@ -665,9 +681,9 @@ func (r *Room) reread(o *outgoing) {
 				}
 			}
 			if err != nil {
-				r.box.post(func() { r.stepOutgoing(o, transfer.SourceFailed{File: uint32(i), Err: err}) })
+				failed = append(failed, transfer.SourceFailed{File: uint32(i), Err: err})
 			}
 		}
-		r.box.post(func() { r.stepOutgoing(o, transfer.SourcesReady{}) })
+		r.box.post(func() { r.stepOutgoing(o, append(failed, transfer.SourcesReady{})...) })
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -397,13 +398,13 @@ func TestSenderRestart(t *testing.T) {
 			if c.change >= 0 {
 				again[c.change] ^= 1
 			}
-			if err := sender.room.Continue(id, []room.OutFile{outFile("small.bin", small), outFile("b.bin", again)}); fault.Of(err) != fault.InvalidArgument {
-				t.Errorf("without one of the files: %v", err)
+			if lacking, err := sender.room.Continue(id, []room.OutFile{outFile("small.bin", small), outFile("b.bin", again)}, false); err != nil || !slices.Equal(lacking, []uint32{1}) {
+				t.Errorf("without one of the files: %v, %v", lacking, err)
 			}
-			if err := sender.room.Continue(id, []room.OutFile{outFile("a.bin", again), outFile("small.bin", small)}); err != nil {
-				t.Fatal(err)
+			if lacking, err := sender.room.Continue(id, []room.OutFile{outFile("a.bin", again)}, false); err != nil || len(lacking) > 0 {
+				t.Fatal(lacking, err)
 			}
-			if err := sender.room.Continue(id, []room.OutFile{outFile("a.bin", again), outFile("small.bin", small)}); fault.Of(err) != fault.UnknownTransfer {
+			if _, err := sender.room.Continue(id, []room.OutFile{outFile("a.bin", again), outFile("small.bin", small)}, false); fault.Of(err) != fault.UnknownTransfer {
 				t.Errorf("twice: %v", err)
 			}
 			if c.change >= 0 {
@@ -430,6 +431,46 @@ func TestSenderRestart(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWithout: of a restarted sender's files one is gone that the recipient has, and one that it lacks. Nobody asks for the first; without the second
+// the transfer goes on, and that file fails.
+func TestWithout(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	l := w.life("Ann", nil)
+	ann := l.born()
+	bob := w.life("Bob", l.link).born()
+	ann.meet(bob)
+	first, second, third := content(mib, 1), content(2*mib, 2), content(mib, 3)
+	s := newStepped(t, second)
+	id := ann.send(outFile("a.bin", first), outFile("b.bin", s), outFile("c.bin", third))
+	bob.accept(ann)
+	s.raise(mib)
+	ann.stored(bob, 2*mib)
+	w.crash(ann, bob)
+	ann = l.born()
+	ann.meet(bob)
+	wait(bob, "the sender to lack its files", func(e room.TransferProgress) bool { return e.Transfer.Deliveries[0].State == room.DeliveryPaused })
+	wait(ann, "to know what is there", func(e room.TransferProgress) bool { return e.Transfer.Deliveries[0].Bytes >= 2*mib })
+	for _, given := range [][]room.OutFile{{outFile("b.bin", second)}, {outFile("x.bin", third)}} {
+		if lacking, err := ann.room.Continue(id, given, false); err != nil || !slices.Equal(lacking, []uint32{2}) {
+			t.Errorf("%v, %v", lacking, err)
+		}
+	}
+	if _, err := ann.room.Continue(id, nil, true); err != nil {
+		t.Fatal(err)
+	}
+	end := wait(bob, "the end", func(e room.TransferFinished) bool { return e.Result.Code == fault.FileUnreadable }).Result
+	if end.Files[2].Complete || end.Files[2].Code != fault.FileUnreadable {
+		t.Errorf("%+v", end)
+	}
+	end.Code = ""
+	bob.check(end, first, second)
+	wait(ann, "the end", func(e room.TransferFinished) bool {
+		l := e.Result.Ledger[0]
+		return l.Code == fault.FileUnreadable && l.Files[0].Outcome == "verified" && l.Files[1].Outcome == "verified" && l.Files[2].Outcome == "failed"
+	})
 }
 
 // TestNotedBeforeTold: a recipient tells its sender of nothing that a crash at that moment would make it ask for again.

@@ -348,6 +348,9 @@ func (r *Room) emit() {
 	go func() {
 		<-r.looped
 		r.running.Wait()
+		for _, o := range r.outgoing {
+			closeSources(slices.Concat(o.files, o.given))
+		}
 		close(ended)
 	}()
 	for {

@@ -34,6 +34,7 @@ type TransferID = transfer.Key
 type outgoing struct {
 	machine *transfer.Outgoing
 	files   []OutFile
+	given   []OutFile          // restored: those of its files that it has again, while others are lacking
 	paths   []string           // safe, as the recipients make them
 	names   map[wire.ID]string // of recipients whose link was lost: they may be gone
 	keys    map[wire.ID][]byte // of recipients that there has been a link to
@@ -176,6 +177,15 @@ func (r *Room) maxRecipients() int {
 	return r.cfg.MaxRecipients
 }
 
+// closeSources lets go of files that nobody asks for any more.
+func closeSources(files []OutFile) {
+	for _, f := range files {
+		if c, ok := f.Source.(io.Closer); ok {
+			c.Close()
+		}
+	}
+}
+
 // text is the Source of a text.
 type text string
 
@@ -218,6 +228,9 @@ func (r *Room) makeRoom() bool {
 		}
 	}
 	if len(r.outgoing)+len(r.incoming) >= maxTransfers {
+		if o := r.outgoing[oldest]; o != nil {
+			closeSources(o.files)
+		}
 		delete(r.outgoing, oldest)
 		delete(r.incoming, oldest)
 	}

@@ -223,6 +223,13 @@ func (o *Outgoing) Journal(now time.Time) []byte {
 // Wanting reports whether the transfer waits for its files.
 func (o *Outgoing) Wanting() bool { return o.wanting }
 
+// Needs reports whether a recipient may lack something of a file. One that has not told what it has lacks everything.
+func (o *Outgoing) Needs(file uint32) bool {
+	return o.offer.LateJoiners || slices.ContainsFunc(o.peers, func(r *recipient) bool {
+		return !r.over() && (r.wanted.Empty() || r.wanted.Has(file)) && !r.complete.Has(file)
+	})
+}
+
 // Read is the chunks of a file that have been read already, and their hashes.
 func (o *Outgoing) Read(file uint32) (known []wire.Run, hashes []wire.Hash) {
 	f := &o.files[file]
