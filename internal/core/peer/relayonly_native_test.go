@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pion/logging"
 	"github.com/pion/transport/v5/vnet"
@@ -174,6 +175,9 @@ func TestConnStrays(t *testing.T) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+	for c.pc.ICEConnectionState() == webrtc.ICEConnectionStateNew { // until then pion takes any offer for a restart, and gathers anew
+		time.Sleep(time.Millisecond)
 	}
 	offer, err := other.Offer(ctx, false)
 	if err != nil {
