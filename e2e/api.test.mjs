@@ -404,6 +404,27 @@ test("a retry ends, whoever it is for", { timeout: 240_000 }, async (t) => {
   assert.deepEqual(refused, { code: "room-closed", same: true }, "a retry that is refused changes nothing");
 });
 
+test("a signal outlasts the end, as long as something may follow it", { timeout: 240_000 }, async (t) => {
+  const { owner, members } = await roomOf(t, 1);
+  const [member] = members;
+  await Promise.all([
+    owner.evaluate(async () => {
+      me.abort = new AbortController();
+      me.transfer = me.room.send(new File([me.blob(1000, 1)], "a.bin"), { signal: me.abort.signal });
+      await me.transfer.finished;
+    }),
+    member.evaluate(async () => (await me.offer()).decline()),
+  ]);
+  await owner.evaluate(() => me.transfer.retry(me.transfer.recipients[0].peer));
+  await member.evaluate(async () => void (await me.offer()));
+  const code = await owner.evaluate(async () => {
+    me.abort.abort();
+    const result = await Promise.race([me.transfer.finished, new Promise((resolve) => setTimeout(resolve, 60_000))]);
+    return result?.failedRecipients[0].code;
+  });
+  assert.equal(code, "cancelled");
+});
+
 test("an accept that fails leaves the offer to be answered", { timeout: 240_000 }, async (t) => {
   const { owner, members, browser, server, link } = await roomOf(t, 0);
   // Without a private file system there is memory, of which there is never enough for this.

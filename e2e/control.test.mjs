@@ -55,6 +55,13 @@ async function asksBeforeClosing(page) {
   page.close({ runBeforeUnload: true }).catch(() => {});
   await until("the page asks, or is closed", () => type !== undefined || closed);
   assert.equal(type, closed ? undefined : "beforeunload");
+  const older = await page.evaluate(() => {
+    const event = document.createEvent("BeforeUnloadEvent");
+    event.initEvent("beforeunload", false, true);
+    window.dispatchEvent(event);
+    return event.returnValue;
+  }).catch(() => ""); // it is closed
+  assert.equal(older, closed ? "" : "true", "what older browsers go by");
   return !closed;
 }
 
@@ -97,7 +104,7 @@ test("files are put up before anyone is there, for whoever comes", { timeout: 24
     await ben.open(link);
     await ben.sees(/Ada wants to send you one\.bin and 1 more/, 60_000);
     await ben.press("Accept");
-    await ben.sees(/Verified and saved: 2 files/, 60_000);
+    await ben.sees(/Verified, and handed to your browser’s downloads: 2 files/, 60_000);
     await expectFiles(ben.downloads, [one, two]);
     await ada.seesDelivery("Ben", /^Done: verified on disk$/);
     await ada.sees(/1 of 1 recipient received everything\. Whoever joins while this page is open is offered it\./);
@@ -172,7 +179,7 @@ test("what was put up for whoever comes, and nobody came, is offered again after
     await chooser.accept([file]);
   };
   await again((await writeFile(folder, "other.bin", 71)).file);
-  await ada.sees(/Not all of the files are among those\. Choose the one that was sent\./);
+  await ada.sees(/None of what is missing was among those\. Choose the one that you were sending\./);
   await again(one.file);
   await ada.sees(/Whoever joins while this page is open is offered it\./);
   const ben = await Person.arrive(t, { name: "Ben" });
@@ -229,6 +236,15 @@ test("late joiners, stages and the ledger in the API", { timeout: 240_000 }, asy
   assert.deepEqual({ ...after, open: 0, states: 0 }, {
     open: 0, states: 0, during: [false, "done"], successful: ["member"], same: true, finished: true, format: "tallow-ledger-1", ids: true, sender: "owner", frozen: true, state: "done",
   });
+  const kept = await owner.evaluate(async () => {
+    const before = JSON.stringify(await me.transfer.ledger());
+    const open = me.room.send("to whoever comes", { lateJoiners: true });
+    await me.until(() => open.recipients.length === 1);
+    await me.room.leave();
+    const ledger = await open.ledger();
+    return { same: before === JSON.stringify(await me.transfer.ledger()), states: ledger.entries.map(({ state }) => state), finished: ledger.finished };
+  });
+  assert.deepEqual(kept, { same: true, states: ["cancelled"], finished: true }, "in a room that was left");
 });
 
 test("who was removed while away keeps nothing of that room", { timeout: 240_000 }, async (t) => {
@@ -312,7 +328,7 @@ test("the screen stays on, and closing the page asks, only while something is un
 
   await ada.limit("");
   await ada.seesDelivery("Ben", /^Done: verified on disk$/, 120_000);
-  await ben.sees(/Verified and saved: 1 file/, 60_000);
+  await ben.sees(/Verified, and handed to your browser’s downloads: 1 file/, 60_000);
   for (const person of [ada, ben]) await until("the screen is let go", async () => (await held(person)) === 0);
   await expectFiles(ben.downloads, [big], 60_000);
 
@@ -323,6 +339,7 @@ test("the screen stays on, and closing the page asks, only while something is un
       const { createWritable } = FileSystemFileHandle.prototype;
       FileSystemFileHandle.prototype.createWritable = async function (...args) {
         await go;
+        if (/** @type {any} */ (globalThis).full) throw new DOMException("no room", "QuotaExceededError");
         return createWritable.apply(this, args);
       };
       Object.assign(globalThis, { showDirectoryPicker: async () => (await navigator.storage.getDirectory()).getDirectoryHandle("Picked", { create: true }) });
@@ -333,11 +350,19 @@ test("the screen stays on, and closing the page asks, only while something is un
     await ben.page.select(".offer select", "folder");
     await ben.press("Accept");
     await ada.seesDelivery("Ben", /^Done: verified on disk$/);
-    await ben.sees(/Verified\. Saving…/);
+    await ben.sees(/Verified; being saved[^]*Verified\. Saving…/);
     await until("the screen is held", async () => (await held(ben)) === 1);
     assert.ok(await asksBeforeClosing(ben.page));
-    await ben.page.evaluate(() => /** @type {any} */ (globalThis).letGo());
-    await ben.sees(/Verified and saved in the folder “Picked”: 2 files/);
+    const clear = await ben.control("button", "Clear");
+    assert.ok(await clear.evaluate((button) => /** @type {HTMLButtonElement} */ (button).disabled), "clearing would delete what is being copied");
+    await ben.page.evaluate(() => {
+      Object.assign(globalThis, { full: true });
+      /** @type {any} */ (globalThis).letGo();
+    });
+    await ben.sees(/Verified, but not saved: 2 files/);
+    await ben.page.evaluate(() => Object.assign(globalThis, { full: false }));
+    await ben.press("Save again");
+    await ben.sees(/Done: verified on disk[^]*Verified and saved in the folder “Picked”: 2 files/);
     await until("the screen is let go", async () => (await held(ben)) === 0);
   });
 

@@ -150,6 +150,26 @@ test("DataChannelManager connects two pages by values that the caller carries", 
   assert.deepEqual(await states(), ["closed", "closed"]);
 });
 
+test("DataChannelManager connects two pages that both begin", { timeout: 480_000 }, async (t) => {
+  const pages = await roomOf(t, ["Ann", "Bob"], { connections: "manual" });
+  for (const page of pages) await page.evaluate(() => (me.manager = new me.api.DataChannelManager({ room: me.room }), undefined));
+  const step = (/** @type {number} */ i, /** @type {string} */ method, /** @type {string[]} */ ...args) =>
+    pages[i].evaluate((m, a) => me.manager[m](me.room.peers[0].id, ...a), method, args);
+  /** @type {string[]} */
+  const carried = [];
+  /** Carries a value of a page, and what comes of it, until nothing does. @param {number} from @param {string | undefined} value */
+  const carry = async (from, value) => {
+    for (let i = 1 - from, method = "acceptConnection"; value; i = 1 - i, method = "completeConnection") {
+      carried.push(`${i} ${value}`);
+      value = await step(i, method, value);
+    }
+  };
+  const values = await Promise.all([step(0, "createConnection"), step(1, "createConnection")]);
+  await Promise.all(values.map((value, from) => carry(from, value)));
+  await Promise.all(pages.map((page) => page.evaluate(() => me.meets(1, 120_000))));
+  assert.equal(carried.length, 5, "a Knock, a Hello to each of the two who asked for it, an offer and an answer");
+});
+
 test("SignalingClient invites, tells who joined and left, and carries values", { timeout: 480_000 }, async (t) => {
   const pages = await roomOf(t, ["Ann", "Bob", "Cleo"], { connections: "manual" });
   // Each page connects what the server carries, each candidate by itself.

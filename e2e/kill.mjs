@@ -49,11 +49,19 @@ export async function killMatrix(t, { runs, largest, most }) {
   const first = Number(process.env.TALLOW_KILL_SEED ?? Date.now() % 1e9);
   let next = first;
   // They mostly wait, so two are played at a time, each lane with a server and browsers of its own.
-  await Promise.all(["one", "other"].map((name) => t.test(name, (lane) => play(lane, () => (next < first + runs ? plan(next++, largest, most) : undefined)))));
+  const struck = { sender: 0, recipient: 0, server: 0 };
+  await Promise.all(["one", "other"].map((name) => t.test(name, (lane) => play(lane, () => (next < first + runs ? plan(next++, largest, most) : undefined), struck))));
+  t.diagnostic(`struck in the middle: ${JSON.stringify(struck)}`);
+  if (runs >= 50) assert.ok(Math.min(...Object.values(struck)) >= runs / 20, "each of them was struck in the middle");
+  else if (runs > 1) assert.ok(Math.max(...Object.values(struck)) > 0, "somebody was struck in the middle");
 }
 
-/** Plays runs until there are no more. @param {import("node:test").TestContext} t @param {() => ReturnType<typeof plan> | undefined} draw */
-async function play(t, draw) {
+/**
+ * Plays runs until there are no more.
+ * @param {import("node:test").TestContext} t @param {() => ReturnType<typeof plan> | undefined} draw
+ * @param {Record<"sender" | "recipient" | "server", number>} struck is counted up: who was struck with some of the bytes on the recipient's disk and not all
+ */
+async function play(t, draw, struck) {
   let server = await startServer(t);
   const { addr, url } = server;
   const browsers = { sender: await startBrowser(t), recipient: await startBrowser(t) };
@@ -100,13 +108,18 @@ async function play(t, draw) {
         }
         note(`${who} is dead (${how})`);
       };
-      let struck = 0;
+      let blows = 0;
+      /** How many bytes were on its disk when the recipient began its last life. */
+      let had = 0;
       note(JSON.stringify(run));
       try {
         for (const { who, how, share, after } of run.blows) {
           if (await reach((bytes) => (share === undefined ? Date.now() - begun >= (after ?? 0) : bytes >= share * run.size))) break;
-          note(`${who}: ${how}`);
-          struck++;
+          const { bytes, id } = await state();
+          note(`${who}: ${how}, at ${bytes} bytes`);
+          blows++;
+          if (bytes > 0 && bytes < run.size) for (const one of who) struck[one]++;
+          if (who.includes("recipient")) had = bytes;
           if (who.includes("server")) await server.kill();
           const members = /** @type {("sender" | "recipient")[]} */ (who.filter((one) => one !== "server"));
           await Promise.all(members.map((one) => rebirth(one, how)));
@@ -119,16 +132,20 @@ async function play(t, draw) {
               note(`${one} is back`);
             }),
           );
+          if (bytes > 0) assert.equal((await state()).id, id, "what is on a disk belongs to a transfer that goes on");
         }
         await reach(() => false);
         note("done");
+        const { offers, repeated } = await pages.recipient.evaluate(received);
+        assert.equal(repeated, 0, "nothing came again that was on the disk");
+        if (had > 0) assert.equal(offers, 0, "nobody is asked again about what is on the disk");
         await rebirth("recipient", run.last);
         const { browser } = browsers.recipient;
         const page = (await browser.pages())[0] ?? (await browser.newPage());
         await page.goto(`${url}/healthz`);
         const stored = await page.evaluate(onDisk, run.size);
         assert.ok(stored.includes(want), `of ${run.size} bytes ${want}, the disk holds ${stored}`);
-        s.diagnostic(`${struck} of ${run.blows.length} blows, ${(run.size / 1e6).toFixed(1)} MB, ${Date.now() - start} ms`);
+        s.diagnostic(`${blows} of ${run.blows.length} blows, ${(run.size / 1e6).toFixed(1)} MB, ${Date.now() - start} ms`);
       } catch (error) {
         for (const line of log) s.diagnostic(line);
         for (const [who, page] of Object.entries(pages)) {
@@ -171,11 +188,17 @@ function receive() {
   accept();
 }
 
+/** Runs in the recipient's page: how often it was offered something, and how many bytes have come that were on its disk. */
+function received() {
+  const repeated = me.room.transfers.map((transfer) => transfer.stats().recipients[0].repeated);
+  return { offers: me.events.filter(({ type }) => type === "offer").length, repeated: repeated.reduce((a, b) => a + b, 0) };
+}
+
 /** Runs in the sender's page: what it knows. */
 function look() {
   const { state, bytes, code } = me.transfer?.recipients[0] ?? {};
   const bad = ["failed", "cancelled", "declined"].includes(state) && code !== "peer-gone";
-  return { bytes: bytes ?? 0, done: state === "done", error: me.trouble ?? (bad ? `${state}: ${code}` : undefined) };
+  return { id: me.transfer?.id, bytes: bytes ?? 0, done: state === "done", error: me.trouble ?? (bad ? `${state}: ${code}` : undefined) };
 }
 
 /** Runs in a page of the recipient's browser: the hashes of what its disk holds of that size. @param {number} size */

@@ -91,6 +91,15 @@ export async function prepare() {
         room.addEventListener("offer", look);
         look();
       }),
+    /** The names of what lies in the private file system, over all deliveries, in order. */
+    async stored() {
+      const names = [];
+      const top = await (await navigator.storage.getDirectory()).getDirectoryHandle("tallow");
+      for await (const [, room] of top.entries()) {
+        for await (const [, delivery] of room.entries()) if (delivery.kind === "directory") for await (const [name] of delivery.entries()) names.push(name);
+      }
+      return names.sort();
+    },
     /** That many others are connected. @param {number} n @param {number} [timeout] */
     meets: (n, timeout) => me.until(() => me.room.peers.filter((p) => p.state === "open").length === n, timeout),
     /** The code that a promise is rejected with, or "resolved". @param {Promise<any>} promise */

@@ -42,6 +42,24 @@ describe("a transfer survives", { concurrency: true }, () => {
     await once(t, transfer);
   });
 
+  test("a laptop is closed until it has been given up", { timeout: 600_000 }, async (t) => {
+    const transfer = await underway(t, { size, first });
+    const { sender, recipient } = transfer;
+    const signal = (/** @type {NodeJS.Signals} */ name) => process.kill(-(/** @type {number} */ (recipient.browser().process()?.pid)), name); // its process group
+    await recipient.evaluate(() => void me.received.catch(() => {})); // it is given up, and goes on all the same
+    signal("SIGSTOP");
+    try {
+      await until("the sender has given it up", () => sender.evaluate(() => me.result?.failedRecipients[0]?.code === "peer-gone"), 120_000);
+    } finally {
+      signal("SIGCONT");
+    }
+    t.diagnostic(`bytes flow again after ${(await transfer.flows()).toFixed(1)} s`);
+    await until("the end", () => sender.evaluate(() => me.transfer.recipients[0].state === "done"), 120_000);
+    const hash = await recipient.evaluate(async () => me.sha256(await (await me.room.transfers[0].finished).files[0].file()));
+    assert.equal(hash, await sender.evaluate(() => me.sha256(me.file)));
+    await once(t, transfer);
+  });
+
   test("the server is away for a minute: the transfer goes on, and members find each other again", { timeout: 600_000 }, async (t) => {
     const { network, sender, recipient, stored, finished } = await underway(t, { size: 30 * MB });
     const back = network.restartServer(t, 60_000);

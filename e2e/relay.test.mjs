@@ -160,6 +160,14 @@ test("relay only", { timeout: 900_000 }, async (t) => {
     await close({ sender, recipient });
   });
 
+  await t.test("Firefox tells a member that takes whatever comes of nothing but its relay", async () => {
+    const { sender, recipient } = await meet(network, [firefox, browsers[0]], { options: [{ relayOnly: true }, {}] });
+    const seen = await recipient.evaluate(() => globalThis.seen);
+    assert.ok(seen.descriptions.length > 0 && seen.candidates.length > 0, "something was told");
+    assert.deepEqual(strangers(seen, network.address), []);
+    await close({ sender, recipient });
+  });
+
   await t.test("without it they talk directly: the capture sees it", async () => {
     const end = await network.hosts[0].capture(t);
     const { sender, recipient } = await meet(network, browsers);

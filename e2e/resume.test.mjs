@@ -133,12 +133,223 @@ test("a recipient's page is reloaded, its tab crashes, its browser is killed", {
   assert.ok(sent < size - before.told + slack, `${sent} bytes were sent for the last ${size - before.told}`);
   assert.equal(await sender.evaluate(() => me.transfer.finished.then((r) => r.successfulRecipients.length)), 1);
 
-  await t.test("once it is done, nothing is left to go on with", async () => {
+  // Nothing of it was saved: only read.
+  const received = async () => {
+    const { files, failed } = await me.incoming.finished;
+    const { state, from, saved, available } = me.incoming;
+    return { hash: await me.sha256(await files[0].file()), paths: files.map((file) => file.path), roots: files.map((file) => file.root), failed: failed.length, state, from: from.name, saved, available };
+  };
+  const whole = await recipient.evaluate(received);
+  assert.deepEqual({ ...whole, roots: whole.roots.length }, { hash, paths: ["a.bin", "b.bin"], roots: 2, failed: 0, state: "done", from: "sender", saved: false, available: true });
+  const told = await count(sender);
+  for (const [what, again] of /** @type {const} */ ([
+    ["reloaded", async () => (await recipient.reload(), await recipient.evaluate(prepare), recipient)],
+    ["crashed", async () => loadMember(await crash(recipient), server.url)],
+  ])) {
+    await t.test(`${what} after it was done, and before it was saved`, async () => {
+      recipient = await again();
+      await enter(recipient, link, "recipient");
+      await recipient.evaluate(() => (me.incoming = me.room.transfers[0]));
+      assert.deepEqual(await recipient.evaluate(received), whole);
+      assert.deepEqual(await recipient.evaluate(async () => [me.room.transfers.length, me.room.offers.length, (await me.tallow.unfinished()).length]), [1, 0, 0]);
+      await recipient.evaluate(() => me.meets(1, 120_000));
+      assert.ok((await count(sender)).sent - told.sent < slack, "nothing is sent again");
+    });
+  }
+
+  await t.test("and is there without its room", async () => {
+    await recipient.reload();
+    await recipient.evaluate(prepare);
+    const left = await recipient.evaluate(async () => {
+      const [item] = await me.until(async () => ((list) => (list.length ? list : undefined))(await me.tallow.unfinished()));
+      const { done, direction, entered, names, bytes, total } = item;
+      const { files, failed } = await item.received();
+      me.item = item;
+      return {
+        done, direction, entered, names, whole: bytes === total, failed: failed.length, code: await me.code(item.continue()),
+        hash: await me.sha256(await files[0].file()), roots: files.map((file) => file.root), saved: files.map((file) => file.saved),
+      };
+    });
+    assert.deepEqual(left, {
+      done: true, direction: "incoming", entered: false, names: ["sender"], whole: true, failed: 0, code: "invalid-argument", hash, roots: whole.roots, saved: [false, false],
+    });
+  });
+
+  await t.test("until it is handed over: then only its copy stays for an hour", async () => {
+    const after = await recipient.evaluate(async () => {
+      const { files } = await me.item.received();
+      await files[0].markSaved();
+      const some = (await me.tallow.unfinished()).length;
+      await me.item.saveAll({ as: "zip", files: [files[1]] });
+      return { some, saved: files.map((file) => file.saved), list: (await me.tallow.unfinished()).length, stored: await me.stored() };
+    });
+    assert.deepEqual(after, { some: 1, saved: [true, true], list: 0, stored: ["files", "receipt"] });
     await recipient.reload();
     await recipient.evaluate(prepare);
     await enter(recipient, link, "recipient");
-    assert.deepEqual(await recipient.evaluate(async () => [me.room.transfers.length, (await me.tallow.unfinished()).length]), [0, 0]);
+    assert.deepEqual(await recipient.evaluate(async () => [me.room.transfers.length, (await me.tallow.unfinished()).length, await me.stored()]), [0, 0, ["files", "receipt"]]);
   });
+
+  await t.test("or discarded, after a reload or without its room: then nothing is left", async () => {
+    for (const entered of [true, false]) {
+      await recipient.evaluate(() => me.meets(1, 120_000));
+      const accepted = recipient.evaluate(async () => (await me.offer()).accept().finished.then(({ files }) => files.length));
+      await sender.evaluate(() => me.meets(1, 120_000));
+      await sender.evaluate(() => me.room.send([{ path: "c.bin", file: me.blob(1000, 9) }]).finished);
+      assert.equal(await accepted, 1);
+      await until("the journal says so", () => recipient.evaluate(async () => (await me.stored()).includes("journal")));
+      await recipient.reload();
+      await recipient.evaluate(prepare);
+      if (entered) {
+        await enter(recipient, link, "recipient");
+        await recipient.evaluate(async () => {
+          await me.room.transfers[0].finished;
+          await me.room.transfers[0].discard();
+        });
+      } else {
+        await recipient.evaluate(async () => {
+          const [item] = await me.until(async () => ((list) => (list.length ? list : undefined))(await me.tallow.unfinished()));
+          await item.discard();
+        });
+        await enter(recipient, link, "recipient");
+      }
+      assert.deepEqual(await recipient.evaluate(async () => [(await me.tallow.unfinished()).length, await me.stored()]), [0, ["files", "receipt"]]);
+    }
+  });
+});
+
+test("what has arrived and was not saved stays when the owner removes the member", { timeout: 200_000 }, async (t) => {
+  const server = await startServer(t);
+  const browser = await sharedBrowser(t);
+  const [sender, recipient] = [await startMember(browser, server.url), await startMember(browser, server.url)];
+  await fresh(sender);
+  const link = await enter(sender, undefined, "sender");
+  await fresh(recipient);
+  await enter(recipient, link, "recipient");
+  await sender.evaluate(() => me.meets(1, 120_000));
+  const accepted = recipient.evaluate(async () => (await me.offer()).accept().finished.then(({ files }) => files.length));
+  const hash = await sender.evaluate(async () => (await me.room.send(me.blob(1000, 9)).finished, me.sha256(me.blob(1000, 9))));
+  assert.equal(await accepted, 1);
+  await until("the journal says so", () => recipient.evaluate(async () => (await me.stored()).includes("journal")));
+  await sender.evaluate(() => me.room.remove(me.room.peers[0].id));
+  await recipient.evaluate(() => me.until(() => me.room.state === "closed"));
+  const left = () =>
+    recipient.evaluate(async () => {
+      [me.item] = await me.until(async () => ((list) => (list.length ? list : undefined))(await me.tallow.unfinished()));
+      return me.sha256(await (await me.item.received()).files[0].file());
+    });
+  assert.equal(await left(), hash);
+  await recipient.reload();
+  await recipient.evaluate(prepare);
+  assert.equal(await recipient.evaluate((to) => me.until(async () => (await me.tallow.remembered()).length > 0).then(() => me.code(me.tallow.joinRoom(to))), link), "removed");
+  assert.equal(await left(), hash);
+  assert.deepEqual(await recipient.evaluate(async () => (await me.item.discard(), [(await me.tallow.unfinished()).length, await me.stored()])), [0, []]);
+});
+
+/** Runs in the page before anything else: its clocks can be put forward, in ms. */
+function skew() {
+  const [{ now }, wall] = [Performance.prototype, Date.now];
+  globalThis.ahead = 0;
+  Performance.prototype.now = function () {
+    return now.call(this) + globalThis.ahead;
+  };
+  Date.now = () => wall() + globalThis.ahead;
+}
+
+test("what was handed over is deleted an hour later, while the page is open", { timeout: 200_000 }, async (t) => {
+  const server = await startServer(t);
+  const browser = await sharedBrowser(t);
+  const [sender, recipient] = [await startMember(browser, server.url), await startMember(browser, server.url, { before: skew })];
+  await fresh(sender);
+  const link = await enter(sender, undefined, "sender");
+  await fresh(recipient);
+  await enter(recipient, link, "recipient");
+  await sender.evaluate(() => me.meets(1, 120_000));
+  const accepted = recipient.evaluate(async () => {
+    for (const name of ["saved", "unsaved"]) {
+      me[name] = (await me.offer()).accept();
+      await me[name].finished;
+    }
+  });
+  await sender.evaluate(async () => {
+    for (const seed of [8, 9]) await me.room.send(me.blob(1000, seed)).finished;
+  });
+  await accepted;
+  const told = await recipient.evaluate(async () => {
+    const look = async () => [me.saved.saved, me.saved.available, me.unsaved.saved, me.unsaved.available, await me.stored()];
+    await (await me.saved.finished).files[0].markSaved();
+    await me.until(async () => (await me.stored()).includes("receipt"));
+    const before = await look();
+    globalThis.ahead = 61 * 60_000;
+    await me.until(() => !me.saved.available);
+    return { before, after: await look(), code: await me.code((await me.saved.finished).files[0].file()), rest: (await (await me.unsaved.finished).files[0].file()).size };
+  });
+  assert.deepEqual(told, {
+    before: [true, true, false, true, ["files", "files", "journal", "receipt"]],
+    after: [true, false, false, true, ["files", "journal"]],
+    code: "storage-failed",
+    rest: 1000,
+  });
+});
+
+test("the page shows what has arrived and was not saved", { timeout: 400_000 }, async (t) => {
+  const server = await startServer(t);
+  const folder = tempDir(t);
+  // More than are saved unasked when they arrive.
+  const files = await Promise.all(Array.from({ length: 21 }, (_, i) => writeFile(folder, `${i}.bin`, 1000 + i)));
+  const ada = await Person.arrive(t, { name: "Ada" });
+  const ben = await Person.arrive(t, { name: "Ben", alone: true });
+  await ada.open(`${server.url}/`);
+  const link = await ada.link();
+  await ben.open(link);
+  await ada.meets(1);
+  const deliver = async () => {
+    await ada.choose(...files.map(({ file }) => file));
+    await ada.press("Send");
+    await (await ben.page.waitForSelector(".offer select"))?.select("files");
+    await ben.press("Accept");
+    await ada.seesDelivery("Ben", /^Done: verified on disk$/);
+    await ben.sees(/Verified: 21 files\. Press “Save all”/);
+  };
+  const left = /Verified, not saved yet: 0\.bin and 20 more \(21\.2 kB\)\. It stays here until you save or clear it/;
+  await deliver();
+
+  await t.test("after a reload, in its room", async () => {
+    await ben.page.reload();
+    await ben.sees(left);
+    await ben.press("Save 3.bin");
+    await expectFiles(ben.downloads, [files[3]], 60_000);
+    await ben.page.reload();
+    await ben.sees(left);
+  });
+
+  await t.test("and from the front page, without it, where saving ends the matter", async () => {
+    await ben.page.evaluate(() => sessionStorage.clear()); // as in a new tab
+    await ben.page.goto("about:blank");
+    await ben.open(`${server.url}/`);
+    await ben.sees(/Unfinished[^]*Received 0\.bin and 20 more from Ada/);
+    await ben.sees(left);
+    await ben.press("Save all");
+    await expectFiles(ben.downloads, files, 60_000);
+    await until("an empty list", async () => !/Unfinished/.test(await ben.text()));
+    await ben.page.reload();
+    await ben.link();
+    assert.doesNotMatch(await ben.text(), left);
+  });
+
+  await t.test("and what is cleared is gone", async () => {
+    await ben.open(link);
+    await ada.meets(1);
+    await deliver();
+    await ben.page.reload();
+    await ben.sees(left);
+    await ben.press("Clear");
+    await until("nothing unsaved", async () => !left.test(await ben.text()));
+    await ben.page.reload();
+    await ben.meets(1);
+    assert.doesNotMatch(await ben.text(), left);
+  });
+  assert.deepEqual([...ada.errors, ...ben.errors], []);
 });
 
 test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
@@ -208,9 +419,13 @@ test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
   await t.test("and given the same files again, whatever folder they are in", async () => {
     const had = await interrupt();
     assert.equal(await sender.evaluate(() => me.code(me.item.continue())), "invalid-argument");
+    const lacking = () => sender.evaluate(() => me.item.lacking.map(({ path }) => path));
+    assert.deepEqual(await lacking(), ["folder/a.bin", "folder/b.bin"]);
     assert.equal(await sender.evaluate(() => me.code(me.item.continue([new File([me.blob(1_000_000, 8)], "b.bin")]))), "invalid-argument");
+    assert.deepEqual(await lacking(), ["folder/a.bin"]);
+    assert.deepEqual(await sender.evaluate(async () => (await me.tallow.unfinished())[0].lacking.map(({ path }) => path)), ["folder/a.bin"]);
     const before = await count(sender);
-    await sender.evaluate((n) => me.item.continue([new File([me.blob(n, 7)], "a.bin"), new File([me.blob(1_000_000, 8)], "b.bin")]), size);
+    await sender.evaluate((n) => me.item.continue([new File([me.blob(n, 7)], "a.bin")]), size);
     assert.deepEqual(await received(), { hashes, failed: [] });
     const result = await sender.evaluate(async () => ({ done: (await me.transfer.finished).successfulRecipients.length, left: (await me.tallow.unfinished()).length }));
     assert.deepEqual(result, { done: 1, left: 0 });
@@ -235,6 +450,21 @@ test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
     await interrupt(true);
     await sender.evaluate(() => me.item.continue());
     assert.deepEqual(await received(), { hashes, failed: [] });
+  });
+
+  await t.test("and one of the files that it kept access to is gone", async () => {
+    await interrupt(true);
+    const codes = await sender.evaluate(async () => {
+      const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle("mine");
+      await folder.removeEntry("1");
+      const code = await me.code(me.item.continue());
+      const lacking = me.item.lacking.map(({ path }) => path);
+      await me.item.continue([], { without: true });
+      return [code, lacking];
+    });
+    assert.deepEqual(codes, ["invalid-argument", ["folder/b.bin"]]);
+    assert.deepEqual(await received(), { hashes: { "folder/a.bin": hashes["folder/a.bin"] }, failed: [["folder/b.bin", "file-unreadable"]] });
+    assert.deepEqual(await sender.evaluate(async () => (await me.transfer.finished).failedRecipients.map(({ code }) => code)), ["file-unreadable"]);
   });
 
   await t.test("and discards it", async () => {
@@ -267,11 +497,61 @@ test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
   });
 });
 
+test("a reloaded page waits for itself to let go of the room, and says what it could not open", { timeout: 240_000 }, async (t) => {
+  const server = await startServer(t);
+  const member = await startMember(await sharedBrowser(t), server.url);
+  await fresh(member);
+  const link = await enter(member, undefined, "member");
+  const before = await member.evaluate(() => ({ id: me.room.self.id, resumable: me.room.resumable }));
+  assert.equal(before.resumable, true);
+  assert.equal(await member.evaluate(async () => (await me.tallow.createRoom({ remember: false })).resumable), false);
+  const second = await member.browserContext().newPage();
+  await second.goto(`${server.url}/healthz`);
+  /** Takes the locks of that kind over from the member's page as soon as it ends. @param {string} kind */
+  const takeOver = (kind) =>
+    second.evaluate(async (prefix) => {
+      const names = (await navigator.locks.query()).held.map(({ name }) => name).filter((name) => name.startsWith(prefix));
+      globalThis.locks = names.map((name) => {
+        const lock = { name };
+        navigator.locks.request(name, () => {
+          lock.taken = true;
+          return new Promise((release) => (lock.release = release));
+        });
+        return lock;
+      });
+    }, kind);
+  const taken = () => second.evaluate(() => globalThis.locks.length > 0 && globalThis.locks.every(({ taken }) => taken));
+  const reload = async () => {
+    await member.reload();
+    await until("the locks have gone over", taken);
+    await member.evaluate(prepare);
+  };
+
+  await takeOver("tallow identity ");
+  await reload();
+  const entering = member.evaluate(async (to) => {
+    me.watch(await me.tallow.joinRoom(to));
+    return { id: me.room.self.id, resumable: me.room.resumable };
+  }, link);
+  const entered = entering.then(() => true);
+  // Whoever does not wait for the lock is in without it.
+  const pending = () => second.evaluate(async () => (await navigator.locks.query()).pending.some(({ name }) => globalThis.locks.some((lock) => lock.name === name)));
+  await until("somebody waits for the identity", async () => (await Promise.race([entered, pending()])) === true);
+  await second.evaluate(() => globalThis.locks.forEach(({ release }) => release()));
+  assert.deepEqual(await entering, before);
+
+  await takeOver("tallow storage ");
+  await reload();
+  await member.evaluate(async (to) => me.watch(await me.tallow.joinRoom(to)), link);
+  assert.deepEqual(await member.evaluate(() => ({ id: me.room.self.id, resumable: me.room.resumable })), { ...before, resumable: false });
+});
+
 test("the page lists what is unfinished, and goes on with it", { timeout: 400_000 }, async (t) => {
   const server = await startServer(t);
   const folder = tempDir(t);
   const big = await writeFile(folder, "big.bin", 8 * MB);
   const small = await writeFile(folder, "small.bin", 1000);
+  const other = await writeFile(folder, "other.bin", 1000);
   const ada = await Person.arrive(t, { name: "Ada" });
   let ben = await Person.arrive(t, { name: "Ben", alone: true });
   await ada.open(`${server.url}/`);
@@ -306,9 +586,11 @@ test("the page lists what is unfinished, and goes on with it", { timeout: 400_00
       const [chooser] = await Promise.all([ada.page.waitForFileChooser(), button.click()]);
       await chooser.accept(files);
     };
+    await again(other.file);
+    await ada.sees(/None of what is missing was among those\. Choose the 2 files that you were sending\./);
     await again(big.file);
-    await ada.sees(/Not all of the files are among those\. Choose all 2 of them\./);
-    await again(big.file, small.file);
+    await ada.sees(/1 file is still missing: small\.bin\.[^]*Go on without it/);
+    await again(small.file);
     await ada.limit(slow);
     await ben.press("Resume");
     await ada.seesDelivery("Ben", /^Transferring · [1-9]/);
@@ -331,7 +613,7 @@ test("the page lists what is unfinished, and goes on with it", { timeout: 400_00
     await ada.limit("");
     await ada.press("Resume");
     await ada.seesDelivery("Ben", /^Done: verified on disk$/, 120_000);
-    await ben.sees(/Verified and saved: 2 files/, 60_000);
+    await ben.sees(/Verified, and handed to your browser’s downloads: 2 files/, 60_000);
     await expectFiles(ben.downloads, [big, small], 60_000);
     assert.doesNotMatch(await ben.text(), /Unfinished/);
   });

@@ -99,7 +99,7 @@ test("a folder is chosen, and arrives as a zip with names and times", { timeout:
   await ben.sees(/Ada wants to send you .* and 6 more/);
   await ben.sees(/Album\//);
   await ben.press("Accept");
-  await ben.sees(/Verified and saved as one zip: 7 files/);
+  await ben.sees(/Verified, and handed to your browser’s downloads as one zip: 7 files/);
   const tree = comparable(readTree(dir), "Album/");
   delete tree["Album/2012/nothing yet/"]; // the browser's own chooser does not tell of it
   assert.deepEqual(comparable(readTree(unzip(t, await downloaded(ben, "Album.zip")))), tree);
@@ -128,7 +128,7 @@ test("a folder is dropped, with what is empty in it; unticked files do not come"
   const mixed = await ben.page.$$eval(".offer input[type=checkbox]", (boxes) => boxes.map((b) => /** @type {HTMLInputElement} */ (b).indeterminate));
   assert.equal(mixed.filter(Boolean).length, 1, "the folder that lacks a file is neither ticked nor not");
   await ben.press("Accept");
-  await ben.sees(/Verified and saved as one zip: 6 files/);
+  await ben.sees(/Verified, and handed to your browser’s downloads as one zip: 6 files/);
   const tree = comparable(readTree(dir), "Album/");
   assert.ok("Album/2012/nothing yet/" in tree);
   delete tree["Album/empty.bin"];
@@ -215,7 +215,7 @@ test("ten thousand small files: the page stays small, and takes those that are t
   await (await ben.control("checkbox", "337")).click(); // the 301st to 400th of those that do not end in 0
   await ben.sees(/Chosen: 1002 of 10001 items/);
   await ben.press("Accept");
-  await ben.sees(/Verified and saved as one zip: 1002 files/, 120_000);
+  await ben.sees(/Verified, and handed to your browser’s downloads as one zip: 1002 files/, 120_000);
   const found = readTree(unzip(t, await downloaded(ben, "files.zip")));
   const hashes = await page.evaluate(async () =>
     Object.fromEntries(await Promise.all(me.files.filter(({ path: p }) => p.startsWith("few/") || p === "many/337").map(async ({ path: p, file }) => [p, await me.sha256(file)]))),
@@ -285,14 +285,20 @@ test("the API: small files after a reload, a zip, a folder of the person's", { t
     const outcome = await recipient.evaluate(async (broken) => {
       const directory = await (await navigator.storage.getDirectory()).getDirectoryHandle("accepted", { create: true });
       if (broken) await (await navigator.storage.getDirectory()).removeEntry("accepted", { recursive: true });
+      const { getDirectoryHandle } = directory;
+      let during = "";
+      directory.getDirectoryHandle = (...args) => {
+        during ||= transfer.state;
+        return getDirectoryHandle.apply(directory, args);
+      };
       const transfer = (await me.offer()).accept({ directory });
       const code = await me.code(transfer.finished);
-      if (broken) return [code, transfer.state];
+      if (broken) return [code, during, transfer.state];
       const folder = await directory.getDirectoryHandle("x");
       const kinds = {};
       for await (const [name, handle] of folder.entries()) kinds[name] = handle.kind;
-      return [code, transfer.state, kinds];
+      return [code, during, transfer.state, kinds];
     }, bad);
-    assert.deepEqual(outcome, bad ? ["storage-failed", "done"] : ["resolved", "done", { y: "file", z: "directory" }]);
+    assert.deepEqual(outcome, bad ? ["storage-failed", "saving", "done"] : ["resolved", "saving", "done", { y: "file", z: "directory" }]);
   }
 });

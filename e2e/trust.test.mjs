@@ -147,7 +147,7 @@ test("names that a stranger chose", { timeout: 240_000 }, async (t) => {
   await ben.page.select(".offer select", "files"); // as a zip, since some are in folders, it would be a single download
   await ben.press("Accept");
   assert.equal(await sent, 1);
-  await ben.sees(/Verified and saved: 19 files/);
+  await ben.sees(/Verified, and handed to your browser’s downloads: 19 files/);
   await until("19 downloads", () => fs.readdirSync(ben.downloads).filter((n) => !n.endsWith(".crdownload")).length === names.length);
 
   const unsafe = /[\x00-\x1f\x7f<>:"|?*\\\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]|^\.\.?$|[. ]$|^(con|com1)(\.|$)/i;

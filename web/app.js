@@ -6,7 +6,7 @@ import { Compose } from "./compose.js";
 import { People, toWhom } from "./people.js";
 import { svg } from "./qr.js";
 import { Unfinished } from "./unfinished.js";
-import { byId, complaint, copy, el, say, shorten } from "./view.js";
+import { byId, complaint, copy, el, say, shorten, size } from "./view.js";
 
 /**
  * @typedef {import("./tallow.js").Room} Room
@@ -82,6 +82,7 @@ async function enter() {
     settle(link, name);
     hideProblem();
     showRoom(entered);
+    showFeatures(tallow, entered);
     transfers.show(entered, tallow.features.memoryLimit);
     unfinished.show(tallow);
   } catch (error) {
@@ -435,11 +436,13 @@ function connectSettings() {
 async function showRemembered() {
   const kept = ((await tallow?.remembered())?.length ?? 0) + (tab.get(LINK) ? 1 : 0);
   byId("remembered", HTMLElement).hidden = kept === 0;
-  say(byId("remembered-hint", HTMLElement), `This browser keeps the ${kept === 1 ? "key of a room" : `keys of ${kept} rooms`} that you closed and can come back to. Keys not used for 7 days are deleted at the next visit.`);
+  say(byId("remembered-hint", HTMLElement), `This browser keeps the ${kept === 1 ? "key of a room" : `keys of ${kept} rooms`} that you closed and can come back to. Keys not used for 7 days are deleted at the next visit. To forget them deletes what is unfinished or not saved there, too.`);
 }
 
-function openNewRoom() {
-  return openRoom(undefined);
+async function openNewRoom() {
+  const unsaved = room ? (modules && (await modules)[1].unsaved(room)) || 0 : 0;
+  const warning = `You have not saved ${size(unsaved)} of what you received in this room. Once it is left, that goes when this page is closed. Leave the room?`;
+  if (unsaved === 0 || confirm(warning)) await openRoom(undefined);
 }
 
 /** Leaves the room, and enters another or a new one. @param {string | undefined} link */
@@ -462,11 +465,12 @@ async function continueIn(link) {
   else await openRoom(link);
 }
 
-/** @param {Tallow} instance */
-function showFeatures({ features }) {
+/** @param {Tallow} instance @param {Room} [room] once it is entered */
+function showFeatures({ features }, room) {
   const limits = [];
   if (features.crypto === "wasm") limits.push("this page was not loaded securely (https), so encryption is slower here");
   if (features.storage === "memory") limits.push(`this browser offers no disk space here, so up to ${Math.round(features.memoryLimit / 1e6)} MB can be received at a time`);
+  else if (room && !room.resumable) limits.push("this browser stores nothing that a transfer could go on from after a reload: keep this page open");
   const text = limits.join("; ");
   banner("features", text && `${text[0].toUpperCase()}${text.slice(1)}. Everything is still end-to-end encrypted.`);
 }

@@ -79,6 +79,8 @@ export class DataChannelManager {
   #destroyed = new AbortController();
   /** The last state told of each peer. @type {Map<string, string>} */
   #states = new Map();
+  /** The events whose values somebody has: of several who wait, each gets the next one. @type {WeakSet<Event>} */
+  #taken = new WeakSet();
 
   /** @param {import("./tallow.js").DataChannelManagerOptions} options */
   constructor(options) {
@@ -154,7 +156,11 @@ export class DataChannelManager {
       this.#room,
       ["signal", ...CHANGES],
       (event) => {
-        if (event?.type === "signal") return event.detail.peer === id && !event.detail.candidate ? event.detail.value : undefined;
+        if (event?.type === "signal") {
+          if (event.detail.peer !== id || event.detail.candidate || this.#taken.has(event)) return undefined;
+          this.#taken.add(event);
+          return event.detail.value;
+        }
         if (this.#room.peers.find((p) => p.id === id)?.state === "open") return opened;
         if (event?.detail.id !== id) return undefined; // the call's own change may not have been told yet
         const { state, code } = event.detail;

@@ -34,11 +34,16 @@ const protocols = ["", "udp", "tcp", "tls"];
  * @property {number} need how many messages Go waits for: the rest of a record is of no use to it in pieces
  */
 
+/**
+ * What was last read, in the order of rawStats in conn_js.go, and the id of the pair that was selected.
+ * @typedef {{ values: Float64Array, pair: string | undefined }} Statistics
+ */
+
 /** @param {import("./host.js").HostContext} host */
 export default function channels(host) {
   /** @type {Map<number, Watched>} */
   const watched = new Map();
-  /** @type {WeakMap<RTCPeerConnection, Float64Array>} */
+  /** @type {WeakMap<RTCPeerConnection, Statistics>} */
   const statistics = new WeakMap();
 
   /** @param {RTCDataChannel} channel */
@@ -164,7 +169,7 @@ export default function channels(host) {
       const connection = host.object(handle);
       connection.getStats().then(
         (report) => {
-          statistics.set(connection, summarize(report));
+          statistics.set(connection, summarize(report, statistics.get(connection)));
           host.complete(op, 0);
         },
         () => host.complete(op, -1),
@@ -173,7 +178,7 @@ export default function channels(host) {
 
     /** Writes the last statistics (rawStats in conn_js.go). 0, or -1: there are none. @param {number} handle @param {number} out */
     peer_read_stats(handle, out) {
-      const values = statistics.get(host.object(handle));
+      const values = statistics.get(host.object(handle))?.values;
       if (!values) return -1;
       host.bytes(out, values.byteLength).set(new Uint8Array(values.buffer));
       return 0;
@@ -181,9 +186,9 @@ export default function channels(host) {
   };
 }
 
-/** In the order of rawStats in conn_js.go. @param {RTCStatsReport} report */
-function summarize(report) {
-  const values = new Float64Array(9);
+/** @param {RTCStatsReport} report @param {Statistics | undefined} last @returns {Statistics} */
+function summarize(report, last) {
+  const values = new Float64Array(10);
   /** @type {any} */
   let transport;
   /** @type {any[]} */
@@ -194,7 +199,11 @@ function summarize(report) {
   }
   // Older Firefoxes have no transport that names the pair, but mark it.
   const pair = report.get(transport?.selectedCandidatePairId) ?? pairs.find((p) => p.selected);
-  if (!pair) return values;
+  const changes = last?.values[9] ?? 0;
+  if (!pair) {
+    values[9] = changes;
+    return { values, pair: last?.pair };
+  }
   // Firefox counts per pair only: another one may have carried the beginning. It counts no packets, and no checks that it sends.
   /** @param {string} name */
   const count = (name) => transport?.[name] ?? pairs.reduce((sum, p) => sum + (p[name] ?? 0), 0);
@@ -213,6 +222,7 @@ function summarize(report) {
     index(candidateTypes, local?.relayProtocol ? "relay" : local?.candidateType),
     index(candidateTypes, remote?.candidateType),
     index(protocols, local?.relayProtocol ?? local?.protocol),
+    changes + (pair.id === last?.pair ? 0 : 1),
   ]);
-  return values;
+  return { values, pair: pair.id };
 }

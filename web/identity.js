@@ -5,6 +5,8 @@
 
 const hour = 60 * 60 * 1000;
 const maxAge = 7 * 24 * hour;
+/** How long a reloaded page waits for itself to let go of what it was, in ms. */
+const reloadTimeout = 5000;
 const lockPrefix = "tallow identity ";
 
 /**
@@ -90,19 +92,40 @@ async function all() {
 }
 
 /**
- * Takes the lock of a member's identity, without waiting.
+ * Takes the lock of a member's identity.
  * @param {string} member
+ * @param {AbortSignal} [patience] how long to wait for it; none: not at all
  * @returns {Promise<(() => void) | undefined>} releases it; undefined when another page has it
  */
-function acquire(member) {
+function acquire(member, patience) {
   return new Promise((resolve, reject) => {
     navigator.locks
-      .request(lockPrefix + member, { ifAvailable: true }, (lock) => {
+      .request(lockPrefix + member, patience ? { signal: patience } : { ifAvailable: true }, (lock) => {
         if (lock === null) return resolve(undefined);
         return new Promise((release) => resolve(() => release(undefined)));
       })
-      .catch(reject);
+      .catch((error) => (patience?.aborted ? resolve(undefined) : reject(error)));
   });
+}
+
+/**
+ * Takes the lock of whichever of these identities is free first, within some seconds.
+ * @param {Identity[]} identities
+ */
+async function first(identities) {
+  const patience = new AbortController();
+  const late = setTimeout(() => patience.abort(), reloadTimeout);
+  const attempts = identities.map(async (identity) => {
+    const release = await acquire(identity.member, patience.signal);
+    if (release && patience.signal.aborted) release(); // another was first
+    else if (release) {
+      patience.abort();
+      return { identity, release };
+    }
+  });
+  const taken = (await Promise.all(attempts)).find(Boolean);
+  clearTimeout(late);
+  return taken;
 }
 
 /**
@@ -145,16 +168,19 @@ function hold(member, release) {
 /**
  * The identity that this browser has in a room and no other page uses now.
  * @param {string} room
+ * @param {boolean} [wait] some seconds for a page that is about to end
  * @returns {Promise<{ identity: Identity, held: Held } | undefined>}
  */
-export async function recall(room) {
+export async function recall(room, wait = false) {
   if (!supported()) return undefined;
   try {
-    for (const { identity } of await all()) {
-      if (identity.room !== room) continue;
+    const ours = (await all()).map(({ identity }) => identity).filter((identity) => identity.room === room);
+    for (const identity of ours) {
       const release = await acquire(identity.member);
       if (release) return { identity, held: hold(identity.member, release) };
     }
+    const late = wait && (await first(ours));
+    if (late) return { identity: late.identity, held: hold(late.identity.member, late.release) };
   } catch {
     // Storage may be denied (private windows, blocked cookies): then nothing is remembered.
   }

@@ -1,6 +1,6 @@
 // @ts-check
-// What earlier pages have left in the origin private file system: a journal for each transfer that can be gone on with, in the directory
-// of its room's identity (storage-worker.js has the layout). Looked at only where no page has that identity now.
+// What earlier pages have left in the origin private file system: a journal for each transfer that can be gone on with, or whose files the person
+// does not have yet, in the directory of its room's identity (storage-worker.js has the layout). Looked at only where no page has that identity now.
 
 const top = async () => (await navigator.storage.getDirectory()).getDirectoryHandle("tallow");
 
@@ -25,6 +25,17 @@ export async function journals(directory) {
     // No such directory, or no private file system.
   }
   return found;
+}
+
+/**
+ * What was received in a delivery: all files, one after another.
+ * @param {string | undefined} directory
+ * @param {string} delivery
+ * @returns {Promise<File>}
+ */
+export async function received(directory, delivery) {
+  const folder = await (await (await top()).getDirectoryHandle(String(directory))).getDirectoryHandle(delivery);
+  return (await folder.getFileHandle("files")).getFile();
 }
 
 /**

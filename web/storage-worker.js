@@ -10,7 +10,7 @@ const maxOpen = 32;
 const noteEvery = 60_000;
 const root = "tallow";
 const noteName = "used"; // no delivery: those are hexadecimal
-/** The file of a delivery that is unfinished, and can be gone on with. */
+/** The file of a delivery that is unfinished, and can be gone on with, or that the person does not have yet. */
 const journalName = "journal";
 /** How long to wait for the page before this one to let go of the storage, after a reload say, in ms. */
 const patience = 8000;
@@ -280,23 +280,26 @@ async function removeEntry(folder, name) {
   }
 }
 
-/** Whether something in a directory can be gone on with. @param {FileSystemDirectoryHandle} folder */
-async function isUnfinished(folder) {
-  for await (const [, delivery] of entries(folder)) {
+/** Deletes the deliveries in a directory that nobody needs, and tells whether others are left. @param {FileSystemDirectoryHandle} folder */
+async function sweepDeliveries(folder) {
+  const needless = [];
+  let needed = false;
+  for await (const [name, delivery] of entries(folder)) {
     if (delivery.kind !== "directory") continue;
     try {
       await delivery.getFileHandle(journalName);
-      return true;
+      needed = true;
     } catch {
-      // Not this one.
+      needless.push(name);
     }
   }
-  return false;
+  for (const name of needless) await removeEntry(folder, name);
+  return needed;
 }
 
 /**
- * Deletes the directories that nobody holds and nobody has used for so long.
- * @param {number} ms @param {number} unfinished how long for those with something unfinished, in ms
+ * Deletes what lies in directories that nobody holds and nobody has used for so long.
+ * @param {number} ms @param {number} unfinished how long for deliveries with a journal, in ms
  */
 async function sweep(ms, unfinished) {
   const top = await (await navigator.storage.getDirectory()).getDirectoryHandle(root, { create: true });
@@ -311,8 +314,9 @@ async function sweep(ms, unfinished) {
       if (/** @type {any} */ (error).name !== "NotFoundError") continue; // it is being written: in use
     }
     const unused = Math.abs(Date.now() - used);
-    if (unused < ms || (unused < unfinished && (await isUnfinished(folder)))) continue;
+    if (unused < ms) continue;
     try {
+      if (unused < unfinished && (await sweepDeliveries(folder))) continue;
       await removeEntry(top, name);
       removed++;
     } catch {

@@ -102,9 +102,9 @@ export class Tallow {
   /** Forgets a remembered room, and with it who we were there. */
   forget(link: string): Promise<void>;
   /**
-   * The transfers that earlier pages have begun and that wait for something: for their room to be entered again, or, in a room that this page is in, for
-   * their files. What is received in a room that this page is in goes on by itself (`room.transfers`). What nobody has gone on with for 7 days is
-   * deleted at the next visit.
+   * The transfers that earlier pages have begun and that wait for something: for their room to be entered again, for the person to take what has arrived
+   * (`done`), or, in a room that this page is in, for their files. What is received, or has arrived, in a room that this page is in is in `room.transfers`.
+   * What nobody has gone on with for 7 days is deleted at the next visit, and so is what has arrived and nobody has taken for 7 days.
    */
   unfinished(): Promise<UnfinishedTransfer[]>;
   /** Leaves every room and ends the instance. Safe to call again. */
@@ -116,6 +116,8 @@ export class UnfinishedTransfer {
   private constructor();
   readonly id: string;
   readonly direction: "incoming" | "outgoing";
+  /** Incoming: it has arrived, verified, and the person does not have all of it yet (`ReceivedFile.saved`). Its room need not be entered: received(). */
+  readonly done: boolean;
   /** Of its room. */
   readonly link: string;
   /** Whether this page is in that room. */
@@ -127,19 +129,29 @@ export class UnfinishedTransfer {
   readonly total: number;
   /** About what was transferred; to the recipient that was furthest. */
   readonly bytes: number;
-  /** When it was begun or gone on with last, ms since 1970. */
+  /** When it was begun or gone on with last, or had arrived, ms since 1970. */
   readonly when: number;
   /** Outgoing: continue() needs no files: the browser has kept access to them (the `handle` of a Sendable), or there are none with anything in them. */
   readonly remembered: boolean;
   /**
+   * Outgoing: which files continue() has not been given yet; of these none needs to be given that is empty, and, as far as is known by the last call of it,
+   * none that everybody has who is to have it.
+   */
+  readonly lacking: readonly FileInfo[];
+  /**
    * Goes on with it. Outgoing: with the same files, given again, or with those that the browser has kept access to, for which it may ask the person: call it
    * from a click. They are found by path, or by name and size. A file that is not what it was, as far as it had been read, fails with `file-changed`;
    * what had not been read is taken as it is now. A text that is not given again, and was not delivered, fails with `file-unreadable`; folders and empty
-   * files need not be given. Rejects with `invalid-argument` when one of the files is not among those given, and nothing has
-   * happened then; with `file-changed` or `file-unreadable` when the browser has lost access; with `room-closed` when this page is not in its room: enter it
-   * first, with joinRoom(link). What is received goes on by itself there.
+   * files need not be given. Rejects with `invalid-argument` while files are lacking: those that were given are kept, and it can be called again with others
+   * (`lacking` names them), or, with `without`, goes on without them: they fail with `file-unreadable` then, for all who do not have everything yet. Rejects
+   * with `file-unreadable` when the browser has lost access; with `room-closed` when this page is not in its room: enter it first, with joinRoom(link). What
+   * is received goes on by itself there. Not for what is `done`.
    */
-  continue(items?: Sendable | Iterable<Sendable>): Promise<OutgoingTransfer>;
+  continue(items?: Sendable | Iterable<Sendable>, options?: { without?: boolean }): Promise<OutgoingTransfer>;
+  /** What is `done`, as IncomingTransfer.finished. Reading it rejects with `unknown-transfer` once another page has entered its room, with `storage-failed` when it is gone. */
+  received(): Promise<IncomingResult>;
+  /** Saves what is `done`, as IncomingTransfer.saveAll(). */
+  saveAll(options?: SaveOptions): Promise<void>;
   /** Deletes it, and what has been received of it. Rejects with `unknown-transfer` when another page has gone on with it. */
   discard(): Promise<void>;
 }
@@ -236,7 +248,10 @@ export interface RoomEventMap {
   offer: CustomEvent<Offer>;
   /** An offer that was not answered is gone; `code` says why. */
   offerwithdrawn: CustomEvent<{ readonly id: string; readonly code: ErrorCode | undefined }>;
-  /** A transfer of an earlier page goes on here, or, if it is outgoing, waits for its files (`tallow.unfinished()`). */
+  /**
+   * A transfer of an earlier page goes on here; or, if it is outgoing, waits for its files (`tallow.unfinished()`); or, if it is over, had arrived and was not
+   * handed over: `finished` resolves as it did there.
+   */
   transfer: CustomEvent<OutgoingTransfer | IncomingTransfer>;
   statechange: CustomEvent<{ readonly state: RoomState; readonly code: ErrorCode | undefined }>;
   /** Somebody asks to be let in: answer with approve(id) or approve(id, false). */
@@ -265,6 +280,12 @@ export class Room extends EventTarget {
   readonly locked: boolean;
   /** Whether this member connects through relays only: its own choice, or the server's demand. A `statechange` tells when that changes. */
   readonly relayOnly: boolean;
+  /**
+   * Whether what is unfinished when this page ends can be gone on with by a later one. Not where the browser has no private file system or keeps nothing, nor with
+   * `remember: false`; nor when it did not let the storage be opened in time: what earlier pages have left there then waits for the next one, and what is
+   * offered again meanwhile begins anew.
+   */
+  readonly resumable: boolean;
 
   /**
    * Offers files to members. Sizes are taken now: a file that changes later fails with `file-changed`, or with `file-unreadable` where the
@@ -360,7 +381,7 @@ export class Peer {
   readonly name: string;
   readonly owner: boolean;
   readonly state: PeerState;
-  /** "disconnected" also while an open connection is silent and being mended. */
+  /** "disconnected" also while nothing gets through an open connection: the browser says so, or it has been silent for 8 seconds. */
   readonly quality: Quality;
   /** Round-trip time in ms, smoothed, without the queues of our own transfers; 0: unknown. */
   readonly rtt: number;
@@ -379,7 +400,10 @@ export class Peer {
   stats(): Promise<PeerStats>;
 }
 
-/** A member's figures. Counts are over all connections to it since it appeared in the room; rates are bytes per second. */
+/**
+ * A member's figures. Counts are over all connections to it since it appeared in the room, those on the wire without what went in the last two seconds
+ * or so of a connection that has ended; rates are bytes per second.
+ */
 export interface PeerStats {
   /** The member's id. */
   readonly peer: string;
@@ -400,7 +424,7 @@ export interface PeerStats {
   readonly protocol: "" | "udp" | "tcp" | "tls";
   /** Seconds that the present connection has been open; 0: there is none. */
   readonly uptime: number;
-  /** Connections after the first, and restarts of one. */
+  /** Connections after the first, and times that one went on after its path was lost. */
   readonly reconnects: number;
   /** On the wire, with what encryption and transport add. */
   readonly bytesSent: number;
@@ -526,7 +550,7 @@ export interface SaveOptions {
 
 /**
  * - offered: waiting for the answer. - transferring, paused (by either side, or for want of room on the recipient's disk: `code`). - interrupted: the link is lost; goes on when it is back.
- * - verifying: everything has arrived; the whole is being checked. - saving: being made durable. - done: verified on the recipient's disk.
+ * - verifying: everything has arrived; the whole is being checked. - saving: being made durable, and, at a recipient with `AcceptOptions.directory`, put there. - done: verified on the recipient's disk.
  * - declined, cancelled, failed.
  */
 export type DeliveryState =
@@ -615,7 +639,10 @@ export class OutgoingTransfer extends Transfer<OutgoingResult> {
   readonly notKept: boolean;
   /** Offers it to nobody who is admitted from now on. What has begun goes on, and when it has ended (at once, if there is nothing) `finished` resolves. */
   stopOffering(): Promise<void>;
-  /** How it stands, or has ended, per recipient and file, with all it takes to check the receipts without Tallow: save it as JSON. */
+  /**
+   * How it stands, or has ended, per recipient and file, with all it takes to check the receipts without Tallow: save it as JSON. How it ended can be asked for
+   * after the room is closed, too.
+   */
   ledger(): Promise<Ledger>;
   /** Cancels for one recipient, or for all. With late joiners, for all ends the offering as well. */
   cancel(peer?: string | Peer): Promise<void>;
@@ -642,6 +669,10 @@ export class IncomingTransfer extends Transfer<IncomingResult> {
    * `disk-full` or `storage-failed` when it cannot be saved, and with the signal's reason.
    */
   saveAll(options?: SaveOptions): Promise<void>;
+  /** Whether all that arrived was handed over (`ReceivedFile.saved`). Until then it outlives the page, for 7 days. */
+  readonly saved: boolean;
+  /** Whether what has arrived is still kept here: until discard(), or an hour after all of it was handed over. A `progress` event tells when it is no longer. */
+  readonly available: boolean;
   /** Once it is over: deletes the received copy. File objects got from it, and downloads still being written, break. */
   discard(): Promise<void>;
 }
@@ -674,6 +705,7 @@ export interface Ledger {
   readonly files: readonly FileInfo[];
   /** Whether nothing more happens, unless a delivery is tried again. */
   readonly finished: boolean;
+  /** One per recipient; ahead of it one for each attempt before a retry() that the recipient has signed a receipt for. */
   readonly entries: readonly LedgerEntry[];
 }
 
@@ -750,6 +782,12 @@ export class ReceivedFile {
    * turn, about eight a second, since browsers drop what a page begins faster.
    */
   save(): Promise<void>;
+  /** Whether the person has it, as far as Tallow knows: it was handed to the browser's downloads or put into a folder, or markSaved() said so. */
+  readonly saved: boolean;
+  /**
+   * Says that the person has it. When all of a transfer is, no later page comes back to it, and the copy here is deleted an hour later.
+   */
+  markSaved(): Promise<void>;
   /** The text of a text. Rejects for anything else. */
   text(): Promise<string>;
 }
@@ -766,8 +804,8 @@ export interface DataChannelManagerOptions {
 /**
  * Connections to members. In a room with `connections: "manual"` they are made of values that the caller carries between two pages, each sealed
  * for the other: the first from createConnection(), given to acceptConnection() on the other side; each answer to completeConnection() on the side that it is for, until
- * that resolves to undefined: the connection is open. There are three or four values, depending on whose id is lower. Nothing else may be under way with that
- * peer. A person has ten minutes, but the last value should follow at once: the browser that made it is knocking already, and gives up after about 15 seconds.
+ * that resolves to undefined: the connection is open. There are three or four values, depending on whose id is lower; where both pages
+ * begin, each carries what comes of its own value: five in all. Each call that waits gets one value, in the order of the calls. A person has ten minutes, but the last value should follow at once: the browser that made it is knocking already, and gives up after about 15 seconds.
  *
  * They reject with the `code` of what went wrong: `handshake-failed`, `connection-failed`, `peer-gone`, `rate-limited` (too soon after another attempt), …
  */

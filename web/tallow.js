@@ -6,7 +6,7 @@ import { boot } from "./boot.js";
 import { TallowError, check, messages } from "./errors.js";
 import { distinct, saveInto } from "./folder.js";
 import * as identity from "./identity.js";
-import { journals, remove } from "./journals.js";
+import { journals, received, remove } from "./journals.js";
 import { zip } from "./zip.js";
 
 export { TallowError, messages };
@@ -143,8 +143,7 @@ export class Tallow {
     for (const found of await identity.idle()) {
       for (const { delivery, journal } of await journals(found.storage)) {
         try {
-          const about = await state.core.call("describe", { handle: state.core.attach(journal) });
-          list.push(await leftBehind(found, delivery, about));
+          list.push(await leftBehind(state.core, found, delivery, await described(state.core, journal)));
         } catch {
           // It has just ended, or says nothing that can be gone on with.
         }
@@ -165,6 +164,12 @@ export class Tallow {
   }
 }
 snapshot(Tallow, ["version", "wasmSHA256", "features"]);
+
+/** Whether the page before this one was this one, and may be about to let go of what it had. */
+function reloaded() {
+  const [navigation] = performance.getEntriesByType?.("navigation") ?? [];
+  return /** @type {any} */ (navigation)?.type === "reload";
+}
 
 /** What an identity comes from: 32 bytes, in hexadecimal. */
 function randomSeed() {
@@ -199,7 +204,7 @@ async function enter(tallow, link, options) {
 
   // Who we are in that room, if we were there before.
   const parsed = link === undefined ? undefined : await tallow.core.call("parseLink", { link });
-  const known = parsed && remember ? await identity.recall(parsed.room) : undefined;
+  const known = parsed && remember ? await identity.recall(parsed.room, reloaded()) : undefined;
   // Whoever was not let in comes again as the same newcomer: the server may still keep a place for it.
   const seed = known?.identity.seed ?? tallow.newcomers.get(parsed?.room) ?? randomSeed();
   tallow.newcomers.delete(parsed?.room);
@@ -216,6 +221,7 @@ async function enter(tallow, link, options) {
   const room = new Room(own, tallow, number);
   room[own].onpending = onpending;
   tallow.rooms.set(number, room);
+  let kept = false;
   let abort = () => {};
   try {
     // Before the room is there, because what it tells first must find somebody listening, and the page may be left at once.
@@ -239,6 +245,7 @@ async function enter(tallow, link, options) {
       });
     }
     signal?.removeEventListener("abort", abort);
+    room[own].data.resumable = Boolean(held) && entered.resumable;
     room[own].entered(`${pageURL}#${fragment}`, self, self.owner && locked, held);
     return room;
   } catch (error) {
@@ -248,10 +255,11 @@ async function enter(tallow, link, options) {
     if (unwanted && known) {
       await left;
       await room[own].gone; // until then the core has its storage open
-      await remove(storage).catch(() => {}); // what cannot be deleted now ages out
+      if (await anythingDone(tallow.core, storage)) kept = true; // which an owner's word does not take away
+      else await remove(storage).catch(() => {}); // what cannot be deleted now ages out
     }
     tallow.rooms.delete(number);
-    if (unwanted) await held?.forget();
+    if (unwanted && !kept) await held?.forget();
     else if (held) held.release();
     else if (parsed) tallow.newcomers.set(parsed.room, seed);
     throw error;
@@ -360,7 +368,7 @@ export class Room extends EventTarget {
     await this[own].leave();
   }
 }
-snapshot(Room, ["link", "self", "state", "locked", "relayOnly"]);
+snapshot(Room, ["link", "self", "state", "locked", "relayOnly", "resumable"]);
 
 /** What a room knows. It applies the core's events, in order. */
 class RoomState {
@@ -370,7 +378,7 @@ class RoomState {
     this.tallow = tallow;
     this.number = number;
     /** @type {any} */
-    this.data = { link: "", self: undefined, state: "connecting", locked: false, relayOnly: false };
+    this.data = { link: "", self: undefined, state: "connecting", locked: false, relayOnly: false, resumable: false };
     /** @type {Map<string, any>} */
     this.peers = new Map();
     /** @type {Map<string, any>} */
@@ -445,7 +453,9 @@ class RoomState {
   }
 
   letGo() {
-    if (this.data.code === "removed") void this.held?.forget();
+    // What the person does not have yet is found by the identity.
+    const unsaved = this.transfers.some((transfer) => transfer[own].kept && transfer[own].stored.unsaved);
+    if (this.data.code === "removed" && !unsaved) void this.held?.forget();
     else this.held?.release();
   }
 
@@ -526,6 +536,9 @@ class RoomState {
         else if (this.sending > 0) this.early.push(event);
         return;
       }
+      case "expired":
+        for (const transfer of this.transfers) if (transfer[own].delivery === event.delivery) transfer[own].gone();
+        return;
       case "problem":
         return this.dispatch("error", new TallowError(event.code, undefined, event.peer || undefined));
     }
@@ -704,9 +717,11 @@ export class OutgoingTransfer extends Transfer {
     await this[own].call("stopOffering");
   }
   async ledger() {
-    const { started, room } = this[own];
-    await started;
-    const ledger = await room.call("ledger", { id: this.id });
+    const state = this[own];
+    await state.started;
+    // Once it is over the room may be, too, or may have forgotten it.
+    if (state.over && state.ledger) return state.ledger;
+    const ledger = await state.room.call("ledger", { id: this.id });
     return Object.freeze({ ...ledger, sender: Object.freeze(ledger.sender), files: frozen(ledger.files), entries: entries(ledger.entries) });
   }
   /** @param {string | Peer} [peer] */
@@ -767,7 +782,7 @@ export class IncomingTransfer extends Transfer {
   constructor(token, room, offer, accepted, signal) {
     internal(token);
     const { from, id, files } = offer;
-    const state = new TransferState(room, files, [from], incomingResult(room.tallow.core));
+    const state = new TransferState(room, files, [from], incomingResult);
     super(own, state);
     state.id = id;
     state.from = from;
@@ -783,16 +798,79 @@ export class IncomingTransfer extends Transfer {
   async cancel() {
     await this[own].call("cancel");
   }
+  get saved() {
+    return Boolean(this[own].stored && !this[own].stored.unsaved);
+  }
+  get available() {
+    return this[own].kept;
+  }
   /** @param {import("./tallow.js").SaveOptions} [options] */
   async saveAll(options = {}) {
+    const { stored } = this[own];
+    check(stored, "nothing has arrived yet");
+    await stored.saveAll(options);
+  }
+  async discard() {
+    const state = this[own];
+    check(state.over, "the transfer is not over");
+    // One that ended because its sender was gone could still go on.
+    if (state.suspended()) await state.room.call("cancel", { id: state.id }).catch(() => {});
+    state.kept = false;
+    if (state.delivery) await state.room.tallow.core.call("discard", { room: state.room.number, delivery: state.delivery });
+  }
+}
+
+/** What was received in a delivery. */
+class Stored {
+  /** What the person does not have yet. Folders come with their files. @type {Set<ReceivedFile>} */
+  #lacking;
+
+  /**
+   * @param {any} result as it is told: files, code
+   * @param {number[] | undefined} offsets where each of the files begins
+   * @param {() => Promise<File>} whole gives all of them, one after another
+   * @param {() => Promise<void>} settle notes that the person has all of them
+   */
+  constructor({ files: wanted, code }, offsets, whole, settle) {
+    const list = frozen(wanted);
+    const complete = list.flatMap((file, i) => (file.complete ? [{ ...file, at: offsets?.[i] ?? 0 }] : []));
+    if (code && complete.length === 0) throw new TallowError(code);
+    this.whole = whole;
+    this.settle = settle;
+    this.arrived = Object.freeze({
+      files: Object.freeze(complete.map((file) => new ReceivedFile(own, this, file))),
+      failed: Object.freeze(list.filter((file) => !file.complete)),
+    });
+    const solid = this.arrived.files.filter(({ kind }) => kind !== "directory");
+    this.#lacking = new Set(solid.length > 0 ? solid : this.arrived.files);
+  }
+
+  get unsaved() {
+    return this.#lacking.size > 0;
+  }
+
+  /** @param {ReceivedFile} file */
+  lacks(file) {
+    return this.#lacking.has(file);
+  }
+
+  /** Notes that the person has these. @param {readonly ReceivedFile[]} files */
+  async handOver(files) {
+    const before = this.unsaved;
+    for (const file of files) this.#lacking.delete(file);
+    // Where it cannot be noted, the person is asked once more by a later page.
+    if (before && !this.unsaved) await this.settle().catch(() => {});
+  }
+
+  /** @param {import("./tallow.js").SaveOptions} options */
+  async saveAll(options) {
     check(typeof options === "object" && options !== null, "options is an object");
     const { as = "files", directory, signal } = options;
     check(as === "files" || as === "zip", 'as is "files" or "zip"');
     checkDirectory(directory);
     checkSignal(signal);
     throwIfAborted(signal);
-    const { arrived, delivery, room } = this[own];
-    check(arrived, "nothing has arrived yet");
+    const { arrived } = this;
     const files = options.files === undefined ? arrived.files : iterable(options.files, "files");
     check(files.every((/** @type {any} */ file) => arrived.files.includes(file)), "files are those that have arrived");
     const { name = archiveName(files) } = options;
@@ -805,28 +883,21 @@ export class IncomingTransfer extends Transfer {
       return;
     }
     try {
-      const { core } = room.tallow;
-      const whole = await stored(core, delivery);
+      const whole = await this.whole();
       const list = files.map((/** @type {ReceivedFile} */ file) => file[own].data);
       if (directory) {
         const blob = (/** @type {any} */ data) => async () => whole.slice(data.at, data.at + data.size);
         await saveInto(directory, list.map((/** @type {any} */ data) => ({ path: savedAs(data), file: data.kind === "directory" ? undefined : blob(data) })), signal);
-        return;
+        return this.handOver(files);
       }
       const paths = distinct(list.map(savedAs));
       const entries = list.map((/** @type {any} */ data, /** @type {number} */ i) => ({ ...data, path: paths[i], directory: data.kind === "directory" }));
       await download(await zip(whole, entries.sort((/** @type {any} */ a, /** @type {any} */ b) => a.at - b.at || a.index - b.index), signal), name);
+      await this.handOver(files);
     } catch (error) {
       if (error instanceof TallowError || signal?.aborted) throw error;
       throw new TallowError(error instanceof DOMException && error.name === "QuotaExceededError" ? "disk-full" : "storage-failed", error);
     }
-  }
-  async discard() {
-    const state = this[own];
-    check(state.over, "the transfer is not over");
-    // One that ended because its sender was gone could still go on.
-    if (state.suspended()) await state.room.call("cancel", { id: state.id }).catch(() => {});
-    if (state.delivery) await state.room.tallow.core.call("discard", { delivery: state.delivery });
   }
 }
 
@@ -836,7 +907,7 @@ class TransferState {
    * @param {RoomState} room
    * @param {any[]} files
    * @param {any[]} others
-   * @param {(event: any) => any} result makes the result of a finished event, or throws the failure
+   * @param {(event: any, state: TransferState) => any} result makes the result of a finished event, or throws the failure
    */
   constructor(room, files, others, result) {
     this.room = room;
@@ -851,10 +922,16 @@ class TransferState {
     this.result = result;
     /** The name of what was received, in storage. @type {string | undefined} */
     this.delivery = undefined;
-    /** Incoming: what finished resolves to. @type {any} */
-    this.arrived = undefined;
+    /** Incoming: what has arrived, and whether it is still there. @type {Stored | undefined} */
+    this.stored = undefined;
+    this.kept = false;
     /** Incoming: what else has to be done with it before that. @type {(() => Promise<void>) | undefined} */
     this.save = undefined;
+    /** Incoming: that is being done. */
+    this.saving = false;
+    /** @type {AbortSignal | undefined} */
+    this.signal = undefined;
+    this.aborted = () => void this.call("cancel").catch(() => {});
     /** @type {Transfer} */
     this.transfer = /** @type {any} */ (undefined);
     /** @type {Promise<void>} */
@@ -862,10 +939,14 @@ class TransferState {
     this.over = false;
     /** Outgoing: whoever is admitted later is offered it. */
     this.late = false;
+    /** Outgoing: how it ended, when it did. @type {any} */
+    this.ledger = undefined;
     /** Outgoing: no other page can go on with it. */
     this.notKept = false;
     /** Of an earlier page: it waits for its files; when it was begun or gone on with last, in ms since 1970; about what had been transferred. */
     this.waiting = false;
+    /** Which of them it still lacks; undefined: none was given. @type {any[] | undefined} */
+    this.lacking = undefined;
     this.opened = 0;
     this.before = 0;
     /** @type {Promise<any> | undefined} */
@@ -876,6 +957,7 @@ class TransferState {
   /** A new end to wait for. */
   renew() {
     this.over = false;
+    this.heed();
     this.finished = new Promise((resolve, reject) => {
       this.resolve = resolve;
       this.reject = reject;
@@ -883,10 +965,11 @@ class TransferState {
     this.finished.catch(() => {});
   }
 
-  /** @param {any[]} files */
-  async continue(files) {
-    await this.room.call("continue", { id: this.id, files: attached(this.room, files) });
-    this.waiting = false;
+  /** @param {any[]} files @param {boolean} without those that are lacking */
+  async continue(files, without) {
+    const { lacking } = await this.room.call("continue", { id: this.id, files: attached(this.room, files), without });
+    this.lacking = (lacking ?? []).map((/** @type {number} */ index) => this.files[index]);
+    this.waiting = this.lacking.length > 0 && !without;
   }
 
   /** @param {string} peer */
@@ -929,11 +1012,18 @@ class TransferState {
       },
     );
     this.started.catch(() => {});
-    if (!signal) return;
-    const cancel = () => void this.call("cancel").catch(() => {});
-    signal.addEventListener("abort", cancel, { once: true });
-    const forget = () => signal.removeEventListener("abort", cancel);
-    this.finished?.then(forget, forget);
+    this.signal = signal;
+    if (!this.over) this.heed();
+  }
+
+  /** Heeds the signal, while it is not over for good. */
+  heed() {
+    this.signal?.addEventListener("abort", this.aborted);
+  }
+
+  /** No longer, once it is. */
+  ignore() {
+    if (!this.suspended()) this.signal?.removeEventListener("abort", this.aborted);
   }
 
   /** Whether it is over, but goes on when the other end is back. */
@@ -976,7 +1066,7 @@ class TransferState {
   }
 
   stats() {
-    const recipients = this.deliveries;
+    const recipients = this.saving ? frozen(this.deliveries.map((d) => ({ ...d, state: "saving" }))) : this.deliveries;
     const sum = (/** @type {(d: any) => number} */ value) => recipients.reduce((n, d) => n + value(d), 0);
     const total = sum((d) => d.total);
     const bytes = sum((d) => d.bytes);
@@ -1013,11 +1103,13 @@ class TransferState {
     if (event.type === "finished") {
       this.delivery = event.delivery;
       this.over = true;
+      this.ignore();
       if (!this.suspended()) void identity.forgetHandles(this.id);
       try {
-        const result = this.result(event);
-        this.arrived = result;
-        this.resolve?.(this.save ? this.save().then(() => result) : result);
+        const result = this.result(event, this);
+        const { head, earlier = [] } = event.result;
+        if (head) this.ledger = Object.freeze({ ...head, sender: Object.freeze(head.sender), files: result.files, finished: true, entries: Object.freeze([...earlier, ...result.ledger]) });
+        this.resolve?.(this.save ? this.saved(this.save()).then(() => result) : result);
       } catch (error) {
         this.reject?.(error);
       }
@@ -1025,11 +1117,29 @@ class TransferState {
     this.transfer.dispatchEvent(new CustomEvent("progress", { detail: this.stats() }));
   }
 
+  /** What was received and handed over is deleted. */
+  gone() {
+    this.kept = false;
+    this.transfer.dispatchEvent(new CustomEvent("progress", { detail: this.stats() }));
+  }
+
+  /** @param {Promise<void>} saving */
+  async saved(saving) {
+    this.saving = true;
+    try {
+      await saving;
+    } finally {
+      this.saving = false;
+      this.transfer.dispatchEvent(new CustomEvent("progress", { detail: this.stats() }));
+    }
+  }
+
   /** @param {unknown} error */
   fail(error) {
     if (this.over) return;
     this.over = true;
     this.late = false;
+    this.signal?.removeEventListener("abort", this.aborted);
     this.reject?.(error);
   }
 }
@@ -1067,20 +1177,18 @@ function outgoingResult({ result }) {
   });
 }
 
-/**
- * @param {import("./boot.js").Core} core
- * @returns {(event: any) => any}
- */
-function incomingResult(core) {
-  return ({ result, delivery, offsets }) => {
-    const wanted = frozen(result.files);
-    const complete = wanted.flatMap((file, i) => (file.complete ? [{ ...file, at: offsets?.[i] ?? 0 }] : []));
-    if (result.code && complete.length === 0) throw new TallowError(result.code);
-    return Object.freeze({
-      files: Object.freeze(complete.map((file) => new ReceivedFile(own, core, delivery, file))),
-      failed: Object.freeze(wanted.filter((file) => !file.complete)),
-    });
+/** @param {any} event @param {TransferState} state */
+function incomingResult({ result, delivery, offsets }, state) {
+  const { tallow, number } = state.room;
+  const whole = async () => {
+    const { handle } = await tallow.core.call("file", { delivery });
+    return tallow.core.take(handle);
   };
+  state.stored = new Stored(result, offsets, whole, async () => {
+    await tallow.core.call("handedOver", { room: number, delivery });
+  });
+  state.kept = true;
+  return state.stored.arrived;
 }
 
 /** A transfer that an earlier page has begun. */
@@ -1094,13 +1202,50 @@ export class UnfinishedTransfer {
     this[own] = { data, ...where };
   }
 
-  /** @param {any} [items] */
-  async continue(items) {
+  get lacking() {
     const { data, transfer } = this[own];
+    if (data.direction === "incoming") return Object.freeze([]);
+    return Object.freeze(transfer?.[own].lacking ?? data.files.filter((/** @type {any} */ { kind, size }) => kind === "file" && size > 0));
+  }
+
+  /** @param {any} [items] @param {{ without?: boolean }} [options] */
+  async continue(items, { without = false } = {}) {
+    const { data, transfer } = this[own];
+    check(!data.done, "it has arrived: received() has it");
     if (!transfer) throw new TallowError("room-closed", "enter the room of its link first");
     const files = (items === undefined ? await remembered(data.id) : isSendable(items) ? [items] : iterable(items, "files")).map(sendable);
-    await transfer[own].continue(files);
+    await transfer[own].continue(files, Boolean(without));
+    if (transfer[own].waiting) throw new TallowError("invalid-argument", `${this.lacking.length} of its files are lacking`);
     return transfer;
+  }
+
+  async received() {
+    const { data, identity: found, delivery, about, core } = this[own];
+    check(data.done, "it has not arrived yet");
+    // Each look is short: another page may enter the room at any time, and comes back to it there.
+    const free = async (/** @type {() => Promise<void>} */ work) => {
+      if (!(await identity.whileFree(found.member, work))) throw new TallowError("unknown-transfer", "it is in another page");
+    };
+    const whole = async () => {
+      /** @type {File | undefined} */
+      let file;
+      await free(async () => {
+        try {
+          file = await received(found.storage, delivery);
+        } catch (error) {
+          throw new TallowError("storage-failed", error);
+        }
+      });
+      return /** @type {any} */ (file);
+    };
+    this[own].stored ??= new Stored(about, about.offsets, whole, () => free(() => core.call("handedOver", { storage: found.storage, delivery })));
+    return this[own].stored.arrived;
+  }
+
+  /** @param {import("./tallow.js").SaveOptions} [options] */
+  async saveAll(options = {}) {
+    await this.received();
+    await this[own].stored.saveAll(options);
   }
 
   async discard() {
@@ -1110,7 +1255,7 @@ export class UnfinishedTransfer {
     await identity.forgetHandles(data.id);
   }
 }
-snapshot(UnfinishedTransfer, ["id", "direction", "link", "entered", "names", "files", "total", "bytes", "when", "remembered"]);
+snapshot(UnfinishedTransfer, ["id", "direction", "done", "link", "entered", "names", "files", "total", "bytes", "when", "remembered"]);
 
 /** One in a room that this page is in. @param {Transfer} transfer */
 async function waitingHere(transfer) {
@@ -1119,6 +1264,7 @@ async function waitingHere(transfer) {
   const data = {
     id,
     direction: "outgoing",
+    done: false,
     link: room.data.link,
     entered: true,
     names: Object.freeze(recipients.map(({ name }) => name)),
@@ -1131,12 +1277,24 @@ async function waitingHere(transfer) {
   return new UnfinishedTransfer(own, data, { transfer });
 }
 
-/** One in a room that no page is in. @param {identity.Identity} found @param {string} delivery @param {any} about */
-async function leftBehind(found, delivery, about) {
+/** What a journal tells. It rejects for one that tells nothing. @param {import("./boot.js").Core} core @param {File} journal */
+const described = (core, journal) => core.call("describe", { handle: core.attach(journal) });
+
+/** Whether something has arrived in a directory that the person does not have yet. @param {import("./boot.js").Core} core @param {string} directory */
+async function anythingDone(core, directory) {
+  for (const { journal } of await journals(directory)) {
+    if (await described(core, journal).then(({ done }) => done, () => false)) return true;
+  }
+  return false;
+}
+
+/** One in a room that no page is in. @param {import("./boot.js").Core} core @param {identity.Identity} found @param {string} delivery @param {any} about */
+async function leftBehind(core, found, delivery, about) {
   const { id, incoming, names, files, total, bytes, opened } = about;
   const data = {
     id,
     direction: incoming ? "incoming" : "outgoing",
+    done: about.done,
     link: `${found.pageURL}#${found.fragment}`,
     entered: false,
     names: Object.freeze(names),
@@ -1146,7 +1304,7 @@ async function leftBehind(found, delivery, about) {
     when: opened,
     remembered: !incoming && (await allRemembered(id, files)),
   };
-  return new UnfinishedTransfer(own, data, { identity: found, delivery });
+  return new UnfinishedTransfer(own, data, { identity: found, delivery, about, core });
 }
 
 /** Whether the browser has kept access to all files of a transfer that have to be read again. @param {string} id @param {any[]} files */
@@ -1156,7 +1314,7 @@ async function allRemembered(id, files) {
   return files.every(({ index, kind, size }) => kind !== "file" || size === 0 || kept.has(index));
 }
 
-/** The files of a transfer, by what the browser gave to read them again. It may ask the person. @param {string} id */
+/** The files of a transfer that are still there, by what the browser gave to read them again. It may ask the person. @param {string} id */
 async function remembered(id) {
   const files = [];
   for (const { path, handle } of await identity.recallHandles(id)) {
@@ -1166,8 +1324,8 @@ async function remembered(id) {
         throw new TallowError("file-unreadable", "the person, or the browser, said no");
       files.push({ path, file: await handle.getFile() });
     } catch (error) {
-      if (error instanceof TallowError) throw error;
-      throw new TallowError(error instanceof DOMException && error.name === "NotFoundError" ? "file-changed" : "file-unreadable", error);
+      if (error instanceof DOMException && ["NotFoundError", "NotReadableError", "TypeMismatchError"].includes(error.name)) continue; // it is lacking
+      throw error instanceof TallowError ? error : new TallowError("file-unreadable", error);
     }
   }
   return files;
@@ -1182,12 +1340,6 @@ async function downloadTurn() {
   const turn = Math.max(nextDownload, now);
   nextDownload = turn + 120;
   if (turn > now) await new Promise((resolve) => setTimeout(resolve, turn - now));
-}
-
-/** What was received in a delivery: all files, one after another. @param {import("./boot.js").Core} core @param {string} delivery @returns {Promise<File>} */
-async function stored(core, delivery) {
-  const { handle } = await core.call("file", { delivery });
-  return core.take(handle);
 }
 
 /** The path that a file is saved under. @param {any} data */
@@ -1220,17 +1372,21 @@ export class ReceivedFile {
   /** @type {any} */
   [own];
 
-  /** @param {symbol} token @param {import("./boot.js").Core} core @param {string} delivery @param {any} data */
-  constructor(token, core, delivery, data) {
+  /** @param {symbol} token @param {Stored} stored @param {any} data */
+  constructor(token, stored, data) {
     internal(token);
-    this[own] = { core, delivery, data };
+    this[own] = { stored, data };
+  }
+
+  get saved() {
+    return !this[own].stored.lacks(this);
   }
 
   async file() {
-    const { core, delivery, data } = this[own];
+    const { stored, data } = this[own];
     check(data.kind !== "directory", "a directory has no bytes");
     const type = data.type || (data.kind === "text" ? "text/plain;charset=utf-8" : "");
-    const whole = await stored(core, delivery);
+    const whole = await stored.whole();
     // A File of a slice copies nothing: both stand for the same bytes on disk.
     return new File([whole.slice(data.at, data.at + data.size)], data.name, { type, lastModified: data.lastModified || Date.now() });
   }
@@ -1238,6 +1394,11 @@ export class ReceivedFile {
   async save() {
     const path = savedAs(this[own].data);
     await download(await this.file(), path.slice(path.lastIndexOf("/") + 1));
+    await this.markSaved();
+  }
+
+  async markSaved() {
+    await this[own].stored.handOver([this]);
   }
 
   async text() {

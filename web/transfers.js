@@ -3,7 +3,7 @@
 
 import { isOver, messages } from "./tallow.js";
 import { FileTree } from "./tree.js";
-import { byId, complaint, copy, count, download, duration, el, say, shorten, size, title } from "./view.js";
+import { byId, complaint, count, download, duration, el, notSaved, pickFolder, savingButtons, say, shorten, size, textRow, title } from "./view.js";
 
 /**
  * @typedef {import("./tallow.js").Room} Room
@@ -16,12 +16,15 @@ import { byId, complaint, copy, count, download, duration, el, say, shorten, siz
  */
 
 const LISTED = 100; // files per card
+const KEPT = 60 * 60 * 1000; // ms that a browser's downloads, which tell nothing of themselves, have for reading what they were handed
 const SAVED_BY_ITSELF = 20; // more downloads at once are left to "Save all", after which the browser asks
 
-/** How what is received is to be saved. @typedef {"files" | "zip" | FileSystemDirectoryHandle} Saving */
+/** @typedef {import("./view.js").Saving} Saving */
 
 /** Whether it can be tried again. @param {DeliveryState} state */
 const repeatable = (state) => isOver(state) && state !== "done";
+/** Whether something has arrived that the person does not have yet. @param {OutgoingTransfer | IncomingTransfer} transfer */
+const isUnsaved = (transfer) => "from" in transfer && transfer.available && !transfer.saved;
 /** Bytes flow, or are to flow again by themselves: the screen stays on. @type {ReadonlySet<DeliveryState>} */
 const MOVING = new Set(["transferring", "interrupted", "verifying", "saving"]);
 
@@ -34,6 +37,10 @@ export class Transfers {
   #running = new Map();
   /** Of these, those that are not paused. @type {Set<OutgoingTransfer | IncomingTransfer>} */
   #moving = new Set();
+  /** The incoming ones. @type {Set<IncomingTransfer>} */
+  #incoming = new Set();
+  /** @type {Room | undefined} */
+  #room;
   /** How many are being put where the person wants them: into a folder, which takes as long as copying them does, or a zip. */
   #saving = 0;
   /** @type {WeakSet<Promise<unknown>>} */
@@ -51,7 +58,9 @@ export class Transfers {
   constructor(complain) {
     this.#complain = complain;
     window.addEventListener("beforeunload", (event) => {
-      if (this.#running.size || this.#saving) event.preventDefault();
+      if (!this.#running.size && !this.#saving && !this.#losing) return;
+      event.preventDefault();
+      event.returnValue = true; // for browsers that want this one
     });
     document.addEventListener("visibilitychange", () => {
       this.#refused = false;
@@ -65,6 +74,7 @@ export class Transfers {
    */
   show(room, memoryLimit) {
     this.#memoryLimit = memoryLimit;
+    this.#room = room;
     this.#offers.replaceChildren();
     /** @type {Map<string, HTMLElement>} */
     const cards = new Map();
@@ -88,7 +98,7 @@ export class Transfers {
     for (const offer of room.offers) add(offer);
     // What an earlier page was receiving goes on; what it was sending waits for its files (unfinished.js).
     const resumed = (/** @type {OutgoingTransfer | IncomingTransfer} */ transfer) => {
-      if ("from" in transfer) this.#track(transfer, new IncomingCard(transfer, transfer.from.name || "Somebody", this.#complain, usual(transfer.files), this.#hold));
+      if ("from" in transfer) this.#track(transfer, new IncomingCard(transfer, transfer.from.name || "Somebody", this.#complain, usual(transfer.files), this.#hold, this.#memoryLimit === Infinity));
     };
     room.addEventListener("transfer", ({ detail }) => resumed(detail));
     for (const transfer of room.transfers) resumed(transfer);
@@ -96,8 +106,19 @@ export class Transfers {
 
   /** Whether something is under way, or waits in that room and could go on there. @param {Room | undefined} room */
   busy(room) {
-    const waits = (/** @type {OutgoingTransfer | IncomingTransfer} */ transfer) => !isOver(transfer.state) || transfer.stats().recipients.some(({ code }) => code === "peer-gone");
+    const waits = (/** @type {OutgoingTransfer | IncomingTransfer} */ transfer) =>
+      !isOver(transfer.state) || isUnsaved(transfer) || transfer.stats().recipients.some(({ code }) => code === "peer-gone");
     return this.#open.size > 0 || this.#saving > 0 || Boolean(room?.transfers.some(waits));
+  }
+
+  /** Whether something has arrived that is not saved, and that no later page comes back to: its room was left, or there is no disk. */
+  get #losing() {
+    return [...this.#incoming].some((transfer) => isUnsaved(transfer) && (this.#memoryLimit !== Infinity || !this.#room?.transfers.includes(transfer)));
+  }
+
+  /** What has arrived in a room and was not saved, in bytes. @param {Room} room */
+  unsaved(room) {
+    return room.transfers.filter(isUnsaved).reduce((sum, transfer) => sum + transfer.stats().bytes, 0);
   }
 
   /** @param {OutgoingTransfer} transfer */
@@ -131,7 +152,9 @@ export class Transfers {
     const lookForSpace = async () => {
       const free = this.#memoryLimit === Infinity ? await freeSpace() : Infinity;
       const need = tree.bytes;
-      say(space, free < need ? `The browser says that ${size(free)} is free here, and this needs ${size(need)}. Accept less of it, or all: what finds no room waits for some.` : "");
+      const unsaved = this.unsaved(room);
+      const taken = unsaved > 0 ? ` ${size(unsaved)} is taken by what you have not saved yet: save it, then clear it.` : "";
+      say(space, free < 2 * need ? `The browser says that ${size(free)} is free here, and this needs ${size(need)}, and as much again to be saved from here.${taken} Accept less of it, or all: what finds no room waits for some.` : "");
     };
     const tree = new FileTree(offer.files, () => {
       say(summary, tree.chosen ? `Chosen: ${tree.summary}` : "");
@@ -152,7 +175,7 @@ export class Transfers {
       this.#keepStorage();
       try {
         const transfer = offer.accept({ files: tree.chosen });
-        const running = new IncomingCard(transfer, from, this.#complain, saving, this.#hold);
+        const running = new IncomingCard(transfer, from, this.#complain, saving, this.#hold, this.#memoryLimit === Infinity);
         this.#track(transfer, running);
         transfer.finished.catch((error) => again(error) && running.clear());
       } catch (error) {
@@ -178,6 +201,7 @@ export class Transfers {
   #track(transfer, card) {
     byId("transfers", HTMLElement).hidden = false;
     this.#list.prepend(card.element);
+    if ("from" in transfer) this.#incoming.add(transfer);
     const update = () => {
       this.#follow(transfer, card);
       const stats = transfer.stats();
@@ -267,6 +291,7 @@ class Card {
   #cancel;
   #clear = el("button", { type: "button", class: "small quiet" }, "Clear");
   #paused = false;
+  #held = 0;
   /** The one other is the sender. */
   incoming;
 
@@ -324,6 +349,12 @@ class Card {
     this.#pause.hidden = !running.some((d) => d.state === "transferring" || d.state === "paused" || d.state === "interrupted");
     this.#cancel.hidden = running.length === 0;
     this.#clear.hidden = waits || running.length > 0;
+  }
+
+  /** Keeps it from being cleared. @param {boolean} held */
+  holdClear(held) {
+    this.#held += held ? 1 : -1;
+    this.#clear.disabled = this.#held > 0;
   }
 
   /** Says something else of a delivery than its state. @param {string} peer @param {string} text */
@@ -407,22 +438,45 @@ class IncomingCard extends Card {
   #complain;
   #saving;
   #hold;
+  #onDisk;
+  /** When something of it was last handed to the browser's downloads, in ms of performance.now(). */
+  #handed = -Infinity;
+  /** It had arrived before this page was loaded, so nothing is saved unasked. */
+  #left;
+  /** For saving. */
+  #buttons = el("p", { class: "buttons" });
 
   /**
    * @param {IncomingTransfer} transfer @param {string} from @param {(error: unknown) => void} complain @param {Saving} saving
    * @param {(saving: Promise<unknown>) => Promise<void>} hold called with what the page must stay for
+   * @param {boolean} onDisk where what is deleted breaks downloads; in memory it lives as long as they do
    */
-  constructor(transfer, from, complain, saving, hold) {
+  constructor(transfer, from, complain, saving, hold, onDisk) {
     super(transfer, `Receiving ${what(transfer.files, total(transfer.files))} from ${from}`, complain, () => ({}), "Cancel");
     this.#transfer = transfer;
     this.#complain = complain;
     this.#saving = saving;
     this.#hold = hold;
+    this.#onDisk = onDisk;
+    this.#left = isOver(transfer.state);
   }
 
-  /** @override */
+  /** @override @param {readonly Delivery[]} deliveries */
+  update(deliveries) {
+    super.update(deliveries);
+    if (this.#buttons.isConnected && !this.#transfer.available) {
+      this.#buttons.remove();
+      this.files.replaceChildren(...fileList(this.#transfer.files).children);
+      say(this.result, "You have it, and the copy that was kept here is deleted.");
+    }
+  }
+
+  /** What a download may still be reading stays for a while: should the page end before, the next one deletes it. @override */
   clear() {
-    this.#transfer.discard().catch(this.#complain);
+    const discard = () => this.#transfer.discard().catch(this.#complain);
+    const wait = this.#handed + KEPT - performance.now();
+    if (this.#onDisk && wait > 0) setTimeout(discard, wait);
+    else discard();
     super.clear();
   }
 
@@ -450,20 +504,35 @@ class IncomingCard extends Card {
     const saved = result.files.filter((file) => file.kind !== "text"); // a text is read here
     const saveAll = async (/** @type {Saving} */ saving) => {
       say(this.result, "Verified. Saving…");
+      this.holdClear(true); // which would delete what is being copied
+      this.result.classList.toggle("bad", lacking !== "");
+      again.hidden = true;
+      if (!lacking) this.note(this.#transfer.from.id, "Verified; being saved");
       try {
         if (saving === "files") await this.#transfer.saveAll({ files });
         else await this.#transfer.saveAll({ files: saved, ...(saving === "zip" ? { as: saving } : { directory: saving }) });
       } catch (error) {
         say(this.result, `Verified, but not saved: ${count(files.length, "file")}. ${lacking}`);
+        this.result.classList.add("bad");
+        if (!lacking) this.note(this.#transfer.from.id, "Verified, but not saved");
+        again.onclick = () => this.#hold(saveAll(saving));
+        again.hidden = false;
         return this.#complain(error);
+      } finally {
+        this.holdClear(false);
+        if (saving === "files" || saving === "zip") this.#handed = performance.now();
       }
-      const where = saving === "files" ? "" : saving === "zip" ? " as one zip" : ` in the folder “${saving.name}”`;
-      say(this.result, `Verified and saved${where}: ${count(files.length, "file")}. ${lacking}`);
+      const handed = "handed to your browser’s downloads";
+      const how = saving === "files" ? `, and ${handed}` : saving === "zip" ? `, and ${handed} as one zip` : ` and saved in the folder “${saving.name}”`;
+      say(this.result, `Verified${how}: ${count(files.length, "file")}. ${lacking}`);
+      if (!lacking) this.note(this.#transfer.from.id, DONE);
     };
-    const button = (/** @type {string} */ label, /** @type {Saving} */ saving) =>
-      el("button", { type: "button", class: "small", onclick: () => this.#hold(saveAll(saving)) }, label);
-    if (saved.length > 1) this.result.after(el("p", { class: "buttons" }, button("Save all", "files"), button("Save as one zip", "zip")));
-    if (lacking) say(this.result, `${lacking} The rest is verified${files.length ? "; save what is of use" : ""}.`);
+    const again = el("button", { type: "button", class: "small", hidden: true }, "Save again");
+    this.#buttons.append(again);
+    if (saved.length > 1 || (this.#left && saved.length > 0)) this.#buttons.append(...savingButtons((saving) => this.#hold(saveAll(saving)), this.#complain));
+    this.result.after(this.#buttons);
+    if (this.#left) say(this.result, `${notSaved(result.files)} It stays here until you save or clear it, for 7 days. ${lacking}`);
+    else if (lacking) say(this.result, `${lacking} The rest is verified${files.length ? "; save what is of use" : ""}.`);
     else if (saved.length === 0) say(this.result, "Verified.");
     else if (this.#saving !== "files" || files.length <= SAVED_BY_ITSELF) await saveAll(this.#saving);
     else say(this.result, `Verified: ${count(files.length, "file")}. Press “Save all” to save them.`);
@@ -471,15 +540,18 @@ class IncomingCard extends Card {
 
   /** @param {ReceivedFile} file */
   async #row(file) {
-    if (file.kind === "text") {
-      const text = await file.text();
-      const button = el("button", { type: "button", class: "small" }, "Copy");
-      button.addEventListener("click", () => copy(text, button));
-      return el("li", {}, el("span", { class: "name" }, "Text"), button, el("pre", {}, text));
-    }
+    const taken = async (/** @type {Promise<void>} */ saving) => {
+      const before = this.#transfer.saved;
+      await saving.catch(this.#complain);
+      if (!before && this.#transfer.saved) say(this.result, this.#handed > 0 ? "Verified, and handed to your browser’s downloads." : "Verified.");
+    };
+    if (file.kind === "text") return textRow(await file.text(), () => taken(file.markSaved()));
     const row = el("li", {}, el("span", { class: "name" }, file.path), el("span", { class: "size" }, file.kind === "file" ? size(file.size) : "folder"));
     if (file.kind === "file") {
-      const save = () => file.save().catch(this.#complain);
+      const save = () => {
+        this.#handed = performance.now();
+        taken(file.save());
+      };
       row.append(el("button", { type: "button", class: "small", "aria-label": `Save ${file.path}`, onclick: save }, "Save"));
     }
     return row;
@@ -529,6 +601,8 @@ class DeliveryRow {
   }
 }
 
+const DONE = "Done: verified on disk";
+
 /** The state of a delivery in words. @param {Delivery} d @param {boolean} incoming */
 function describe(d, incoming) {
   const part = `${Math.floor(d.percent)} % of ${size(d.total)}`;
@@ -551,7 +625,7 @@ function describe(d, incoming) {
     case "saving":
       return "Saving";
     case "done":
-      return "Done: verified on disk";
+      return DONE;
     case "declined":
       return d.reason ? `Declined: ${d.reason}` : "Declined";
     case "cancelled":
@@ -573,19 +647,10 @@ function howToSave(offer) {
   const normal = usual(offer.files);
   if (offer.files.length === 1 && normal === "files") return { element: "", saving: async () => "files" };
   const choices = [el("option", { value: "files" }, "single files"), el("option", { value: "zip" }, "one zip")];
-  const pick = /** @type {any} */ (globalThis).showDirectoryPicker;
-  if (typeof pick === "function") choices.push(el("option", { value: "folder" }, "a folder of mine…"));
+  if (pickFolder) choices.push(el("option", { value: "folder" }, "a folder of mine…"));
   const select = el("select", {}, ...choices);
   select.value = normal;
-  const saving = async () => {
-    if (select.value !== "folder") return /** @type {"files" | "zip"} */ (select.value);
-    try {
-      return await pick({ id: "receive", mode: "readwrite" });
-    } catch (error) {
-      if (error instanceof DOMException && error.name === "AbortError") return undefined;
-      throw error;
-    }
-  };
+  const saving = async () => (select.value === "folder" ? pickFolder?.() : /** @type {"files" | "zip"} */ (select.value));
   return { element: el("label", { class: "saving" }, "Save as ", select), saving };
 }
 

@@ -1,9 +1,13 @@
 // @ts-check
-// What earlier visits have left unfinished: one card each, to go on with it or to discard it.
+// What earlier visits have left unfinished, or not saved: one card each, to go on with it, to save it, or to discard it.
 
-import { byId, complaint, el, say, size, title } from "./view.js";
+import { byId, complaint, count, el, notSaved, savingButtons, say, size, textRow, title } from "./view.js";
 
 /** @typedef {import("./tallow.js").UnfinishedTransfer} UnfinishedTransfer */
+
+const day = 24 * 60 * 60 * 1000;
+/** How long what has arrived is kept for the person, in ms. */
+const kept = 7 * day;
 
 export class Unfinished {
   #section = byId("unfinished", HTMLElement);
@@ -34,11 +38,38 @@ export class Unfinished {
     try {
       const items = await tallow.unfinished();
       if (look !== this.#looks) return;
-      this.#list.replaceChildren(...items.map((item) => this.#card(item)));
+      this.#list.replaceChildren(...items.map((item) => (item.done ? this.#arrived(item) : this.#card(item))));
       this.#section.hidden = items.length === 0;
     } catch (error) {
       this.#complain(error);
     }
+  }
+
+  /** What has arrived, and the person does not have yet. @param {UnfinishedTransfer} item */
+  #arrived(item) {
+    const heading = `Received ${title(item.files)}${item.names[0] ? ` from ${item.names[0]}` : ""}`;
+    const note = el("p", { class: "hint" }, `${notSaved(item.files.filter(({ complete }) => complete))} It stays here until you save or clear it, at most until ${new Date(item.when + kept).toLocaleString()}.`);
+    const problem = el("p", { class: "result bad", role: "alert" });
+    const texts = el("ul", { class: "files" });
+    const run = async (/** @type {() => Promise<unknown>} */ act) => {
+      say(problem, "");
+      try {
+        await act();
+        if (this.#tallow) await this.show(this.#tallow);
+      } catch (error) {
+        say(problem, complaint(error));
+      }
+    };
+    const showTexts = async () => {
+      const { files } = await item.received();
+      for (const file of files) if (file.kind === "text") texts.append(textRow(await file.text(), () => file.markSaved()));
+    };
+    if (item.files.some(({ kind, complete }) => kind === "text" && complete)) showTexts().catch((error) => say(problem, complaint(error)));
+    const save = (/** @type {import("./view.js").Saving} */ saving) =>
+      run(() => item.saveAll(saving === "files" ? {} : saving === "zip" ? { as: saving } : { directory: saving }));
+    const clear = el("button", { type: "button", onclick: () => run(() => item.discard()) }, "Clear");
+    const buttons = el("p", { class: "buttons" }, ...savingButtons(save, (error) => say(problem, complaint(error))), clear);
+    return el("article", { class: "card", "aria-label": heading }, el("h3", {}, heading), note, texts, problem, buttons);
   }
 
   /** @param {UnfinishedTransfer} item */
@@ -49,41 +80,57 @@ export class Unfinished {
     const note = el("p", { class: "hint" }, `${size(item.bytes)} of ${size(item.total)} · ${new Date(item.when).toLocaleString()}`);
     const problem = el("p", { class: "result bad", role: "alert" });
     // Texts and folders cannot be chosen; without the files, and with nothing in them, there is nothing to choose.
-    const wanted = item.files.filter(({ kind }) => kind === "file");
-    const choosable = item.entered && !incoming && wanted.some((file) => file.size > 0);
-    const choose = choosable && !item.remembered;
-    if (choose) note.append(" · Choose the same files again to go on.");
+    const { lacking } = item;
+    const choosable = item.entered && lacking.length > 0;
+    const some = item.files.filter(({ kind, size }) => kind === "file" && size > 0).length > lacking.length;
+    const choose = choosable && (some || !item.remembered);
+    if (choose && !some) note.append(" · Choose the same files again to go on.");
+    if (choose && some) {
+      const named = lacking.slice(0, 3).map(({ path }) => path).join(", ");
+      const more = lacking.length > 3 ? `, and ${lacking.length - 3} more` : "";
+      note.append(` · ${count(lacking.length, "file is", "files are")} still missing: ${named}${more}.`);
+    }
+    const again = async () => this.#tallow && this.show(this.#tallow);
     const run = async (/** @type {() => Promise<unknown>} */ act) => {
       try {
         say(problem, "");
         await act();
-        if (this.#tallow) await this.show(this.#tallow);
+        await again();
       } catch (error) {
-        const lacking = error instanceof Error && "code" in error && error.code === "invalid-argument";
-        say(problem, lacking ? `Not all of the files are among those. Choose ${wanted.length > 1 ? `all ${wanted.length} of them` : "the one that was sent"}.` : complaint(error));
+        if (item.lacking.length < lacking.length) return again(); // some were among what was chosen
+        const lacks = error instanceof Error && "code" in error && error.code === "invalid-argument";
+        say(problem, lacks ? `None of what is missing was among those. Choose ${lacking.length > 1 ? `the ${lacking.length} files` : "the one"} that you were sending.` : complaint(error));
       }
     };
-    const files = el("input", { type: "file", multiple: true, hidden: true, webkitdirectory: wanted.every(({ path }) => path.includes("/")) });
-    files.addEventListener("change", () => {
-      const chosen = [...(files.files ?? [])].map((file) => ({ path: file.webkitRelativePath || file.name, file }));
-      files.value = "";
-      run(async () => this.#continued(await item.continue(chosen)));
-    });
+    /** @param {string} label @param {boolean} folder */
+    const chooser = (label, folder) => {
+      const input = el("input", { type: "file", multiple: true, hidden: true, webkitdirectory: folder });
+      input.addEventListener("change", () => {
+        const chosen = [...(input.files ?? [])].map((file) => ({ path: file.webkitRelativePath || file.name, file }));
+        input.value = "";
+        run(async () => this.#continued(await item.continue(chosen)));
+      });
+      return [el("button", { type: "button", class: choose ? "primary" : "", onclick: () => input.click() }, label), input];
+    };
     const go = () => {
       if (!item.entered) this.#enter(item.link);
       else run(async () => this.#continued(await item.continue()));
     };
-    const buttons = [el("button", { type: "button", onclick: () => run(() => item.discard()) }, "Discard")];
-    // The browser may refuse what it has kept access to: then the person can still choose.
-    if (choosable) buttons.unshift(el("button", { type: "button", class: choose ? "primary" : "", onclick: () => files.click() }, "Choose the files"));
-    if (!choose) buttons.unshift(el("button", { type: "button", class: "primary", onclick: go }, "Continue"));
+    /** @type {Node[]} */
+    const buttons = [];
+    if (!choose) buttons.push(el("button", { type: "button", class: "primary", onclick: go }, "Continue"));
+    // Several picks may be needed: one takes files of one folder, or one folder. Of what the browser has kept access to it may refuse some.
+    if (choosable && lacking.some(({ path }) => !path.includes("/"))) buttons.push(...chooser("Choose the files", false));
+    if (choosable && lacking.some(({ path }) => path.includes("/"))) buttons.push(...chooser("Choose the folder", true));
+    if (choose && some)
+      buttons.push(el("button", { type: "button", onclick: () => run(async () => this.#continued(await item.continue([], { without: true }))) }, `Go on without ${lacking.length > 1 ? "them" : "it"}`));
+    buttons.push(el("button", { type: "button", onclick: () => run(() => item.discard()) }, "Discard"));
     return el(
       "article",
       { class: "card", "aria-label": heading },
       el("h3", {}, heading),
       note,
       problem,
-      files,
       el("p", { class: "buttons" }, ...buttons),
     );
   }

@@ -102,6 +102,53 @@ export async function copy(text, button) {
   setTimeout(() => (button.textContent = label), 1500);
 }
 
+/**
+ * A text that was received.
+ * @param {string} text
+ * @param {() => void} copied
+ */
+export function textRow(text, copied) {
+  const button = el("button", { type: "button", class: "small" }, "Copy");
+  button.addEventListener("click", () => {
+    copy(text, button);
+    copied();
+  });
+  return el("li", {}, el("span", { class: "name" }, "Text"), button, el("pre", {}, text));
+}
+
+/** How what is received is to be saved. @typedef {"files" | "zip" | FileSystemDirectoryHandle} Saving */
+
+const picker = /** @type {any} */ (globalThis).showDirectoryPicker;
+
+/** Asks for a folder, where the browser can; undefined when none was picked. @type {(() => Promise<FileSystemDirectoryHandle | undefined>) | undefined} */
+export const pickFolder =
+  typeof picker === "function"
+    ? async () => {
+        try {
+          return await picker({ id: "receive", mode: "readwrite" });
+        } catch (error) {
+          if (error instanceof DOMException && error.name === "AbortError") return undefined;
+          throw error;
+        }
+      }
+    : undefined;
+
+/**
+ * The buttons that save what has arrived.
+ * @param {(saving: Saving) => void} save
+ * @param {(error: unknown) => void} complain
+ */
+export function savingButtons(save, complain) {
+  const button = (/** @type {string} */ label, /** @type {() => void} */ onclick) => el("button", { type: "button", class: "small", onclick }, label);
+  const buttons = [button("Save all", () => save("files")), button("Save as one zip", () => save("zip"))];
+  const pick = pickFolder;
+  if (pick) buttons.push(button("Save into a folder…", () => pick().then((folder) => folder && save(folder), complain)));
+  return buttons;
+}
+
+/** Says that what has arrived is not saved, and what it takes. @param {readonly { kind: string, name: string, size: number }[]} files */
+export const notSaved = (files) => `Verified, not saved yet: ${title(files)} (${size(files.reduce((sum, file) => sum + file.size, 0))}).`;
+
 /** As much of a text as that many bytes of UTF-8 take. @param {string} text @param {number} bytes */
 export function shorten(text, bytes) {
   const characters = [...text.trim()];

@@ -6,14 +6,16 @@
 // Measured against a bare RTCDataChannel from the same browsers over the same links, one peer connection per recipient, 64 KiB
 // ArrayBuffers with at most 4 MiB queued each. Ours and bare take turns; a figure is the median of its rounds:
 //
-//	line_share     one recipient, the sender's uplink capped: bytes of the file per second, as a share of the link's rate
+//	line_share     one recipient, the sender's uplink capped: bytes of the file per second, as a share of what the link's rate leaves for them
+//	               after the headers of a browser's packets (payload below)
 //	group_ratio_N  the same uplink, N recipients: the time until all have the file, relative to one recipient
-//	jain_10        there, how evenly ten share it: Jain's index over the bytes that have come to each when they are half of all
+//	jain_10        there, how evenly ten share it: Jain's index over the bytes that have come to each transport when they are half of all
 //	total_ratio_N  each recipient's downlink capped: all bytes per second, ours over bare
 //	hidden_ratio   the same uplink, one recipient, both pages hidden, without the driver's switches against throttling and with timers
 //	               seen to be slowed down: the rate, relative to the foreground
 //
-// The line before the last has the figures of the bare loop, and wire_share: of the link's rate, what our packets with every header take.
+// The line before the last has the figures of the bare loop, and of the link's rate as such what bytes of the file take (file_share), and our packets
+// with every header (wire_share).
 // A round is void when the processors were busy for more than 80 % of the time, and a figure of which no other round is left. The file is a
 // Blob in the sender's memory.
 
@@ -35,6 +37,9 @@ const { values } = parseArgs({
     downlink: { type: "string", default: "1.5" },
   },
 });
+// Of a full packet on the wire, what a data channel may fill: Chromium's SCTP packets have 1,191 bytes at most, 28 of them headers of SCTP and of its only
+// chunk, whose data is padded to fours; DTLS 1.2 adds 37, and UDP, IPv4 and Ethernet, as tc counts it, 42.
+const payload = 1160 / (1160 + 28 + 37 + 42);
 const rounds = Number(values.rounds);
 const size = Number(values.mb) * 1e6;
 const uplink = Number(values.uplink);
@@ -108,6 +113,10 @@ function prepareBare() {
       await pc.setRemoteDescription({ type: "answer", sdp });
       await open;
     },
+    /** Bytes that the transport has received, as Tallow's stats have them. */
+    async transported() {
+      for (const report of (await bare.pc.getStats()).values()) if (report.type === "transport") return report.bytesReceived;
+    },
     expect(n) {
       bare.received = 0;
       bare.want = n;
@@ -147,10 +156,11 @@ async function fairness(over, to, received) {
 }
 
 /**
- * Sends the file to these pages with Tallow. Resolves when all have it on disk, with Jain's index at half time.
+ * Sends the file to these pages with Tallow. Resolves when all have it on disk, with Jain's index at half time if that is watched for: who looks
+ * at a hidden page wakes it.
  * @param {import("puppeteer-core").Page} sender @param {Member[]} to
  */
-async function runTallow(sender, to) {
+async function runTallow(sender, to, watch = false) {
   const received = Promise.all(
     to.map(({ page }) =>
       page.evaluate(async () => {
@@ -169,7 +179,7 @@ async function runTallow(sender, to) {
     size,
     to.map(({ id }) => id),
   );
-  const fair = await fairness(received, to, async () => (me.before === undefined ? 0 : (await me.sender.stats()).bytesReceived - me.before));
+  const fair = watch && (await fairness(received, to, async () => (me.before === undefined ? 0 : (await me.sender.stats()).bytesReceived - me.before)));
   for (const got of await received) if (got !== size) throw new Error("a file is not whole");
   await sent;
   for (const { page } of to) await page.evaluate(() => void delete me.before);
@@ -177,11 +187,18 @@ async function runTallow(sender, to) {
 }
 
 /** @param {import("puppeteer-core").Page} sender @param {Member[]} to */
-async function runBare(sender, to) {
-  await Promise.all(to.map(({ page }) => page.evaluate((n) => bare.expect(n), size)));
+async function runBare(sender, to, watch = false) {
+  await Promise.all(
+    to.map(({ page }) =>
+      page.evaluate(async (n) => {
+        bare.expect(n);
+        bare.before = await bare.transported();
+      }, size),
+    ),
+  );
   const finished = Promise.all(to.map(({ page }) => page.evaluate(() => bare.finished)));
   const sent = sender.evaluate((ids, n) => bare.send(ids, n), to.map(({ id }) => id), size);
-  const fair = await fairness(finished, to, () => bare.received);
+  const fair = watch && (await fairness(finished, to, async () => (await bare.transported()) - bare.before));
   await finished;
   await sent;
   return fair;
@@ -243,7 +260,7 @@ const figures = new Map();
 /** @param {string} name @param {number} value @param {...{ load: number }} readings that it rests on */
 function note(name, value, ...readings) {
   if (!figures.has(name)) figures.set(name, []);
-  if (!readings.some(isVoid)) figures.get(name)?.push(value);
+  if (!readings.some(isVoid) && !Number.isNaN(value)) figures.get(name)?.push(value);
 }
 
 /** @param {string[]} names */
@@ -266,19 +283,22 @@ async function measureUplink({ network, sender, members }, sizes) {
     report(`uplink ${uplink}: tallow to 1`, one, size);
     report("  the same on the wire", one, wire);
     note("wire_share", rate(wire, one.seconds) / uplink, one);
+    const bareBefore = await host.sent();
     const bare = await timed(() => runBare(sender, members.slice(0, 1)));
     report(`uplink ${uplink}: bare to 1`, bare, size);
+    report("  the same on the wire", bare, (await host.sent()) - bareBefore);
     if (only.includes("line")) {
-      note("line_share", rate(size, one.seconds) / uplink, one);
-      note("line_share_bare", rate(size, bare.seconds) / uplink, bare);
+      note("line_share", rate(size, one.seconds) / uplink / payload, one);
+      note("file_share", rate(size, one.seconds) / uplink, one);
+      note("line_share_bare", rate(size, bare.seconds) / uplink / payload, bare);
     }
     for (const n of sizes) {
-      const all = await timed(() => runTallow(sender, members.slice(0, n)));
+      const all = await timed(() => runTallow(sender, members.slice(0, n), n === 10));
       report(`uplink ${uplink}: tallow to ${n}`, all, size * n);
       note(`group_ratio_${n}`, all.seconds / one.seconds, all, one);
       if (n < 10) continue;
       note("jain_10", all.result, all);
-      const raw = await timed(() => runBare(sender, members));
+      const raw = await timed(() => runBare(sender, members, true));
       report(`uplink ${uplink}: bare to ${n}`, raw, size * n);
       note("jain_10_bare", raw.result, raw);
     }
@@ -335,7 +355,7 @@ try {
     await measureHidden(group);
     await group.end();
   }
-  console.log(line(["total_ratio_2", "total_ratio_5", "line_share_bare", "wire_share", "jain_10_bare"]));
+  console.log(line(["total_ratio_2", "total_ratio_5", "line_share_bare", "file_share", "wire_share", "jain_10_bare"]));
   console.log(line(["line_share", "group_ratio_3", "group_ratio_10", "total_ratio_10", "jain_10", "hidden_ratio"]));
 } finally {
   for (const fn of cleanups.reverse()) await fn();

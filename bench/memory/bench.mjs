@@ -4,7 +4,8 @@
 //
 // Growth: by how much the peak of a tab that sends, or receives, a file of --big MiB is above that for one of --small MiB; each in fresh browsers with one
 // tab, real files in, real bytes on disk out; the median of the runs. Ten recipients: the peak of a sender's tab while it sends --each MiB to all of
-// them, above the same tab when it was empty. PSS is what the kernel says of a browser's renderer processes (/proc/PID/smaps_rollup), which shares what is
+// them, above the same tab when it was empty; the line before the last divides that into what the tab takes once it has a room (base_mb), and the rest for each of
+// them (per_peer_mb). PSS is what the kernel says of a browser's renderer processes (/proc/PID/smaps_rollup), which shares what is
 // shared among all; so what is compared runs beside the same number of other tabs.
 
 import { parseArgs } from "node:util";
@@ -112,6 +113,7 @@ const many = (url, file) =>
     await send(page, members, file.size);
     const peak = await watch.stop();
     console.log(`${recipients} recipients: empty ${mb(empty)}, with a room ${mb(alone)}, connected ${mb(connected)}, peak ${mb(peak)} MB`);
+    console.log(`base_mb=${mb(alone - empty)} per_peer_mb=${mb((peak - alone) / recipients)}`);
     return peak - empty;
   });
 

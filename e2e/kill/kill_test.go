@@ -58,26 +58,35 @@ func build(t *testing.T) programs {
 }
 
 // tally is what all runs together have seen.
-type tally struct{ runs, planned, died, servers, anew, failed, resumed, repeated atomic.Int64 }
+type tally struct {
+	runs, planned, died, servers, anew, failed, resumed, repeated atomic.Int64
+	midway                                                        [2]atomic.Int64 // deaths of senders, and recipients, when some of the bytes had come and not all
+}
 
 // TestKillMatrix sends files between processes over loopback, and kills sender, recipients and server at random points: by the bytes on disk and those
 // read, at, in the middle of and after the nth write to a journal, at the nth event, around the moment that makes a file durable, and at random
 // times. All that are killed start again with what lies on their disk. Every run ends with the sender saying that all is verified on disk, and then
 // it is, although the recipients are killed in the same moment.
 //
-// TALLOW_KILL_SEED repeats a run of the same form.
+// TALLOW_KILL_SEED repeats a run of the same form, and TALLOW_KILL_LARGE=1 with it one of 4 GiB; TALLOW_KILL_RUNS and TALLOW_KILL_LARGE say how many
+// there are of each.
 func TestKillMatrix(t *testing.T) {
 	p := build(t)
 	runs, large, largest := 50, 0, int64(16*mib)
 	if os.Getenv("TALLOW_SOAK") == "1" {
 		runs, large, largest = 1000, 5, 64*mib
 	}
-	if n, err := strconv.Atoi(os.Getenv("TALLOW_KILL_RUNS")); err == nil {
-		runs = n
-	}
 	first := uint64(time.Now().UnixNano())
 	if s, err := strconv.ParseUint(os.Getenv("TALLOW_KILL_SEED"), 10, 64); err == nil {
 		first, runs, large = s, 1, 0
+	}
+	for name, number := range map[string]*int{"TALLOW_KILL_RUNS": &runs, "TALLOW_KILL_LARGE": &large} {
+		if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
+			*number = n
+		}
+	}
+	if large > 0 && os.Getenv("TALLOW_KILL_SEED") != "" {
+		runs = 0
 	}
 	var sum tally
 	var next atomic.Uint64
@@ -92,13 +101,21 @@ func TestKillMatrix(t *testing.T) {
 	working.Wait()
 	for i := range uint64(large) {
 		plan := newPlan(first+uint64(runs)+i, largest)
-		plan.resize(4<<30 + 1)
+		plan.enlarge(4<<30 + 1)
+		before := sum.midway[0].Load() + sum.midway[1].Load()
 		play(t, p, plan, &sum)
+		if sum.midway[0].Load()+sum.midway[1].Load() == before {
+			t.Errorf("nobody died in the middle: %v", plan)
+		}
 	}
-	t.Logf("seeds from %d: %d runs, %d of %d kills came before the end, %d of the server; %d resumed, %d sent anew, %d ended otherwise first; %d bytes were on disk already",
-		first, sum.runs.Load(), sum.died.Load(), sum.planned.Load(), sum.servers.Load(), sum.resumed.Load(), sum.anew.Load(), sum.failed.Load(), sum.repeated.Load())
-	if n := sum.died.Load(); runs >= 50 && n < int64(runs)/2 {
-		t.Errorf("only %d kills in %d runs came before the end", n, runs)
+	t.Logf("seeds from %d: %d runs, %d of %d kills came before the end, of senders %d and of recipients %d in the middle of a delivery, %d of the server; %d resumed, %d sent anew, %d ended otherwise first; %d bytes were on disk already",
+		first, sum.runs.Load(), sum.died.Load(), sum.planned.Load(), sum.midway[0].Load(), sum.midway[1].Load(), sum.servers.Load(), sum.resumed.Load(), sum.anew.Load(), sum.failed.Load(), sum.repeated.Load())
+	if runs >= 50 {
+		for what, n := range map[string]int64{"senders in the middle": sum.midway[0].Load(), "recipients in the middle": sum.midway[1].Load(), "servers": sum.servers.Load()} {
+			if n < int64(runs)/20 {
+				t.Errorf("in %d runs only %d %s were killed", runs, n, what)
+			}
+		}
 	}
 	// A sender that dies in the moment in which it has sent an offer may not have noted it yet.
 	if n := sum.anew.Load(); n > sum.died.Load()/4 {
@@ -131,12 +148,26 @@ func newPlan(seed uint64, largest int64) *plan {
 		p.recipients = 2
 	}
 	p.owner = p.rand.IntN(1 + p.recipients)
-	size := int64(math.Exp(p.rand.Float64() * math.Log(float64(largest))))
-	if special := []int64{0, 1, chunkSize - 1, chunkSize, chunkSize + 1}; p.rand.IntN(5) == 0 {
+	size := largest/16 + p.rand.Int64N(largest-largest/16+1)
+	switch special := []int64{0, 1, chunkSize - 1, chunkSize, chunkSize + 1}; p.rand.IntN(10) {
+	case 0:
 		size = special[p.rand.IntN(len(special))]
+	case 1, 2, 3:
+		size = int64(math.Exp(p.rand.Float64() * math.Log(float64(largest))))
 	}
 	p.resize(size)
 	return p
+}
+
+// enlarge makes a plan of a size at which a kill early on is in the middle, whatever else it plans.
+func (p *plan) enlarge(size int64) {
+	p.resize(size)
+	who := p.rand.IntN(1 + p.recipients)
+	d := Death{At: "write", N: size/20 + p.rand.Int64N(size/2), How: "in"}
+	if who == 0 {
+		d.At = "read"
+	}
+	p.deaths[who] = append([]Death{d}, p.deaths[who]...)
 }
 
 // resize makes a plan of a size, and what follows from it.
@@ -329,7 +360,7 @@ var ports sync.Map
 
 // startServer starts the server, at first on a port of its own below those that the system gives to connections.
 func (r *trial) startServer(addr string) string {
-	for {
+	for range 50 {
 		at := addr
 		if at == "" {
 			at = fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(18000))
@@ -365,6 +396,9 @@ func (r *trial) startServer(addr string) string {
 		}
 		c.Wait() // the port is taken, or it was killed
 	}
+	r.fail(errors.New("no server can be started"))
+	r.done <- ""
+	return ""
 }
 
 func (r *trial) outages(addr string) {
@@ -421,9 +455,25 @@ func (r *trial) lives(who int) {
 		if over {
 			return
 		}
+		switch {
+		case who > 0 && had > 0 && had < r.plan.size:
+			r.sum.midway[1].Add(1)
+		case who == 0 && r.begun():
+			r.sum.midway[0].Add(1)
+		}
 		r.note(who, "died, with %d bytes on disk", had)
 		time.Sleep(time.Duration(r.plan.seed>>life%300) * time.Millisecond)
 	}
+}
+
+// begun reports whether a recipient has received any of the files; the sender has not been told yet that all have everything.
+func (r *trial) begun() bool {
+	for _, c := range r.cfg[1:] {
+		if count(filepath.Join(c.Dir, Received)) > overhead {
+			return true
+		}
+	}
+	return false
 }
 
 // live is one life of a member.

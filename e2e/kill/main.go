@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"os"
@@ -192,7 +193,10 @@ func (m *member) live() error {
 			underway = true
 			id, err := key(e.Sender, e.Transfer.ID)
 			if err == nil && e.Transfer.Waiting {
-				err = m.room.Continue(id, m.files())
+				var lacking []uint32
+				if lacking, err = m.room.Continue(id, m.files(), false); len(lacking) > 0 {
+					err = fmt.Errorf("files %d are lacking", lacking)
+				}
 			}
 			if err == nil {
 				err = m.room.SetLimit(id, m.cfg.Rate)

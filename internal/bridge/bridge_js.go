@@ -46,8 +46,7 @@ type member struct {
 	room    *room.Room         // nil if it failed; read it after entered
 	storage string             // the name of its own, if it could be opened; "": it is to have none
 
-	leave   func()   // once: leaves, and tells the page
-	atLeave []func() // under instance.mu: what is released then
+	leave func() // once: leaves, and tells the page
 }
 
 // Run connects with the page, by the object that it has put into the global tallowBoot, and serves it until it closes

@@ -80,7 +80,12 @@ func TestCalls(t *testing.T) {
 
 // TestOwnStorage: a room's own storage is free for another page once this one has left the room and discarded what it received, in either order.
 func TestOwnStorage(t *testing.T) {
-	i := &instance{ctx: t.Context(), rooms: map[int]*member{}, own: map[string]*bytes.Storage{}, received: map[string]received{}}
+	shared, err := bytes.OpenStorage(t.Context(), "shared")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer shared.Close()
+	i := &instance{ctx: t.Context(), storage: shared, rooms: map[int]*member{}, own: map[string]*bytes.Storage{}, received: map[string]received{}}
 	const name = "own"
 	expect := func(when string, free bool) {
 		t.Helper()
@@ -94,7 +99,7 @@ func TestOwnStorage(t *testing.T) {
 	}
 	for _, leaveFirst := range []bool{true, false} {
 		i.rooms[1] = &member{number: 1, storage: name}
-		s := i.openOwn(name)
+		s := i.openOwn(t.Context(), name)
 		if s == nil {
 			t.Fatal("no private file system")
 		}
@@ -108,7 +113,7 @@ func TestOwnStorage(t *testing.T) {
 			i.closeOwn(name)
 		}
 		discard := func() {
-			if _, err := i.discard(struct{ Delivery string }{"delivery"}); err != nil {
+			if _, err := i.discard(discardArgs{Delivery: "delivery"}); err != nil {
 				t.Error(err)
 			}
 		}

@@ -177,9 +177,10 @@ func TestSnapshots(t *testing.T) {
 
 func fieldsOf(t reflect.Type) map[string]bool {
 	fields := map[string]bool{}
-	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		fields[name] = true
+	for _, f := range reflect.VisibleFields(t) {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); !f.Anonymous {
+			fields[name] = true
+		}
 	}
 	return fields
 }

@@ -61,6 +61,11 @@ type features struct {
 	MemoryLimit int64  `json:"memoryLimit,omitempty"` // bytes; 0: none
 }
 
+type expiredEvent struct {
+	head
+	Delivery string `json:"delivery"`
+}
+
 // transferEvent is a transfer's snapshot. Files come once; after that only those that changed.
 type transferEvent struct {
 	head
@@ -128,6 +133,8 @@ func (t *translator) translate(e room.Event) any {
 		delete(t.files, s.ID)
 		s.Files, s.Changed = e.Transfer.Files, nil
 		return transferEvent{h("finished"), s, &e.Result, e.Result.Delivery, offsets(e.Result)}
+	case room.ReceivedExpired:
+		return expiredEvent{h("expired"), e.Delivery}
 	case room.SignalMade:
 		return signalEvent{h("signal"), e.Peer, e.Value, e.Candidate, ""}
 	case room.SignalArrived:

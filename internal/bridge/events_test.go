@@ -36,6 +36,7 @@ func TestTranslate(t *testing.T) {
 		{room.OfferWithdrawn{From: "aa", ID: "bb", Code: fault.PeerGone}, `{"type":"offerwithdrawn","room":7,"id":"aabb","code":"peer-gone"}`},
 		{room.SignalMade{Peer: "ab", Value: "AQ", Candidate: true}, `{"type":"signal","room":7,"peer":"ab","value":"AQ","candidate":true}`},
 		{room.SignalArrived{Peer: "ab", Value: "AQ", Kind: room.SignalAnswer}, `{"type":"signalarrived","room":7,"peer":"ab","value":"AQ","candidate":false,"kind":"answer"}`},
+		{room.ReceivedExpired{Delivery: "dd"}, `{"type":"expired","room":7,"delivery":"dd"}`},
 		{room.Problem{Code: fault.RateLimited}, `{"type":"problem","room":7,"code":"rate-limited"}`},
 		// All files at first, then only those that changed.
 		{room.TransferProgress{Transfer: transfer(0)}, head + `"files":[` + fileA + `,` + fileB0 + `],` + deliveries + `}`},

@@ -55,6 +55,7 @@ var methods = map[string]func(*instance, []byte) (any, error){
 	"continue":       decoded((*instance).continueTransfer),
 	"describe":       decoded((*instance).describe),
 	"file":           decoded((*instance).file),
+	"handedOver":     decoded((*instance).handedOver),
 	"discard":        decoded((*instance).discard),
 }
 
@@ -70,9 +71,8 @@ func decoded[A any](method func(*instance, A) (any, error)) func(*instance, []by
 
 type none struct{}
 
-// leftover is how long ago a page must have ended before what it received is deleted. Downloads that it began copy from there, and need
-// less.
-const leftover = time.Hour
+// sweepEvery is how often leftovers of pages that have ended are looked for.
+const sweepEvery = 10 * time.Minute
 
 func (i *instance) open(none) (any, error) {
 	engine, accelerated := bytes.NewEngine()
@@ -83,7 +83,7 @@ func (i *instance) open(none) (any, error) {
 		return nil, fault.New(fault.StorageFailed, err)
 	}
 	i.engine, i.storage = engine, storage
-	go storage.Sweep(i.ctx, leftover, room.KeepUnfinished) // if it fails, the next page tries again
+	go i.sweep(storage)
 	f := features{Crypto: "wasm", Storage: "opfs"}
 	if accelerated {
 		f.Crypto = "webcrypto"
@@ -95,6 +95,20 @@ func (i *instance) open(none) (any, error) {
 		Version  string   `json:"version"`
 		Features features `json:"features"`
 	}{i.version, f}, nil
+}
+
+// sweep deletes, now and again, what other pages have left. Downloads that they began copy from there, and need less time than that.
+func (i *instance) sweep(s *bytes.Storage) {
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	for {
+		s.Sweep(i.ctx, room.KeepHandedOver, room.KeepUnfinished) // if it fails, the next time
+		select {
+		case <-ticker.C:
+		case <-i.ctx.Done():
+			return
+		}
+	}
 }
 
 func (i *instance) close(none) (any, error) {
@@ -118,26 +132,29 @@ func (i *instance) close(none) (any, error) {
 	return nil, failed
 }
 
-// openOwn opens a room's own storage, where the browser has the means. Without it, what is unfinished ends with the page.
-func (i *instance) openOwn(name string) *bytes.Storage {
+// openOwn opens a room's own storage, where the browser has the means. Without it, what is unfinished ends with the page. That would cost what an
+// earlier page has left there, so what only takes long (the end of that page, or another that is deleting leftovers) is given a second chance.
+func (i *instance) openOwn(ctx context.Context, name string) *bytes.Storage {
 	i.mu.Lock()
 	s := i.own[name]
 	i.mu.Unlock()
-	if name == "" || s != nil {
+	if name == "" || s != nil || i.storage.Refusal() != "" {
 		return s
 	}
-	s, err := bytes.ReopenStorage(i.ctx, name)
-	if err != nil {
-		return nil
+	for n := 0; n < 2 && ctx.Err() == nil; n++ {
+		s, err := bytes.ReopenStorage(i.ctx, name)
+		switch {
+		case err != nil:
+		case s.Refusal() != "":
+			s.Close()
+		default:
+			i.mu.Lock()
+			i.own[name] = s
+			i.mu.Unlock()
+			return s
+		}
 	}
-	if s.Refusal() != "" {
-		s.Close()
-		return nil
-	}
-	i.mu.Lock()
-	i.own[name] = s
-	i.mu.Unlock()
-	return s
+	return nil
 }
 
 // closeOwn closes a room's own storage, once nobody is in the room here and nothing received lies there: another page may want it.
@@ -239,7 +256,7 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 	i.rooms[args.Room] = m // before its storage is opened, which closeOwn then leaves alone
 	i.mu.Unlock()
 	t := newTranslator(args.Room)
-	storage := i.openOwn(args.Storage)
+	storage := i.openOwn(ctx, args.Storage)
 	resume := storage != nil
 	if !resume {
 		storage = i.storage
@@ -268,6 +285,11 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 				}
 				i.mu.Unlock()
 			}
+			if x, ok := e.(room.ReceivedExpired); ok {
+				i.mu.Lock()
+				delete(i.received, x.Delivery)
+				i.mu.Unlock()
+			}
 			i.send(t.translate(e))
 			if c, ok := e.(room.RoomChanged); ok && c.State == room.StateClosed {
 				go m.leave()
@@ -290,11 +312,12 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 	keys := link.Keys()
 	defer keys.Destroy()
 	return struct {
-		Room     string    `json:"room"`
-		Fragment string    `json:"fragment"`
-		Self     room.Peer `json:"self"`
-		Seed     [32]byte  `json:"seed"`
-	}{keys.ID.String(), link.Fragment(), self, r.Seed()}, nil
+		Room      string    `json:"room"`
+		Fragment  string    `json:"fragment"`
+		Self      room.Peer `json:"self"`
+		Seed      [32]byte  `json:"seed"`
+		Resumable bool      `json:"resumable"`
+	}{keys.ID.String(), link.Fragment(), self, r.Seed(), resume}, nil
 }
 
 type goneEvent struct {
@@ -311,11 +334,7 @@ func (i *instance) end(m *member) {
 	}
 	i.mu.Lock()
 	delete(i.rooms, m.number)
-	release := m.atLeave
 	i.mu.Unlock()
-	for _, f := range release {
-		f()
-	}
 	if m.storage != "" {
 		i.closeOwn(m.storage)
 	}
@@ -468,7 +487,7 @@ type outFile struct {
 	Handle       uint32
 }
 
-// sendFiles offers files. From here on the handles are ours; they are released with the room, since a delivery can be retried until then.
+// sendFiles offers files. From here on the handles are ours, and the room's once it has them.
 func (i *instance) sendFiles(args struct {
 	Room  int
 	To    []wire.ID
@@ -487,13 +506,18 @@ func (i *instance) sendFiles(args struct {
 	})
 }
 
-// continueTransfer gives a transfer of an earlier page its files again.
+// continueTransfer gives a transfer of an earlier page its files again, and answers with the indices of those that are lacking.
 func (i *instance) continueTransfer(args struct {
 	transferArgs
-	Files []outFile
+	Files   []outFile
+	Without bool
 }) (any, error) {
-	return nil, i.giveFiles(args.Room, args.Files, func(r *room.Room, files []room.OutFile) error {
-		return r.Continue(args.key(), files)
+	var answer struct {
+		Lacking []uint32 `json:"lacking"`
+	}
+	return &answer, i.giveFiles(args.Room, args.Files, func(r *room.Room, files []room.OutFile) (err error) {
+		answer.Lacking, err = r.Continue(args.key(), files, args.Without)
+		return err
 	})
 }
 
@@ -525,13 +549,6 @@ func (i *instance) giveFiles(number int, given []outFile, give func(*room.Room, 
 	if err := give(r, files); err != nil {
 		release()
 		return err
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if m := i.rooms[number]; m != nil {
-		m.atLeave = append(m.atLeave, release)
-	} else {
-		release()
 	}
 	return nil
 }
@@ -678,16 +695,45 @@ func (i *instance) file(args struct{ Delivery string }) (any, error) {
 	}{handle}, nil
 }
 
-func (i *instance) discard(args struct{ Delivery string }) (any, error) {
+// handedOver notes that the person has what was received in a delivery: of a room that this page is in, or else in the storage of one that no page is in.
+func (i *instance) handedOver(args struct {
+	Room     int
+	Storage  string
+	Delivery string
+}) (any, error) {
+	if args.Storage == "" {
+		return i.do(args.Room, func(r *room.Room) error { return r.HandedOver(args.Delivery) })
+	}
+	s := i.openOwn(i.ctx, args.Storage)
+	if s == nil {
+		return nil, fault.Newf(fault.StorageFailed, "the storage is in use")
+	}
+	defer i.closeOwn(args.Storage)
+	if err := room.HandOver(i.ctx, s, args.Delivery, time.Now()); err != nil {
+		return nil, fault.New(fault.StorageFailed, err)
+	}
+	return nil, nil
+}
+
+type discardArgs struct {
+	Room     int
+	Delivery string
+}
+
+// discard deletes what was received in a delivery, whether its room is still open or not.
+func (i *instance) discard(args discardArgs) (any, error) {
 	i.mu.Lock()
 	r, ok := i.received[args.Delivery]
 	delete(i.received, args.Delivery)
 	i.mu.Unlock()
-	if !ok {
+	_, err := i.do(args.Room, func(r *room.Room) error { return r.Discard(args.Delivery) })
+	if code := fault.Of(err); ok && (code == fault.RoomClosed || code == fault.UnknownTransfer) {
+		r.file.Close()
+		err = r.storage.Remove(i.ctx, args.Delivery)
+	} else if !ok && err != nil {
 		return nil, nil
 	}
-	r.file.Close()
-	if err := r.storage.Remove(i.ctx, args.Delivery); err != nil {
+	if err != nil {
 		return nil, fault.New(fault.StorageFailed, err)
 	}
 	i.mu.Lock()

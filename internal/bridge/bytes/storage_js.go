@@ -247,8 +247,8 @@ func besidePath(delivery, name string) ([]byte, error) {
 	return []byte(delivery + "/" + name), nil
 }
 
-// Sweep deletes what other Storages of this origin have left behind: directories that no tab holds and that were last used at least
-// age ago, or as long ago as unfinished says where they have a journal. It returns how many it has deleted.
+// Sweep deletes what other Storages of this origin have left behind, in directories that no tab holds and that were last used at least
+// age ago, or, for deliveries with a journal, as long ago as unfinished says. It returns how many directories it has deleted.
 func (s *Storage) Sweep(ctx context.Context, age, unfinished time.Duration) (int, error) {
 	n, err := s.call(ctx, "sweep", func(op uint32) {
 		storageSweep(op, uint32(s.handle), float64(age.Milliseconds()), float64(unfinished.Milliseconds()))

@@ -268,7 +268,7 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// TestSweepUnfinished: where something can be gone on with, leftovers stay longer.
+// TestSweepUnfinished: deliveries with a journal stay longer, and those beside them do not.
 func TestSweepUnfinished(t *testing.T) {
 	ctx := t.Context()
 	unfinished, settled := openDisk(t, "unfinished"), openDisk(t, "settled")
@@ -276,6 +276,13 @@ func TestSweepUnfinished(t *testing.T) {
 		if err := s.Put(ctx, "ab", transfer.JournalName, []byte("something"), 0); err != nil {
 			t.Fatal(err)
 		}
+	}
+	f, err := unfinished.Create(ctx, "cd", "files", 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Close(), unfinished.Put(ctx, "cd", transfer.ReceiptName, []byte("all"), 0)); err != nil {
+		t.Fatal(err)
 	}
 	if err := errors.Join(settled.Put(ctx, "ab", transfer.ReceiptName, []byte("all"), 0), settled.Put(ctx, "ab", transfer.JournalName, nil, 0)); err != nil {
 		t.Fatal(err)

@@ -64,12 +64,13 @@ type Conn interface {
 	// with its user name fragment waits for it; with MaxEarlyCandidates waiting, it is ErrTooManyCandidates.
 	AddCandidate(ctx context.Context, c wire.Candidate) error
 	// SetICEServers replaces the servers, for the next gathering (fresh TURN credentials).
-	SetICEServers(ice wire.ICEServers) error
+	SetICEServers(ctx context.Context, ice wire.ICEServers) error
 	// Channel is one of the two data channels.
 	Channel(ch wire.Channel) Channel
 	// Stats reads the connection's counters.
 	Stats(ctx context.Context) (ConnStats, error)
-	// Close closes the connection and waits until nothing of it runs any more. It is idempotent.
+	// Close closes the connection and waits until nothing of it runs any more: at most about closeWithin for an operation under
+	// way, which a browser may never end. It is idempotent.
 	Close() error
 }
 
@@ -78,6 +79,7 @@ type ConnStats struct {
 	BytesSent, BytesReceived     uint64 // on the wire, by the transport
 	PacketsSent, PacketsReceived uint64 // 0 where the platform does not count them
 	ChecksSent, ChecksAnswered   uint64 // connectivity checks on the selected pair; 0 sent where the platform does not count them
+	Pair                         uint64 // grows when another pair is selected
 	LocalType, RemoteType        string // candidate types of the selected pair: host, srflx, prflx, relay; empty: none yet
 	Protocol                     string // udp, tcp or tls; of a local relay candidate, the protocol to the relay
 }

@@ -65,7 +65,7 @@ func NewConn(cfg ConnConfig) (Conn, error) {
 		}),
 	}
 	raw.Set("onicecandidate", c.onCandidate)
-	raw.Set("onconnectionstatechange", c.onState)
+	raw.Set(c.stateHandler(), c.onState)
 	raw.Set("ondatachannel", c.onChannel)
 	return c, nil
 }
@@ -93,16 +93,28 @@ func (c *conn) candidateEvent(_ js.Value, args []js.Value) any {
 	return nil
 }
 
+// stateHandler is where the browser looks for onState. Firefox before 113 has no state but ICE's.
+func (c *conn) stateHandler() string {
+	if c.pc.JSValue().Get("connectionState").IsUndefined() {
+		return "oniceconnectionstatechange"
+	}
+	return "onconnectionstatechange"
+}
+
 func (c *conn) stateEvent(js.Value, []js.Value) any {
 	if c.cfg.State == nil {
 		return nil
 	}
-	switch c.pc.JSValue().Get("connectionState").String() {
+	state := c.pc.JSValue().Get("connectionState")
+	if state.IsUndefined() {
+		state = c.pc.JSValue().Get("iceConnectionState")
+	}
+	switch state.String() {
 	case "new":
 		c.cfg.State(ConnNew)
-	case "connecting":
+	case "connecting", "checking":
 		c.cfg.State(ConnConnecting)
-	case "connected":
+	case "connected", "completed":
 		c.cfg.State(ConnConnected)
 	case "disconnected":
 		c.cfg.State(ConnDisconnected)
@@ -124,6 +136,11 @@ func (c *conn) setOffer(offer webrtc.SessionDescription) error {
 
 // addCandidate calls the browser: pion has no room for an absent sdpMLineIndex, which an end of candidates needs.
 func (c *conn) addCandidate(candidate wire.Candidate) error {
+	select {
+	case <-c.closed: // shut may have released the handle: it does not wait for ever
+		return ErrClosed
+	default:
+	}
 	index := int32(candidate.SDPMLineIndex)
 	if candidate.Candidate == "" {
 		index = -1
@@ -170,7 +187,7 @@ func (c *conn) configure(ice wire.ICEServers) (err error) {
 
 // rawStats is how web/host-channels.js writes them.
 type rawStats struct {
-	bytesSent, bytesReceived, packetsSent, packetsReceived, checksSent, checksAnswered, localType, remoteType, protocol uint64 // bits of float64
+	bytesSent, bytesReceived, packetsSent, packetsReceived, checksSent, checksAnswered, localType, remoteType, protocol, pair uint64 // bits of float64
 }
 
 var (
@@ -214,7 +231,7 @@ func (c *conn) Stats(ctx context.Context) (ConnStats, error) {
 		PacketsSent: uint64(number(raw.packetsSent)), PacketsReceived: uint64(number(raw.packetsReceived)),
 		ChecksSent: uint64(number(raw.checksSent)), ChecksAnswered: uint64(number(raw.checksAnswered)),
 		LocalType: candidateTypes[int(number(raw.localType))], RemoteType: candidateTypes[int(number(raw.remoteType))],
-		Protocol: protocols[int(number(raw.protocol))],
+		Protocol: protocols[int(number(raw.protocol))], Pair: uint64(number(raw.pair)),
 	}, nil
 }
 
@@ -230,7 +247,7 @@ func (c *conn) shutChannels() {
 func (c *conn) shut() {
 	c.shutChannels()
 	raw := c.pc.JSValue()
-	for _, handler := range []string{"onicecandidate", "onconnectionstatechange", "ondatachannel"} {
+	for _, handler := range []string{"onicecandidate", c.stateHandler(), "ondatachannel"} {
 		raw.Set(handler, js.Null())
 	}
 	_ = c.pc.Close()

@@ -158,3 +158,60 @@ func TestConnOverrunSmall(t *testing.T) {
 		t.Errorf("%d records were kept, want %d", n, want)
 	}
 }
+
+// TestCloseWhileOffering: the browser never settles the promise of an offer.
+func TestCloseWhileOffering(t *testing.T) {
+	c := newEnd(t, labs(t)[0]).Conn.(*conn)
+	asked := make(chan struct{})
+	createOffer := js.FuncOf(func(js.Value, []js.Value) any {
+		close(asked)
+		return js.Global().Get("Promise").New(js.Global().Get("Object")) // whose executor does nothing
+	})
+	defer createOffer.Release()
+	c.pc.JSValue().Set("createOffer", createOffer)
+	result := make(chan error, 1)
+	go func() {
+		_, err := c.Offer(context.Background(), false)
+		result <- err
+	}()
+	wait(t, "the offer", asked)
+	closed := make(chan struct{})
+	go func() {
+		_ = c.Close()
+		close(closed)
+	}()
+	wait(t, "Close", closed)
+	if err := <-result; !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+	if state := c.pc.JSValue().Get("connectionState").String(); state != "closed" {
+		t.Errorf("the connection is %s", state)
+	}
+}
+
+// TestStatesOfICE: where a browser has no connectionState, as Firefox before 113, ICE's tell.
+func TestStatesOfICE(t *testing.T) {
+	prototype, object := js.Global().Get("RTCPeerConnection").Get("prototype"), js.Global().Get("Object")
+	for !prototype.Call("hasOwnProperty", "connectionState").Bool() {
+		prototype = object.Call("getPrototypeOf", prototype) // the page's is derived from the browser's
+	}
+	for _, name := range []string{"connectionState", "onconnectionstatechange"} {
+		property := object.Call("getOwnPropertyDescriptor", prototype, name)
+		prototype.Delete(name)
+		defer object.Call("defineProperty", prototype, name, property)
+	}
+	a, b := connect(t, labs(t)[0])
+	for _, e := range []*end{a, b} {
+		timeout := time.After(testPatience)
+		for connected := false; !connected; {
+			select {
+			case s := <-e.states:
+				connected = s == ConnConnected
+			case <-timeout:
+				t.Fatal("never connected")
+			}
+		}
+	}
+	_ = a.Close()
+	_ = b.Close()
+}

@@ -32,6 +32,9 @@ type platform struct {
 	candidates []wire.Candidate // gathered and not told yet
 	notice     chan struct{}    // one token: there is something to tell
 
+	pair  string // the selected one, at the last look
+	pairs uint64 // how often that was another
+
 	servers *wire.ICEServers // for the next gathering; nil: those that pion has
 	torn    bool             // a gathering was cut short
 }
@@ -204,8 +207,12 @@ func (c *conn) stats() (s ConnStats, err error) {
 	if err != nil || selected == nil {
 		return s, err
 	}
+	if id := pair.LocalCandidateID + " " + pair.RemoteCandidateID; id != c.pair {
+		c.pair = id
+		c.pairs++
+	}
 	s = ConnStats{
-		BytesSent: pair.BytesSent, BytesReceived: pair.BytesReceived,
+		Pair: c.pairs, BytesSent: pair.BytesSent, BytesReceived: pair.BytesReceived,
 		PacketsSent: uint64(pair.PacketsSent), PacketsReceived: uint64(pair.PacketsReceived),
 		LocalType: selected.Local.Typ.String(), RemoteType: selected.Remote.Typ.String(), Protocol: selected.Local.Protocol.String(),
 	}

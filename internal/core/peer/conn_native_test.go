@@ -181,7 +181,7 @@ func TestServersWhileGathering(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, host := range []string{second, third} {
-		if err := c.SetICEServers(servers(host)); err != nil {
+		if err := c.SetICEServers(testContext(t), servers(host)); err != nil {
 			t.Fatal(err)
 		}
 	}

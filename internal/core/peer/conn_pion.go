@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pion/webrtc/v4"
 
@@ -21,7 +22,7 @@ type conn struct {
 
 	relayOnly atomic.Bool // relayonly.go
 
-	turn   chan struct{} // whoever put the token in may negotiate; Close keeps it
+	turn   chan struct{} // whoever put the token in may negotiate; Close keeps it, unless somebody else does
 	early  earlyCandidates
 	closed chan struct{} // Close has begun
 	gone   chan struct{} // Close is done
@@ -69,7 +70,10 @@ func (c *conn) stray(candidateType string) {
 	}
 }
 
-// exclusively runs fn when nothing else negotiates. fn runs to its end even if ctx ends before.
+// closeWithin is how long Close waits for an operation under way. Of a browser's, some never end: their promises are not settled.
+const closeWithin = 2 * time.Second
+
+// exclusively runs fn when nothing else negotiates. fn runs to its end even if ctx ends, or the connection is closed, before.
 func (c *conn) exclusively(ctx context.Context, operation string, fn func() error) error {
 	select {
 	case <-c.closed:
@@ -95,6 +99,8 @@ func (c *conn) exclusively(ctx context.Context, operation string, fn func() erro
 			return fmt.Errorf("peer: %s: %w", operation, err)
 		}
 		return nil
+	case <-c.gone:
+		return ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -174,8 +180,8 @@ func (c *conn) AddCandidate(ctx context.Context, candidate wire.Candidate) error
 }
 
 // SetICEServers implements Conn.
-func (c *conn) SetICEServers(ice wire.ICEServers) error {
-	return c.exclusively(context.Background(), "set ICE servers", func() error {
+func (c *conn) SetICEServers(ctx context.Context, ice wire.ICEServers) error {
+	return c.exclusively(ctx, "set ICE servers", func() error {
 		c.relayOnly.Store(c.cfg.RelayOnly || ice.RelayOnly)
 		return c.configure(ice)
 	})
@@ -188,7 +194,12 @@ func (c *conn) Channel(ch wire.Channel) Channel { return c.channels[ch] }
 func (c *conn) Close() error {
 	c.once.Do(func() {
 		close(c.closed)
-		c.turn <- struct{}{}
+		late := time.NewTimer(closeWithin)
+		defer late.Stop()
+		select {
+		case c.turn <- struct{}{}:
+		case <-late.C:
+		}
 		c.shut()
 		close(c.gone)
 	})

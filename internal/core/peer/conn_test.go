@@ -365,7 +365,7 @@ func TestConnClose(t *testing.T) {
 	_, stats := a.Stats(ctx)
 	for what, err := range map[string]error{
 		"Offer": offer, "Answer": answer, "Stats": stats, "SetAnswer": a.SetAnswer(ctx, ""),
-		"AddCandidate": a.AddCandidate(ctx, wire.Candidate{}), "SetICEServers": a.SetICEServers(wire.ICEServers{}),
+		"AddCandidate": a.AddCandidate(ctx, wire.Candidate{}), "SetICEServers": a.SetICEServers(ctx, wire.ICEServers{}),
 		"WriteRecord": a.Channel(wire.Bulk).WriteRecord(ctx, testRecord(100, 0)),
 	} {
 		if !errors.Is(err, ErrClosed) {
@@ -510,10 +510,10 @@ func TestConnRestart(t *testing.T) {
 	a, b := connect(t, labs(t)[0])
 	turn := wire.ICEServers{Servers: []wire.ICEServer{{URLs: []string{"turn:192.0.2.1:3478?transport=udp"}, Username: "1:a", Credential: "secret"}}}
 	for _, e := range []*end{a, b} {
-		if err := e.SetICEServers(turn); err != nil {
+		if err := e.SetICEServers(testContext(t), turn); err != nil {
 			t.Fatal(err)
 		}
-		if err := e.SetICEServers(wire.ICEServers{}); err != nil {
+		if err := e.SetICEServers(testContext(t), wire.ICEServers{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -558,6 +558,9 @@ func TestConnStats(t *testing.T) {
 		}
 		if sent.BytesSent > 2*size {
 			t.Errorf("sent %+v", sent)
+		}
+		if again, err := a.Stats(ctx); err != nil || again.Pair != sent.Pair || sent.Pair == 0 {
+			t.Errorf("pair %d, then %d, %v", sent.Pair, again.Pair, err)
 		}
 		return
 	}
@@ -610,4 +613,42 @@ func heap() uint64 {
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
 	return stats.HeapAlloc
+}
+
+// TestCloseHangs: an operation that never ends keeps nobody from closing the connection, and everything that waits for it ends then.
+func TestCloseHangs(t *testing.T) {
+	c := newEnd(t, labs(t)[0]).Conn.(*conn)
+	begun, end := make(chan struct{}), make(chan struct{})
+	defer close(end)
+	results := make(chan error, 2)
+	go func() {
+		results <- c.exclusively(context.Background(), "hang", func() error {
+			close(begun)
+			<-end
+			return nil
+		})
+	}()
+	wait(t, "the operation", begun)
+	ended, cancel := context.WithCancel(testContext(t))
+	cancel()
+	if err := c.SetICEServers(ended, wire.ICEServers{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("given up: %v", err)
+	}
+	go func() { results <- c.SetICEServers(context.Background(), wire.ICEServers{}) }()
+	closed := make(chan struct{})
+	go func() {
+		_ = c.Close()
+		close(closed)
+	}()
+	wait(t, "Close", closed)
+	for range 2 {
+		select {
+		case err := <-results:
+			if !errors.Is(err, ErrClosed) {
+				t.Error(err)
+			}
+		case <-time.After(testPatience):
+			t.Fatal("an operation outlives the connection")
+		}
+	}
 }

@@ -24,6 +24,10 @@ const (
 	provenGap  = 5 * time.Second
 	linkGap    = 10 * time.Second
 	maxLinkGap = 320 * time.Second
+	// staleAfter is how old an attempt must be for the return of the network to bring about another one.
+	staleAfter = 3 * time.Second
+	// failedBackoff is the longest wait after an attempt that has failed: the peer has answered, so what is missing is a path.
+	failedBackoff = 5 * time.Second
 	// carriedTimeout takes the place of attemptTimeout where the caller carries the payloads: people may do it by hand.
 	carriedTimeout = 10 * time.Minute
 	// answerTimeout is how long a Hello waits for its offer before another is sent, knockEvery the least time between Knocks.
@@ -120,6 +124,7 @@ type attempt struct {
 	begun      time.Time
 	introduced bool // M1 (initiator) or M2 (responder) is out: candidates may go
 	linked     bool // the handshake is the link's: the peer has proven itself
+	stale      bool // the network may have come back since: another one may take its place
 	early      []wire.Candidate
 	remote     int // candidates of the peer's, for the present description
 	recovery   recovery
@@ -225,6 +230,9 @@ func (n *Negotiation) OpenAttempt() uint32 {
 	return n.open.number
 }
 
+// Invites reports whether a Hello of ours waits for its offer.
+func (n *Negotiation) Invites() bool { return n.hello != nil }
+
 // Underway reports whether an attempt is under way.
 func (n *Negotiation) Underway() bool { return n.attempt != nil }
 
@@ -248,12 +256,15 @@ func (n *Negotiation) SetEpoch(epoch uint64) {
 	}
 }
 
-// Start begins an attempt soon, unless a link is open, an attempt under way, or none wanted: when the member appears in the
-// roster, or when something suggests that it is reachable again, on however little authority.
+// Start begins an attempt soon, unless a link is open, an attempt under way that is not stale, or none wanted: when the member appears in the
+// roster, or when something suggests that it is reachable again, on however little authority. A stale attempt ends only when another one begins.
 func (n *Negotiation) Start(now time.Time) []Effect {
 	n.begin(now)
+	if n.attempt != nil {
+		n.attempt.stale = n.attempt.stale || now.Sub(n.attempt.begun) >= staleAfter
+	}
 	switch {
-	case n.open != nil || n.attempt != nil || n.over || n.idle || n.barred():
+	case n.open != nil || n.hopeful() || n.over || n.idle || n.barred():
 	case !n.initiator:
 		if now.Sub(n.helloAt) >= helloGap {
 			n.sayHello()
@@ -365,7 +376,7 @@ func (n *Negotiation) Tick(now time.Time) []Effect {
 		}
 		return n.effects
 	}
-	if !n.retryAt.IsZero() && !now.Before(n.retryAt) && n.attempt == nil && !n.settled() && !n.barred() {
+	if !n.retryAt.IsZero() && !now.Before(n.retryAt) && !n.hopeful() && !n.settled() && !n.barred() {
 		n.retryAt = time.Time{}
 		if n.invited {
 			n.failures++
@@ -534,6 +545,9 @@ func (n *Negotiation) lost(code fault.Code) {
 		n.retryIn(backoff(1))
 	}
 }
+
+// hopeful reports whether an attempt is under way that may still come to a link.
+func (n *Negotiation) hopeful() bool { return n.attempt != nil && !n.attempt.stale }
 
 // settled reports whether a link is open and not in doubt.
 func (n *Negotiation) settled() bool { return n.open != nil && !n.Doubted() }
@@ -803,7 +817,7 @@ func (n *Negotiation) attemptFailed(code fault.Code) {
 	n.failures++
 	n.invited = false
 	if !n.settled() && n.attempt == nil {
-		n.retryIn(backoff(n.failures))
+		n.retryIn(min(backoff(n.failures), failedBackoff))
 		n.worry(code)
 	}
 }

@@ -62,6 +62,8 @@ type simulation struct {
 	hub func(from int, p SendPayload) []time.Duration
 	// path says whether connections come about.
 	path bool
+	// barren names the sides whose connections fail early where there was no path when they began.
+	barren []int
 	// forge changes what a side's offer or answer says, when not nil.
 	forge  func(from int, t wire.PayloadType, body []byte) []byte
 	script []string // what happened
@@ -81,6 +83,7 @@ type side struct {
 	seen    map[*SendPayload]bool // processed
 	links   map[uint32]*simLink   // connections that have not been closed
 	crashed bool
+	unmade  int // restarts that its platform makes no description for
 }
 
 type simLink struct {
@@ -188,6 +191,9 @@ func (s *simulation) do(side *side, effects []Effect) {
 				}
 				s.do(side, side.LocalCandidate(s.now, e.Attempt, wire.Candidate{Candidate: "late"}))
 			})
+			if !s.path && slices.Contains(s.barren, side.index) {
+				s.at(500*time.Millisecond, func() { s.do(side, side.Failed(s.now, e.Attempt, fault.ConnectionFailed)) })
+			}
 		case ApplyAnswer, AddCandidates:
 		case StartLink:
 			l := side.links[e.Attempt]
@@ -366,6 +372,61 @@ func TestNegotiationOpens(t *testing.T) {
 				s.fatal("the link did not last")
 			}
 		})
+	}
+}
+
+// TestNegotiationRenewed: the network is back while an attempt that began without it still hopes. Whoever hears of it has another one begin, but
+// not in place of one that has just begun.
+func TestNegotiationRenewed(t *testing.T) {
+	for name, who := range map[string][]int{"both": {0, 1}, "initiator": {0}, "responder": {1}} {
+		t.Run(name, func(t *testing.T) {
+			s := newSimulation(t)
+			s.path = false
+			s.begin()
+			s.run(time.Second)
+			s.path = true
+			for _, i := range who {
+				s.do(s.sides[i], s.sides[i].Start(s.now))
+			}
+			s.run(4 * time.Second)
+			if n := s.count("0 opens"); n != 1 {
+				s.fatal("%d attempts, one in place of a fresh one", n-1)
+			}
+			s.path = false
+			s.run(4 * time.Second)
+			s.path = true
+			for _, i := range who {
+				s.do(s.sides[i], s.sides[i].Start(s.now))
+			}
+			s.run(4 * time.Second)
+			s.expectOpen()
+			if n := s.count("0 opens"); n != 2 {
+				s.fatal("%d attempts", n)
+			}
+			s.run(time.Minute)
+			s.expectOpen()
+			if n := s.count("0 opens"); n != 2 {
+				s.fatal("the link did not last: %d attempts", n)
+			}
+		})
+	}
+}
+
+// TestNegotiationWithoutRelay: what would carry a connection is away for a while, and nobody is told when it is back. Attempts fail soon, at one end
+// or at both, and others follow often enough.
+func TestNegotiationWithoutRelay(t *testing.T) {
+	for name, fails := range map[string][]int{"both": {0, 1}, "initiator": {0}, "responder": {1}} {
+		for away := 5 * time.Second; away < 2*time.Minute; away += 3700 * time.Millisecond {
+			t.Run(fmt.Sprint(name, away), func(t *testing.T) {
+				s := newSimulation(t)
+				s.path, s.barren = false, fails
+				s.begin()
+				s.run(away)
+				s.path = true
+				s.run(8 * time.Second)
+				s.expectOpen()
+			})
+		}
 	}
 }
 

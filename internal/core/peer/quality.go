@@ -83,8 +83,8 @@ func (q *QualityMeter) Opened(now time.Time) {
 	*q = QualityMeter{thresholds: q.thresholds, open: true, ticked: now}
 }
 
-// Closed says that there is no link.
-func (q *QualityMeter) Closed() { q.open = false }
+// Closed says that there is no link: nothing is known of the next one.
+func (q *QualityMeter) Closed() { *q = QualityMeter{thresholds: q.thresholds} }
 
 // Connected says whether the connection beneath gets anything through, by its own account.
 func (q *QualityMeter) Connected(connected bool) { q.cut = !connected }

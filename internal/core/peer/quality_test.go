@@ -276,3 +276,20 @@ func TestQualityThresholdsValid(t *testing.T) {
 		t.Error("the default is not")
 	}
 }
+
+// TestQualityClosed: nothing is known of a link that is no more.
+func TestQualityClosed(t *testing.T) {
+	j := newJudged().ping(times(5, 50*ms)...)
+	if j.RTT() == 0 {
+		t.Fatal("no round trip")
+	}
+	j.Closed()
+	if j.RTT() != 0 || j.Quality() != QualityDisconnected {
+		t.Errorf("%v, %v", j.RTT(), j.Quality())
+	}
+	j.wait(time.Minute, time.Second)
+	j.Opened(j.now)
+	if j.ping(times(5, 250*ms)...); j.RTT() != 250*ms || j.Quality() != QualityFair {
+		t.Errorf("afterwards: %v, %v", j.RTT(), j.Quality())
+	}
+}

@@ -31,6 +31,7 @@ type recovery struct {
 	tries      int       // restarts made or asked for since
 	nextAt     time.Time // of the next one or, after the last, the end of the link
 	generation uint32    // the newest restart: made (initiator) or taken (responder)
+	offered    uint32    // initiator: the newest whose offer is out; one that has come to none must not make a request seem to cross it
 	unanswered bool      // initiator: the newest has no answer yet
 	at         time.Time // when it was made or taken
 	asked      time.Time // when this end last made one or asked for one
@@ -128,7 +129,7 @@ func (n *Negotiation) RestartMade(now time.Time, number, generation uint32, sdp 
 	}
 	kind := wire.PayloadRestarted
 	if n.initiator {
-		kind = wire.PayloadRestart
+		kind, a.recovery.offered = wire.PayloadRestart, generation
 	}
 	n.do(SendPayload{Type: kind, Session: a.session(), Body: wire.Restart{Generation: generation, SDP: sdp}.Append(nil)})
 	return n.effects
@@ -211,7 +212,7 @@ func (n *Negotiation) restartReceived(t wire.PayloadType, body []byte) (acknowle
 	if t == wire.PayloadRestartRequest {
 		generation, err := wire.ParseRestartRequest(body)
 		switch {
-		case err != nil || !n.initiator || generation != r.generation+1: // else it has crossed ours
+		case err != nil || !n.initiator || generation != r.offered+1: // else it has crossed ours
 		case n.early():
 			return false
 		default:

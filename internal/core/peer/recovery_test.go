@@ -21,6 +21,10 @@ func (s *simulation) restarts(side *side, e Effect) {
 			s.t.Fatalf("connection %d is closed", e.Attempt)
 		}
 		l.generation = e.Generation
+		if side.unmade > 0 {
+			side.unmade--
+			return
+		}
 		s.at(30*time.Millisecond, func() {
 			if !side.crashed {
 				s.do(side, side.RestartMade(s.now, e.Attempt, e.Generation, sdp(byte(side.index+1))))
@@ -105,6 +109,18 @@ func TestRestart(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestRestartUnmade: a restart whose offer comes to nothing is harmless: the responder's request for the same one is heard.
+func TestRestartUnmade(t *testing.T) {
+	s := opened(t)
+	s.sides[0].unmade = 1
+	s.lose(1)
+	s.run(5 * time.Second) // one more request
+	s.expectMended()
+	if n := s.count("0 restarts"); n != 2 || s.count("opens connection") > 0 {
+		s.fatal("%d restarts", n)
 	}
 }
 
@@ -430,8 +446,9 @@ func TestRestartUrged(t *testing.T) {
 			}
 			side.open.remote = maxRemote
 			effects, acknowledge := side.Receive(s.now, kind, body, true)
-			if _, restarts := find[RestartConn](effects); restarts {
+			if e, restarts := find[RestartConn](effects); restarts {
 				made++
+				side.RestartMade(s.now, e.Attempt, e.Generation, sdp(byte(i+1)))
 				if i == 1 && side.open.remote != 0 {
 					t.Fatal("no room for candidates")
 				}
@@ -447,7 +464,7 @@ func TestRestartUrged(t *testing.T) {
 		// Once this end doubts the link, they come as they are wanted.
 		s.do(side, side.Doubt(s.now, side.OpenAttempt(), false))
 		s.now = s.now.Add(restartGap)
-		body := wire.AppendRestartRequest(nil, side.open.recovery.generation+1)
+		body := wire.AppendRestartRequest(nil, side.open.recovery.offered+1)
 		if kind == wire.PayloadRestart {
 			body = wire.Restart{Generation: side.open.recovery.generation + 1, SDP: sdp(1)}.Append(nil)
 		}

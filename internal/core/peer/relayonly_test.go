@@ -158,11 +158,11 @@ func TestConnRelayPolicy(t *testing.T) {
 				}
 			}
 			expect("first", true)
-			if err := e.SetICEServers(servers("second", !own)); err != nil {
+			if err := e.SetICEServers(testContext(t), servers("second", !own)); err != nil {
 				t.Fatal(err)
 			}
 			expect("second", true)
-			if err := e.SetICEServers(servers("third", false)); err != nil {
+			if err := e.SetICEServers(testContext(t), servers("third", false)); err != nil {
 				t.Fatal(err)
 			}
 			expect("third", own)

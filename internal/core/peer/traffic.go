@@ -16,23 +16,26 @@ const (
 type Traffic struct {
 	bytesSent, bytesReceived, packetsSent, packetsReceived tally
 
-	open     bool
-	opened   time.Time     // the present connection, if open
-	past     time.Duration // how long former ones were
-	rates    []reading
-	checks   []reading
-	restarts int
+	open   bool
+	opened time.Time     // the present connection, if open
+	past   time.Duration // how long former ones were
+	rates  []reading
+	checks []reading
+	pair   uint64 // that they are of
+
+	reconnects int
+	restarted  bool // and nothing has come since
 }
 
 // TrafficStats are what Traffic knows.
 type TrafficStats struct {
-	BytesSent, BytesReceived      uint64  // on the wire, over all connections
+	BytesSent, BytesReceived      uint64  // on the wire, over all connections, as far as it was read
 	PacketsSent, PacketsReceived  int64   // -1: the platform does not say
 	SendRate, ReceiveRate         float64 // bytes per second, about now
 	MeanSendRate, MeanReceiveRate float64 // over all the time that there was a connection
 	Loss                          float64 // share of connectivity checks of the last minute without an answer; -1: unknown
 	Uptime                        time.Duration
-	Reconnects                    int // connections after the first, and ICE restarts
+	Reconnects                    int // connections after the first, and times that one went on after an ICE restart
 }
 
 // tally adds up a counter that begins anew with each connection, and on some platforms with each candidate pair.
@@ -58,7 +61,7 @@ type reading struct {
 func (t *Traffic) Opened(now time.Time) {
 	t.Closed(now)
 	if !t.opened.IsZero() {
-		t.restarts++
+		t.reconnects++
 	}
 	t.open, t.opened = true, now
 	for _, c := range []*tally{&t.bytesSent, &t.bytesReceived, &t.packetsSent, &t.packetsReceived} {
@@ -72,13 +75,18 @@ func (t *Traffic) Closed(now time.Time) {
 	if t.open {
 		t.past += max(now.Sub(t.opened), 0)
 	}
-	t.open, t.rates, t.checks = false, nil, nil
+	t.open, t.rates, t.checks, t.restarted = false, nil, nil, false
 }
 
 // Restarted says that the connection looks for a path anew, without being a new one.
-func (t *Traffic) Restarted() {
-	t.restarts++
-	t.checks = nil
+func (t *Traffic) Restarted() { t.restarted, t.checks = true, nil }
+
+// Heard says that something has come over the connection: if it was restarted, that has helped.
+func (t *Traffic) Heard() {
+	if t.restarted {
+		t.reconnects++
+		t.restarted = false
+	}
 }
 
 // Read takes the counters of the present connection.
@@ -91,8 +99,8 @@ func (t *Traffic) Read(now time.Time, s ConnStats) {
 	t.packetsSent.read(s.PacketsSent)
 	t.packetsReceived.read(s.PacketsReceived)
 	t.rates = noted(t.rates, reading{now, t.bytesSent.total(), t.bytesReceived.total()}, rateWindow)
-	if n := len(t.checks); n > 0 && (s.ChecksSent < t.checks[n-1].a || s.ChecksAnswered < t.checks[n-1].b) {
-		t.checks = nil // another candidate pair
+	if s.Pair != t.pair {
+		t.pair, t.checks = s.Pair, nil
 	}
 	t.checks = noted(t.checks, reading{now, s.ChecksSent, s.ChecksAnswered}, lossWindow)
 }
@@ -117,7 +125,7 @@ func (t *Traffic) Stats(now time.Time) TrafficStats {
 	s := TrafficStats{
 		BytesSent: t.bytesSent.total(), BytesReceived: t.bytesReceived.total(),
 		PacketsSent: int64(t.packetsSent.total()), PacketsReceived: int64(t.packetsReceived.total()),
-		Loss: t.loss(), Reconnects: t.restarts,
+		Loss: t.loss(), Reconnects: t.reconnects,
 	}
 	if s.BytesSent > 0 && s.PacketsSent == 0 { // Firefox counts none
 		s.PacketsSent, s.PacketsReceived = -1, -1

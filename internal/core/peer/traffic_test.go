@@ -29,6 +29,7 @@ func (c *counted) run(seconds int, step ConnStats) {
 		c.PacketsReceived += step.PacketsReceived
 		c.ChecksSent += step.ChecksSent
 		c.ChecksAnswered += step.ChecksAnswered
+		c.Pair = max(c.Pair, step.Pair)
 		c.Read(c.now, c.ConnStats)
 	}
 }
@@ -75,9 +76,23 @@ func TestTraffic(t *testing.T) {
 	}
 	c.ConnStats = ConnStats{} // another candidate pair, which counts from the start
 	c.run(1, ConnStats{BytesSent: 7})
-	c.Restarted()
-	if s := c.Stats(c.now); s.BytesSent != sent+107 || s.Reconnects != 2 {
-		t.Errorf("another pair: %+v", s)
+	for range 3 { // for the same loss
+		c.Restarted()
+	}
+	if s := c.Stats(c.now); s.BytesSent != sent+107 || s.Reconnects != 1 {
+		t.Errorf("another pair, and nothing has come yet: %+v", s)
+	}
+	c.Heard()
+	c.Heard()
+	if s := c.Stats(c.now); s.Reconnects != 2 {
+		t.Errorf("restarted: %+v", s)
+	}
+	c.Restarted() // in vain
+	c.Closed(c.now)
+	c.Opened(c.now)
+	c.Heard()
+	if s := c.Stats(c.now); s.Reconnects != 3 {
+		t.Errorf("third connection: %+v", s)
 	}
 }
 
@@ -118,7 +133,12 @@ func TestTrafficLoss(t *testing.T) {
 		{"another pair begins anew", func(c *counted) {
 			c.run(50, ConnStats{ChecksSent: 2})
 			c.ConnStats = ConnStats{}
-			c.run(10, ConnStats{ChecksSent: 1, ChecksAnswered: 1})
+			c.run(10, ConnStats{ChecksSent: 1, ChecksAnswered: 1, Pair: 1})
+		}, 0},
+		{"another pair, which had counted more", func(c *counted) {
+			c.run(50, ConnStats{ChecksSent: 1, ChecksAnswered: 1})
+			c.ChecksSent += 100 // before it was chosen
+			c.run(10, ConnStats{ChecksSent: 1, ChecksAnswered: 1, Pair: 1})
 		}, 0},
 		{"answers to what was asked before", func(c *counted) {
 			c.run(1, ConnStats{ChecksSent: 5})

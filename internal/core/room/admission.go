@@ -377,8 +377,8 @@ func (r *Room) setRoster(roster wire.Roster) {
 		if r.owner != nil {
 			m.name = r.owner.names[id]
 		}
-		m.shown = m.snapshot(r)
-		r.event(PeerJoined{m.shown})
+		m.shown = m.shows()
+		r.event(PeerJoined{m.snapshot(r)})
 	}
 	for _, id := range r.order {
 		if !listed[id] {

@@ -182,8 +182,11 @@ type Transfer struct {
 type Result struct {
 	ID     string        `json:"id"`
 	Files  []File        `json:"files"`
-	Ledger []LedgerEntry `json:"ledger,omitempty"` // outgoing only
-	Code   fault.Code    `json:"code,omitempty"`   // incoming: why it failed as a whole
+	Head   *LedgerHead   `json:"head,omitempty"` // outgoing only, as the next two
+	Ledger []LedgerEntry `json:"ledger,omitempty"`
+	// Earlier is the attempts before a retry that a recipient has signed a receipt for.
+	Earlier []LedgerEntry `json:"earlier,omitempty"`
+	Code    fault.Code    `json:"code,omitempty"` // incoming: why it failed as a whole
 	// Delivery names in Storage what was received: the file named StoredName, in which all files lie one after another.
 	Delivery string                       `json:"-"`
 	File     transfer.StoredFile          `json:"-"` // incoming: that file, committed; nil when nothing arrived
@@ -230,6 +233,9 @@ type TransferFinished struct {
 	Result   Result
 }
 
+// ReceivedExpired: what was received in a delivery (Result.Delivery) and handed over is deleted.
+type ReceivedExpired struct{ Delivery string }
+
 // SignalMade: in a manual room, a value for the caller to carry to the peer's. Candidate: it only adds to one before it.
 type SignalMade struct {
 	Peer, Value string
@@ -252,10 +258,11 @@ const (
 	SignalCandidate SignalKind = "candidate" // it adds to one before it
 )
 
-// TransferResumed: a transfer of an earlier room of this identity goes on here. An outgoing one waits for its files.
+// TransferResumed: a transfer of an earlier room of this identity goes on here. An outgoing one waits for its files. An incoming one that is Finished was
+// done, and not handed over: TransferFinished follows.
 type TransferResumed struct {
 	Sender   string    // its id
-	Opened   time.Time // when it was begun or gone on with before
+	Opened   time.Time // when it was begun, gone on with, or done before
 	Bytes    int64     // about what had been transferred then
 	Transfer Transfer
 }
@@ -275,12 +282,14 @@ func (OfferReceived) event()    {}
 func (OfferWithdrawn) event()   {}
 func (TransferProgress) event() {}
 func (TransferFinished) event() {}
+func (ReceivedExpired) event()  {}
 func (SignalMade) event()       {}
 func (SignalArrived) event()    {}
 func (TransferResumed) event()  {}
 func (Problem) event()          {}
 
-// OutFile is a file to send. Exactly one of Source and Text counts, by Kind.
+// OutFile is a file to send. Exactly one of Source and Text counts, by Kind. A Source that is an io.Closer becomes the room's unless the call
+// that it is given to fails: it is closed when nothing can want it any more, with the room at the latest.
 type OutFile struct {
 	Kind     wire.FileKind
 	Path     string          // relative, with '/'

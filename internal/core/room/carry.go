@@ -1,6 +1,7 @@
 package room
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -32,6 +33,8 @@ type carried struct {
 	trickle bool     // candidates are values of their own
 	held    [][]byte // an offer or answer, and the candidates that it has so far
 	heldAt  time.Time
+	hello   []byte // the envelope of our last Hello
+	greeted []byte // the Hello that the last attempt of ours has begun with
 }
 
 // appendValue is PROTOCOL.md section 5, as the caller carries it.
@@ -90,6 +93,9 @@ func (r *Room) carry(m *member, t wire.PayloadType, body, envelope []byte) {
 		if t == wire.PayloadKnock || t == wire.PayloadHello {
 			c.held = nil // of an attempt that is over
 		}
+		if t == wire.PayloadHello {
+			c.hello = envelope
+		}
 		r.event(SignalMade{m.id.String(), appendValue([][]byte{envelope}), t > wire.PayloadAnswer})
 	}
 }
@@ -130,8 +136,20 @@ func (r *Room) take(m *member, envelopes [][]byte) (rest [][]byte, err error) {
 		if (t == wire.PayloadOffer || t == wire.PayloadAnswer) && !r.mayVerify(m.id) {
 			return envelopes[i:], nil
 		}
+		// Where both ends have begun, the Hello that there is already answers the Knock, and comes a second time.
+		c := &m.carried
+		if t == wire.PayloadKnock && c.hello != nil && m.negotiation.Invites() {
+			r.event(SignalMade{m.id.String(), appendValue([][]byte{c.hello}), false})
+			continue
+		}
+		if t == wire.PayloadHello && bytes.Equal(body, c.greeted) && m.negotiation.Underway() {
+			continue
+		}
 		effects, judged := m.negotiation.Receive(r.cfg.Now(), t, body, session != nil)
 		m.do(r, effects)
+		if t == wire.PayloadHello && judged && len(effects) > 0 {
+			c.greeted = body
+		}
 		switch {
 		case !judged:
 			return envelopes[i:], nil

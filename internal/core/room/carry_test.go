@@ -5,6 +5,7 @@ package room_test
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -115,6 +116,43 @@ func TestCarried(t *testing.T) {
 	a.state(marks[0], b, room.PeerClosing)
 	a.state(marks[0], b, room.PeerClosed)
 	b.state(marks[1], a, room.PeerClosing) // and then not in the room, if that is the owner's
+}
+
+// TestCarriedBoth: both begin, and both of their values are carried. What is made already answers what the other has made, at once, and what comes twice
+// disturbs nothing.
+func TestCarriedBoth(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	a, b := w.manual()
+	from := [2]int{a.mark(), b.mark()}
+	marks := from
+	carry := func(to, of *person, value room.SignalMade) {
+		t.Helper()
+		if err := to.room.Signal(of.id(), value.Value, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(a.room.Connect(b.id(), false), b.room.Connect(a.id(), false)); err != nil {
+		t.Fatal(err)
+	}
+	knock, hello := a.made(&marks[0]), b.made(&marks[1])
+	carry(b, a, knock)
+	if again := b.made(&marks[1]); again != hello {
+		t.Error("another Hello")
+	}
+	carry(a, b, hello)
+	carry(a, b, hello)
+	carry(b, a, a.made(&marks[0]))
+	carry(a, b, b.made(&marks[1]))
+	a.state(from[0], b, room.PeerOpen)
+	b.state(from[1], a, room.PeerOpen)
+	for i, p := range []*person{a, b} {
+		for _, e := range p.since(marks[i]) {
+			if e, ok := e.(room.SignalMade); ok {
+				t.Errorf("%s: one value more: %+v", p.name, e)
+			}
+		}
+	}
 }
 
 // TestCarriedRefused: what is no value of that member's for us is refused, typed, and changes nothing.

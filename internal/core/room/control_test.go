@@ -102,7 +102,7 @@ func TestLateJoiners(t *testing.T) {
 	if !e.Transfer.LateJoiners || !e.Transfer.Waiting || e.Transfer.Finished {
 		t.Errorf("restored: %+v", e.Transfer)
 	}
-	if err := ann.room.Continue(id, []room.OutFile{outFile("a.bin", file)}); err != nil {
+	if _, err := ann.room.Continue(id, []room.OutFile{outFile("a.bin", file)}, false); err != nil {
 		t.Fatal(err)
 	}
 	ann.meet(cleo)

@@ -3,6 +3,7 @@
 package room_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -117,6 +118,44 @@ func TestRelayOnlyDemanded(t *testing.T) {
 			t.Errorf("%s: at the end %v", name, got)
 		}
 	}
+}
+
+// barrenConn finds no candidate, and soon says so.
+type barrenConn struct {
+	peer.Conn
+	tell func(wire.Candidate)
+}
+
+func (c *barrenConn) Offer(ctx context.Context, restart bool) (string, error) {
+	defer c.tell(wire.Candidate{})
+	return c.Conn.Offer(ctx, restart)
+}
+
+func (c *barrenConn) Answer(ctx context.Context, offer string) (string, error) {
+	defer c.tell(wire.Candidate{})
+	return c.Conn.Answer(ctx, offer)
+}
+
+// TestRelayAway: relays only, and there is none that answers: an attempt fails as soon as that is known, and not by the clock, which stands.
+func TestRelayAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	clock := newClock()
+	clock.run(0)
+	ann := w.create("Ann", func(c *room.Config) {
+		c.RelayOnly, c.ICE, c.ReconnectAttempts, c.Now = true, aRelay, 1, clock.Now
+		newConn := c.NewConn
+		c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
+			tell := cfg.Candidate
+			cfg.Candidate = nil
+			conn, err := newConn(cfg)
+			return &barrenConn{conn, tell}, err
+		}
+	})
+	w.joinWith("Bob", ann.room.Link(), func(c *room.Config) { c.Now = clock.Now })
+	wait(ann, "failure", func(e room.PeerChanged) bool {
+		return e.Peer.State == room.PeerFailed && e.Peer.Code == fault.ConnectionFailed
+	})
 }
 
 func TestNoRelay(t *testing.T) {
@@ -266,7 +305,7 @@ type renewedConn struct {
 	given func(wire.ICEServers)
 }
 
-func (c *renewedConn) SetICEServers(ice wire.ICEServers) error {
+func (c *renewedConn) SetICEServers(ctx context.Context, ice wire.ICEServers) error {
 	c.given(ice)
-	return c.Conn.SetICEServers(wire.ICEServers{})
+	return c.Conn.SetICEServers(ctx, wire.ICEServers{})
 }

@@ -3,11 +3,16 @@
 package room_test
 
 import (
+	"context"
 	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
 	"testing"
 
 	"tallow/internal/core/fault"
 	"tallow/internal/core/room"
+	"tallow/internal/core/transfer"
 	"tallow/internal/core/wire"
 )
 
@@ -90,6 +95,67 @@ func TestMakesRoom(t *testing.T) {
 	ann.done(id)
 }
 
+// closing is a source that knows whether it was closed.
+type closing struct {
+	source
+	closed atomic.Int32
+}
+
+func (c *closing) Close() error {
+	c.closed.Add(1)
+	return nil
+}
+
+// TestSourcesClosed: a file is let go of once its transfer is forgotten, when the room is left, and when it was given for nothing; not before, since a
+// delivery may be tried again.
+func TestSourcesClosed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	l := w.life("Ann", nil)
+	ann := l.born()
+	put := func(s *closing) room.TransferID {
+		t.Helper()
+		snapshot, err := ann.room.Send([]room.OutFile{outFile("a.bin", s)}, room.SendOptions{To: []wire.ID{}, LateJoiners: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return transferID(t, ann.room.Self().ID, snapshot.ID)
+	}
+	sources := make([]closing, 66) // two more than are kept
+	for i := range sources {
+		sources[i].source = source("a")
+		if err := ann.room.Cancel(put(&sources[i])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range sources {
+		if n := sources[i].closed.Load(); (n == 1) != (i < 2) {
+			t.Errorf("file %d was closed %d times", i, n)
+		}
+	}
+	waiting := &closing{source: source("abc")}
+	id := put(waiting)
+	eventually(t, "a journal", func() bool {
+		paths, _ := filepath.Glob(filepath.Join(l.dir, "*", transfer.JournalName))
+		return slices.ContainsFunc(paths, func(path string) bool {
+			b, err := os.ReadFile(path)
+			j, bad := transfer.ParseJournal(b)
+			return err == nil && bad == nil && j.Key == id
+		})
+	})
+	w.crash(ann)
+	ann = l.born()
+	ann.resumed()
+	other, again := &closing{source: source("other")}, &closing{source: source("abc")}
+	if _, err := ann.room.Continue(id, []room.OutFile{outFile("x.bin", other), outFile("a.bin", again)}, false); err != nil || other.closed.Load() != 1 || again.closed.Load() != 0 {
+		t.Errorf("%v, closed %d and %d times", err, other.closed.Load(), again.closed.Load())
+	}
+	ann.room.Leave(context.Background())
+	if n := again.closed.Load(); n != 1 {
+		t.Errorf("closed %d times with the room", n)
+	}
+}
+
 // TestAcceptedBound: what has been accepted is not forgotten for what is offered next: that is refused, until something is over.
 func TestAcceptedBound(t *testing.T) {
 	t.Parallel()
@@ -141,5 +207,24 @@ func TestDiscardedCloses(t *testing.T) {
 			left, err := os.ReadDir(l.dir)
 			return err == nil && len(left) == 0 && bob.plug.open.Load() == 0
 		})
+	}
+}
+
+// TestFullAtTheEnd: the disk takes everything but the note of the end. The delivery waits, and is done when there is room for that.
+func TestFullAtTheEnd(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{0, mib} {
+		w := newWorld(t, 11, 0)
+		ann, _, bob := w.pair()
+		bob.plug.noEnds.Store(true)
+		file := content(size, 1)
+		id := ann.send(outFile("a.bin", file))
+		bob.accept(ann)
+		wait(bob, "the full disk", func(e room.TransferProgress) bool { return e.Transfer.Deliveries[0].Code == fault.DiskFull })
+		bob.room.SpaceFreed()
+		bob.plug.noEnds.Store(false)
+		bob.room.SpaceFreed()
+		bob.check(bob.done(id), file)
+		ann.done(id)
 	}
 }

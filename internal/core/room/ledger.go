@@ -2,6 +2,7 @@ package room
 
 import (
 	"encoding/base64"
+	"slices"
 	"time"
 
 	"tallow/internal/core/fault"
@@ -16,15 +17,20 @@ const LedgerFormat = "tallow-ledger-1"
 // Ledger is how an outgoing transfer stands, per recipient and file, with all that it takes to check the recipients' receipts without us. Byte
 // strings are base64 (standard, padded), ids and hashes hexadecimal, times ms since 1970.
 type Ledger struct {
-	Format    string        `json:"format"`
-	Made      int64         `json:"made"`
-	ID        string        `json:"id"` // of the transfer
-	Sender    LedgerMember  `json:"sender"`
-	ChunkSize uint32        `json:"chunkSize"`
-	Manifest  string        `json:"manifest"` // as it travelled; a delivery root covers its hash
-	Files     []File        `json:"files"`
-	Finished  bool          `json:"finished"` // nothing more happens, unless a delivery is tried again
-	Entries   []LedgerEntry `json:"entries"`
+	LedgerHead
+	Files    []File        `json:"files"`
+	Finished bool          `json:"finished"` // nothing more happens, unless a delivery is tried again
+	Entries  []LedgerEntry `json:"entries"`
+}
+
+// LedgerHead is what a ledger says of the transfer besides its files.
+type LedgerHead struct {
+	Format    string       `json:"format"`
+	Made      int64        `json:"made"`
+	ID        string       `json:"id"` // of the transfer
+	Sender    LedgerMember `json:"sender"`
+	ChunkSize uint32       `json:"chunkSize"`
+	Manifest  string       `json:"manifest"` // as it travelled; a delivery root covers its hash
 }
 
 // LedgerMember is the sender, as the recipients knew it.
@@ -34,7 +40,8 @@ type LedgerMember struct {
 	Keys string `json:"keys"` // public
 }
 
-// LedgerEntry is how a delivery stands or has ended, per recipient.
+// LedgerEntry is how a delivery stands or has ended, per recipient. In a Ledger those of its attempts before a retry that it has signed a receipt for come
+// first, as entries of their own.
 type LedgerEntry struct {
 	Peer     string        `json:"peer"`
 	Name     string        `json:"name"`
@@ -64,11 +71,8 @@ type LedgerFile struct {
 // Ledger reads how an outgoing transfer stands, or has ended. The errors are UnknownTransfer and RoomClosed.
 func (r *Room) Ledger(key transfer.Key) (ledger Ledger, err error) {
 	err = r.withOutgoing(key, func(o *outgoing) error {
-		m := o.machine.Manifest()
 		result := r.outgoingResult(o)
-		ledger = Ledger{Format: LedgerFormat, Made: millis(r.cfg.Now()), ID: result.ID, ChunkSize: m.ChunkSize, Manifest: base64.StdEncoding.EncodeToString(m.Encoded),
-			Sender: LedgerMember{r.self.String(), r.cfg.Name, base64.StdEncoding.EncodeToString(r.identity.PublicKeys())},
-			Files:  result.Files, Finished: o.ended, Entries: result.Ledger}
+		ledger = Ledger{*result.Head, result.Files, o.ended, slices.Concat(result.Earlier, result.Ledger)}
 		return nil
 	})
 	return ledger, err
@@ -76,8 +80,10 @@ func (r *Room) Ledger(key transfer.Key) (ledger Ledger, err error) {
 
 // outgoingResult is how it ended for each recipient and file.
 func (r *Room) outgoingResult(o *outgoing) Result {
-	t := r.outgoingSnapshot(o)
-	result := Result{ID: t.ID, Files: t.Files}
+	t, m := r.outgoingSnapshot(o), o.machine.Manifest()
+	result := Result{ID: t.ID, Files: t.Files, Head: &LedgerHead{Format: LedgerFormat, Made: millis(r.cfg.Now()), ID: t.ID,
+		Sender:    LedgerMember{r.self.String(), r.cfg.Name, base64.StdEncoding.EncodeToString(r.identity.PublicKeys())},
+		ChunkSize: m.ChunkSize, Manifest: base64.StdEncoding.EncodeToString(m.Encoded)}}
 	for i, p := range o.machine.Progress() {
 		d := t.Deliveries[i]
 		id, offered, ended := o.machine.Delivery(p.Peer)
@@ -86,29 +92,40 @@ func (r *Room) outgoingResult(o *outgoing) Result {
 		if p.State.Final() {
 			entry.Ended = millis(ended)
 		}
-		receipt := o.machine.Receipt(p.Peer)
-		if receipt != nil {
-			message := wire.AppendDelivery(nil, r.self, id, receipt.Root, receipt.Files)
-			entry.Root, entry.Signature = receipt.Root.String(), base64.StdEncoding.EncodeToString(receipt.Signature)
-			entry.Signed = base64.StdEncoding.EncodeToString(seal.Signed(seal.LabelReceipt, message))
+		unwanted := func(file uint32) bool { return o.machine.Unwanted(p.Peer, file) }
+		result.Ledger = append(result.Ledger, r.completed(entry, t.Files, id, o.machine.Receipt(p.Peer), unwanted, p.State.Final()))
+		for _, old := range o.machine.Earlier(p.Peer) {
+			entry := LedgerEntry{Peer: d.Peer, Name: d.Name, Keys: entry.Keys, Transfer: old.Transfer.String(), State: deliveryStates[old.State], Code: old.Code,
+				Bytes: int64(old.Stored), Offered: millis(old.Offered), Ended: millis(old.Ended)}
+			unwanted := func(file uint32) bool { return old.Wanted != nil && !old.Wanted.Has(file) }
+			result.Earlier = append(result.Earlier, r.completed(entry, t.Files, old.Transfer, old.Receipt, unwanted, true))
 		}
-		for _, f := range t.Files {
-			line := LedgerFile{Index: f.Index, Path: f.Path, Outcome: "failed", Code: f.Code}
-			switch {
-			case receipt != nil && receipt.Files.Has(f.Index):
-				line.Outcome = "verified"
-			case o.machine.Unwanted(p.Peer, f.Index):
-				line.Outcome = "not-wanted"
-			case !p.State.Final():
-				line.Outcome = "pending"
-			case line.Code == "":
-				line.Code = d.Code
-			}
-			entry.Files = append(entry.Files, line)
-		}
-		result.Ledger = append(result.Ledger, entry)
 	}
 	return result
+}
+
+// completed is an entry with the receipt, if there is one, and what has become of each file.
+func (r *Room) completed(entry LedgerEntry, files []File, id wire.ID, receipt *wire.Receipt, unwanted func(uint32) bool, ended bool) LedgerEntry {
+	if receipt != nil {
+		message := wire.AppendDelivery(nil, r.self, id, receipt.Root, receipt.Files)
+		entry.Root, entry.Signature = receipt.Root.String(), base64.StdEncoding.EncodeToString(receipt.Signature)
+		entry.Signed = base64.StdEncoding.EncodeToString(seal.Signed(seal.LabelReceipt, message))
+	}
+	for _, f := range files {
+		line := LedgerFile{Index: f.Index, Path: f.Path, Outcome: "failed", Code: f.Code}
+		switch {
+		case receipt != nil && receipt.Files.Has(f.Index):
+			line.Outcome = "verified"
+		case unwanted(f.Index):
+			line.Outcome = "not-wanted"
+		case !ended:
+			line.Outcome = "pending"
+		case line.Code == "":
+			line.Code = entry.Code
+		}
+		entry.Files = append(entry.Files, line)
+	}
+	return entry
 }
 
 // millis is ms since 1970; 0 for no time.

@@ -50,7 +50,7 @@ type member struct {
 	words       [4]string
 	since       time.Time                    // of the present lack of a link
 	joined      time.Time                    // when it last sent a join (known to the owner)
-	shown       Peer                         // as last reported
+	shown       shown                        // as last reported
 	sent        map[wire.PayloadType]wire.ID // the newest envelope of each kind that another one of the kind supersedes
 	checks      *rate.Limiter                // of signatures in its envelopes
 	carried     carried                      // manual rooms
@@ -86,7 +86,6 @@ func (m *member) inflates() bool { return m.link.PeerCapabilities()&wire.Capabil
 // start brings a link about, if there is none, and tries the one that there is: the network may have come back.
 func (m *member) start(r *Room) {
 	m.started = true
-	m.do(r, m.negotiation.Start(r.cfg.Now()))
 	m.renew(r)
 }
 
@@ -188,9 +187,7 @@ func (m *member) setICE(r *Room, ice wire.ICEServers) {
 	for _, c := range m.conns {
 		c.relayOnly = c.relayOnly && r.relayOnly() // a demand that is lifted binds nobody
 		c.work(func() {
-			if c.conn != nil {
-				c.conn.SetICEServers(ice)
-			}
+			c.try(func(ctx context.Context) error { return c.conn.SetICEServers(ctx, ice) })
 		})
 	}
 }
@@ -365,6 +362,7 @@ type connection struct {
 	negotiation *peer.Negotiation
 	number      uint32
 	relayOnly   bool // since it began, and still
+	reachable   bool // it has told of a candidate
 
 	ctx      context.Context // of its operations
 	cancel   context.CancelFunc
@@ -405,6 +403,10 @@ func (m *member) openConn(r *Room, e peer.OpenConn) {
 				c.post(func() {
 					r.candidateTold(candidate.Candidate)
 					m.do(r, c.negotiation.LocalCandidate(r.cfg.Now(), c.number, candidate))
+					c.reachable = c.reachable || candidate.Candidate != ""
+					if !c.reachable && c.relayOnly && c.link == nil { // no relay answers, and nothing else will do
+						c.failed(fault.ConnectionFailed)
+					}
 				})
 			},
 			Stray: func(candidateType string) {

@@ -56,8 +56,9 @@ func (m *member) sendPing(now time.Time) {
 }
 
 // renew has a link in doubt restarted at once, because something suggests that the network has changed or come back, on however
-// little authority; one that is not in doubt is probed.
+// little authority; one that is not in doubt is probed, and where there is none, another attempt begins.
 func (m *member) renew(r *Room) {
+	m.do(r, m.negotiation.Start(r.cfg.Now()))
 	if m.link != nil && m.negotiation.Doubted() {
 		m.do(r, m.negotiation.Doubt(r.cfg.Now(), m.negotiation.OpenAttempt(), true))
 	} else {
@@ -113,6 +114,7 @@ func (r *Room) nudge() {
 func (m *member) hear(r *Room) {
 	m.heard, m.pingOut = r.cfg.Now(), false
 	m.quality.Heard()
+	m.traffic.Heard()
 	m.path.probed = false
 	if m.negotiation.Doubted() {
 		m.do(r, m.negotiation.Alive(m.heard, m.negotiation.OpenAttempt()))

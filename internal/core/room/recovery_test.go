@@ -13,6 +13,7 @@ import (
 	"tallow/internal/core/peer"
 	"tallow/internal/core/room"
 	"tallow/internal/core/seal"
+	"tallow/internal/core/wire"
 )
 
 // restarting is a member whose ICE restarts are counted, and perhaps changed on their way out.
@@ -152,8 +153,8 @@ func TestRestartMends(t *testing.T) {
 				}
 			}
 			for _, pair := range [][2]*person{{ann.person, bob.person}, {bob.person, ann.person}} {
-				if n := pair[0].figures(pair[1]).Reconnects; n == 0 {
-					t.Errorf("%s counts no reconnection", pair[0].name)
+				if n := pair[0].figures(pair[1]).Reconnects; n != 1 {
+					t.Errorf("%s counts %d reconnections", pair[0].name, n)
 				}
 			}
 			if n := bob.bulk.Load(); n > int64(len(file))+128<<10 {
@@ -261,6 +262,41 @@ func TestRestartInVain(t *testing.T) {
 	if e := entry(t, ann.finished(id), bob.person); e.State != room.DeliveryFailed || e.Code != fault.PeerGone {
 		t.Errorf("ledger: %+v", e)
 	}
+}
+
+// TestNudgeBeginsAnew: the browser says that the network is back while the attempt that began without it still hopes. Another one begins, and not by
+// the clock, which stands.
+func TestNudgeBeginsAnew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	clock := newClock()
+	clock.run(0)
+	still := func(c *room.Config) { c.Now = clock.Now }
+	ann := w.create("Ann", still)
+	began := make(chan struct{})
+	var first sync.Once
+	bob := w.joinWith("Bob", ann.room.Link(), func(c *room.Config) {
+		still(c)
+		newConn := c.NewConn
+		c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
+			first.Do(func() { // it finds nothing
+				cfg.ICE, cfg.RelayOnly = wire.ICEServers{Servers: aRelay}, true
+				close(began)
+			})
+			return newConn(cfg)
+		}
+	})
+	<-began
+	eventually(t, "both have begun", func() bool {
+		ann.mu.Lock()
+		defer ann.mu.Unlock()
+		return len(ann.conns) > 0
+	})
+	clock.skip(6 * time.Second) // more than a Hello has to wait in any case
+	for _, p := range []*person{ann, bob} {
+		p.room.Nudge()
+	}
+	meetAll(ann, bob)
 }
 
 // TestReconnectAttempts: what is out of bounds is refused.

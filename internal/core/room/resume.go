@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -21,11 +22,13 @@ import (
 // identity goes on from there.
 
 const (
-	// KeepUnfinished is how long after it was last gone on with an unfinished transfer is deleted.
+	// KeepUnfinished is how long after it was last gone on with an unfinished transfer is deleted, and how long after it has arrived what the
+	// person does not have yet (Room.HandedOver).
 	KeepUnfinished = 7 * 24 * time.Hour
-	// keepReceived is how long what was received lies about afterwards: whoever copies it elsewhere needs less.
-	keepReceived = time.Hour
-	// maxRestored bounds the transfers that a room begins with; others wait in storage for the next time.
+	// KeepHandedOver is how long what was received lies about when the person has it: whoever copies it elsewhere needs less.
+	KeepHandedOver = time.Hour
+	// maxRestored bounds the unfinished transfers that a room begins with, the newest, what is done and not handed over, and the receipts; others wait
+	// in storage for the next time.
 	maxRestored = maxTransfers / 2
 )
 
@@ -93,7 +96,7 @@ func (j *journal) write() {
 		}
 		if j.err = err; errors.Is(err, transfer.ErrStorageFull) { // it comes again with retry
 			j.queue, j.at = append(p, j.queue...), at
-		} else {
+		} else if err == nil {
 			j.written = at + int64(len(p))
 		}
 		j.turn.Broadcast()
@@ -135,7 +138,16 @@ func (j *journal) wait(position int64) error {
 	for j.written < position && j.err == nil && !j.gone {
 		j.turn.Wait()
 	}
+	if j.written >= position {
+		return nil // whatever has become of later notes
+	}
 	return j.err
+}
+
+// end returns when all that was noted is written, or will never be, and lets nothing more be written.
+func (j *journal) end() {
+	j.wait(j.position())
+	j.stop()
 }
 
 // stop lets nothing more be written.
@@ -152,19 +164,113 @@ func (j *journal) stop() {
 	}
 }
 
-// settle puts a receipt in the place of the journal. If it fails, the next room finds everything on disk and ends the transfer once more.
-func (j *journal) settle(receipt []byte) {
+// settle writes the last records. If it fails, the next room finds everything on disk and ends the transfer once more.
+func (j *journal) settle(last []byte) {
 	if j == nil {
 		return
 	}
-	ctx := context.WithoutCancel(j.ctx)
-	j.start(func() {
-		j.wait(j.position())
-		j.stop()
-		if j.storage.Put(ctx, j.delivery, transfer.ReceiptName, receipt, 0) == nil {
-			j.storage.Put(ctx, j.delivery, transfer.JournalName, nil, 0)
+	j.note(last)
+	j.start(j.end)
+}
+
+// HandOver puts a receipt in the place of the journal of a delivery that is done, in a room that nobody is in: the person has its files.
+func HandOver(ctx context.Context, storage transfer.Durable, delivery string, now time.Time) error {
+	p, err := storage.Get(ctx, delivery, transfer.JournalName)
+	if err != nil {
+		return err
+	}
+	j, err := transfer.ParseJournal(p)
+	if err == nil && (!j.Done() || j.HandedOver()) {
+		err = transfer.ErrJournal
+	}
+	if err == nil {
+		err = storage.Put(ctx, delivery, transfer.ReceiptName, j.Receipt(now), 0)
+	}
+	if err == nil {
+		err = storage.Put(ctx, delivery, transfer.JournalName, nil, 0)
+	}
+	return err
+}
+
+// HandedOver notes that the person has what was received in a delivery (Result.Delivery): no later room comes back to it, and it is deleted
+// KeepHandedOver later. The error is UnknownTransfer for one that is not kept here.
+func (r *Room) HandedOver(delivery string) error {
+	return r.attempt(func() error {
+		s := r.received[delivery]
+		if s == nil {
+			return fault.New(fault.UnknownTransfer, nil)
 		}
+		r.settle(s)
+		return nil
 	})
+}
+
+func (r *Room) settle(s *store) {
+	if !s.handed.IsZero() {
+		return
+	}
+	now := r.cfg.Now()
+	s.handed = now
+	if storage, durable := s.storage.(transfer.Durable); r.cfg.Resume && durable {
+		r.running.Go(func() {
+			s.journal.end()
+			s.beside.Lock()
+			defer s.beside.Unlock()
+			if !s.discarded {
+				HandOver(context.WithoutCancel(r.ctx), storage, s.delivery, now) // if it fails, the person is asked once more
+			}
+		})
+	}
+}
+
+// forsake leaves what was received to whoever sweeps the storage: no room comes back to it.
+func (r *Room) forsake(s *store) {
+	if storage, durable := s.storage.(transfer.Durable); r.cfg.Resume && durable && s.handed.IsZero() {
+		r.running.Go(func() {
+			s.journal.stop()
+			s.beside.Lock()
+			defer s.beside.Unlock()
+			if !s.discarded {
+				storage.Put(context.WithoutCancel(r.ctx), s.delivery, transfer.JournalName, nil, 0) // else it stays longer
+			}
+		})
+	}
+}
+
+// Discard deletes what was received in a delivery (Result.Delivery). The error is UnknownTransfer for one that is not kept here, or the storage's.
+func (r *Room) Discard(delivery string) error {
+	removed := make(chan error, 1)
+	err := r.attempt(func() error {
+		s := r.received[delivery]
+		if s == nil {
+			return fault.New(fault.UnknownTransfer, nil)
+		}
+		delete(r.received, delivery)
+		r.running.Go(func() {
+			removed <- s.discard()
+			r.box.post(r.spaceFreed)
+		})
+		return nil
+	})
+	if err == nil {
+		err = <-removed
+	}
+	return err
+}
+
+// expire deletes what was handed over long enough ago.
+func (r *Room) expire(now time.Time) {
+	for delivery, s := range r.received {
+		if age := now.Sub(s.handed); s.handed.IsZero() || age >= 0 && age < KeepHandedOver {
+			continue
+		}
+		delete(r.received, delivery)
+		r.running.Go(func() {
+			s.discard()
+			r.event(ReceivedExpired{delivery})
+			r.box.post(r.spaceFreed)
+		})
+	}
 }
 
 // discard deletes the journal of an outgoing transfer.
@@ -201,38 +307,91 @@ func (r *Room) restore() {
 			}
 		}
 	}
-	restored := 0
+	found := map[transfer.Key]leftover{}
 	for delivery, name := range left {
-		if restored == maxRestored {
-			return
-		}
-		var p []byte
-		if name != "" {
-			if p, err = storage.Get(r.ctx, delivery, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				continue // another time
-			}
-		}
-		j, err := transfer.ParseJournal(p)
-		if err == nil && r.restoreTransfer(delivery, j) {
-			restored++
-		} else {
+		j, err := r.readJournal(storage, delivery, name)
+		switch {
+		case errors.Is(err, transfer.ErrJournal), err == nil && j.Outgoing != (j.Key.Sender == r.self):
 			storage.Remove(r.ctx, delivery)
+			continue
+		case err != nil:
+			continue // another time
+		}
+		_, known := j.Bytes()
+		this := leftover{delivery, name, j.Done(), j.HandedOver(), known, j.Opened}
+		if other, twice := found[j.Key]; twice {
+			if other.fuller(this) {
+				this, other = other, this
+			}
+			storage.Remove(r.ctx, other.delivery)
+			this.opened = slices.MaxFunc([]time.Time{this.opened, other.opened}, time.Time.Compare)
+		}
+		found[j.Key] = this
+	}
+	// They are read once more rather than all held: there may be many, and manifests can be large.
+	var unfinished, done, receipts int
+	for _, l := range slices.SortedFunc(maps.Values(found), func(a, b leftover) int { return b.opened.Compare(a.opened) }) {
+		count := &unfinished
+		switch {
+		case l.handedOver:
+			count = &receipts
+		case l.done:
+			count = &done
+		}
+		if *count == maxRestored && r.cfg.Now().Sub(l.opened) <= KeepUnfinished {
+			continue
+		}
+		j, err := r.readJournal(storage, l.delivery, l.name)
+		switch {
+		case err != nil:
+		case r.restoreTransfer(l.delivery, j):
+			*count++
+		default:
+			storage.Remove(r.ctx, l.delivery)
 		}
 	}
+}
+
+// leftover is what a journal or receipt in storage is about.
+type leftover struct {
+	delivery, name   string
+	done, handedOver bool
+	known            uint64 // bytes
+	opened           time.Time
+}
+
+// fuller reports whether more has come of it than of another of the same transfer.
+func (l leftover) fuller(than leftover) bool {
+	if l.done != than.done {
+		return l.done
+	}
+	return l.known > than.known
+}
+
+// readJournal reads a delivery's journal or receipt; without a name there is none.
+func (r *Room) readJournal(storage transfer.Durable, delivery, name string) (*transfer.Journal, error) {
+	var p []byte
+	if name != "" {
+		var err error
+		if p, err = storage.Get(r.ctx, delivery, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return transfer.ParseJournal(p)
 }
 
 func (r *Room) restoreTransfer(delivery string, j *transfer.Journal) bool {
 	now := r.cfg.Now()
 	age := KeepUnfinished
-	if j.Done() {
-		age = keepReceived
+	if j.HandedOver() {
+		age = KeepHandedOver
 	}
 	if old := now.Sub(j.Opened); old > age || old < -age || j.Outgoing != (j.Key.Sender == r.self) || r.outgoing[j.Key] != nil || r.incoming[j.Key] != nil {
 		return false
 	}
 	_, known := j.Bytes()
-	notes := r.newJournal(delivery, j.Size)
 	if j.Outgoing {
+		notes := r.newJournal(delivery, j.Size)
 		o := &outgoing{machine: transfer.RestoreOutgoing(j, &r.shared, transfer.Star{}, now), paths: chunk.SafePaths(j.Manifest.Files), names: j.Names,
 			keys: j.Keys, order: r.nextOrder()}
 		r.keep(o, notes)
@@ -247,11 +406,17 @@ func (r *Room) restoreTransfer(delivery string, j *transfer.Journal) bool {
 		store: newStore(r.ctx, r.cfg.Storage, delivery)}
 	r.incoming[j.Key] = in
 	if j.Done() {
+		r.received[delivery] = in.store
+	}
+	if j.HandedOver() {
+		in.store.handed = j.Opened
 		return true
 	}
-	in.store.journal = notes
 	in.store.arrange(in.machine.Manifest(), in.machine.Wanted())
-	r.shareCredit(in)
+	if !j.Done() {
+		in.store.journal = r.newJournal(delivery, j.Size)
+		r.shareCredit(in)
+	}
 	r.event(TransferResumed{j.Key.Sender.String(), j.Opened, int64(known), r.incomingSnapshot(in)})
 	r.unverified = append(r.unverified, in) // until we are in: an attempt to enter may be one of many
 	return true
@@ -265,36 +430,69 @@ type Unfinished struct {
 	Names    []string `json:"names"` // of the sender, or of the recipients
 	Files    []File   `json:"files"` // those that are wanted
 	Total    int64    `json:"total"`
-	Bytes    int64    `json:"bytes"`  // about what had been transferred; to the recipient that was furthest
-	Opened   int64    `json:"opened"` // when it was begun or gone on with last, ms since 1970
+	Bytes    int64    `json:"bytes"`             // about what had been transferred; to the recipient that was furthest
+	Opened   int64    `json:"opened"`            // when it was begun or gone on with last, or was done, ms since 1970
+	Done     bool     `json:"done"`              // what is complete of the files is verified on disk, and the person does not have it yet
+	Offsets  []int64  `json:"offsets,omitempty"` // once done: where each of the files begins in that named StoredName
 }
 
-// Describe reads a journal. One that says nothing of anything unfinished is an error.
+// Describe reads a journal.
 func Describe(p []byte) (Unfinished, error) {
 	j, err := transfer.ParseJournal(p)
 	if err != nil {
 		return Unfinished{}, err
 	}
-	if j.Done() {
+	if j.HandedOver() {
 		return Unfinished{}, transfer.ErrJournal
 	}
 	total, known := j.Bytes()
 	u := Unfinished{Sender: j.Key.Sender.String(), ID: j.Key.Transfer.String(), Incoming: !j.Outgoing, Names: []string{}, Files: []File{},
-		Total: int64(total), Bytes: int64(known), Opened: j.Opened.UnixMilli()}
+		Total: int64(total), Bytes: int64(known), Opened: j.Opened.UnixMilli(), Done: j.Done()}
 	for _, name := range j.Names {
 		u.Names = append(u.Names, name)
 	}
 	slices.Sort(u.Names)
+	var at int64
 	for _, f := range files(j.Manifest, chunk.SafePaths(j.Manifest.Files)) {
-		if j.Wanted(f.Index) {
-			u.Files = append(u.Files, f)
+		if !j.Wanted(f.Index) {
+			continue
 		}
+		if j.Done() {
+			if root, ok := j.Arrived(f.Index); ok {
+				f.Stored, f.Complete, f.Root = f.Size, true, root.String()
+			}
+			f.Code = j.Failed(f.Index)
+			u.Offsets = append(u.Offsets, at)
+			at += f.Size // as in store.arrange
+		}
+		u.Files = append(u.Files, f)
 	}
 	return u, nil
 }
 
+// reopen opens what is done and was not handed over, as it was when it had just been received.
+func (r *Room) reopen(in *incoming) {
+	r.running.Go(func() {
+		there := in.store.size == 0 || in.store.reopen()
+		if there {
+			there = in.store.commit() == nil
+		}
+		r.box.post(func() {
+			if there {
+				r.incomingFinished(in)
+			} else { // the browser may have cleared it
+				r.event(TransferFinished{r.incomingSnapshot(in), Result{ID: in.machine.Key().Transfer.String(), Code: fault.StorageFailed, Delivery: in.store.delivery}})
+			}
+		})
+	})
+}
+
 // verify holds what is on disk against what was announced.
 func (r *Room) verify(in *incoming) {
+	if in.machine.Committed() {
+		r.reopen(in)
+		return
+	}
 	m := in.machine.Manifest()
 	announced := make([][]wire.Hash, len(m.Files))
 	for i := range announced {
@@ -340,34 +538,46 @@ func (r *Room) sumAt(file io.ReaderAt, m *chunk.Manifest, ref chunk.Ref) (wire.H
 
 // Continue gives an outgoing transfer of an earlier room its files again (Transfer.Waiting). They are found by their paths, or else by name and
 // size, and what was read of them before is read again: one that differs fails with file-changed, for this transfer, and nothing of it goes out.
-// Texts that are not given fail with file-unreadable where they were not delivered yet. The errors are UnknownTransfer and, when a file is not
-// among those given, InvalidArgument: then nothing has happened.
-func (r *Room) Continue(key transfer.Key, files []OutFile) error {
-	return r.withOutgoing(key, func(o *outgoing) error {
+// While files are lacking that somebody needs, it goes on waiting, with those given so far, and answers with the indices of the others. Without
+// them it goes on if without is set: they fail with file-unreadable then, as texts do that are not given and were not delivered yet. Sources are
+// closed as those of Send. The error is UnknownTransfer.
+func (r *Room) Continue(key transfer.Key, files []OutFile, without bool) (lacking []uint32, err error) {
+	return lacking, r.withOutgoing(key, func(o *outgoing) error {
 		if !o.machine.Wanting() || o.files != nil {
 			return fault.New(fault.UnknownTransfer, nil)
 		}
 		m := o.machine.Manifest()
+		all := slices.Concat(o.given, files)
+		o.given = nil
 		found := make([]OutFile, len(m.Files))
-		for i, n := range matching(m, files) {
-			f, ok := m.Files[i], n >= 0
-			var given OutFile
-			if ok {
-				given = files[n]
+		used := make([]bool, len(all))
+		for i, n := range matching(m, all) {
+			f, out := m.Files[i], &found[i]
+			if n < 0 {
+				out.Source = missing{f.Size}
+				if f.Kind == wire.KindFile && f.Size > 0 && o.machine.Needs(uint32(i)) {
+					lacking = append(lacking, uint32(i))
+				}
+				continue
 			}
-			switch {
-			case ok && f.Kind == wire.KindText:
-				given.Source = text(given.Text)
-			case !ok && f.Kind == wire.KindFile && f.Size > 0:
-				return fault.Newf(fault.InvalidArgument, "room: file %d is not among those given", i)
-			case !ok:
-				given.Source = missing{f.Size}
+			*out, used[n] = all[n], true
+			out.Path = f.Path // by which it is found again
+			if f.Kind == wire.KindText {
+				out.Source = text(out.Text)
 			}
-			found[i] = given
+			o.given = append(o.given, *out)
 		}
-		o.files = found
+		for n := range all {
+			if !used[n] {
+				closeSources(all[n : n+1])
+			}
+		}
+		if len(lacking) > 0 && !without {
+			return nil
+		}
+		o.files, o.given = found, nil
 		o.journal.note(transfer.OpenedRecord(r.cfg.Now()))
-		r.reread(o)
+		r.reread(o, lacking)
 		return nil
 	})
 }
@@ -430,8 +640,8 @@ func (missing) ReadAt([]byte, int64) (int, error) { return 0, transfer.ErrSource
 func (m missing) Size() int64 { return int64(m.size) }
 
 // reread looks whether the files are what they were, as far as they had been read: recipients have those chunks, and must not get the rest of
-// another file.
-func (r *Room) reread(o *outgoing) {
+// another file. Those that are lacking fail.
+func (r *Room) reread(o *outgoing, lacking []uint32) {
 	m := o.machine.Manifest()
 	type read struct {
 		runs   []wire.Run
@@ -443,6 +653,10 @@ func (r *Room) reread(o *outgoing) {
 		before[i] = read{runs, slices.Clone(hashes)}
 	}
 	r.running.Go(func() {
+		var failed []transfer.Event
+		for _, file := range lacking {
+			failed = append(failed, transfer.SourceFailed{File: file, Err: transfer.ErrSourceUnreadable})
+		}
 		for i, b := range before {
 			source := o.files[i].Source
 			if m.Files[i].Kind == wire.KindDirectory {
@@ -467,9 +681,9 @@ func (r *Room) reread(o *outgoing) {
 				}
 			}
 			if err != nil {
-				r.box.post(func() { r.stepOutgoing(o, transfer.SourceFailed{File: uint32(i), Err: err}) })
+				failed = append(failed, transfer.SourceFailed{File: uint32(i), Err: err})
 			}
 		}
-		r.box.post(func() { r.stepOutgoing(o, transfer.SourcesReady{}) })
+		r.box.post(func() { r.stepOutgoing(o, append(failed, transfer.SourcesReady{})...) })
 	})
 }

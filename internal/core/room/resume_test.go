@@ -5,14 +5,20 @@ package room_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"tallow/internal/core/chunk"
 	"tallow/internal/core/fault"
 	"tallow/internal/core/room"
 	"tallow/internal/core/seal"
@@ -97,6 +103,7 @@ type plug struct {
 	open   atomic.Int64  // files
 	held   chan struct{} // unless nil, notes wait until it is closed
 	broken atomic.Bool   // it takes files and no journals
+	noEnds atomic.Bool   // it has no room for notes of an end
 }
 
 var errCrashed = errors.New("the process has crashed")
@@ -147,8 +154,22 @@ func (p *plug) Put(ctx context.Context, delivery, name string, b []byte, at int6
 		if p.broken.Load() {
 			return errors.New("the disk is broken")
 		}
+		if p.noEnds.Load() && notesEnd(b) {
+			return transfer.ErrStorageFull
+		}
 		return p.Durable.Put(ctx, delivery, name, b, at)
 	})
+}
+
+// notesEnd reports whether one of these records notes an end, of either side of a delivery.
+func notesEnd(b []byte) bool {
+	for len(b) > 8 {
+		if kind := b[8]; kind == 5 || kind == 6 {
+			return true
+		}
+		b = b[8+binary.BigEndian.Uint32(b):]
+	}
+	return false
 }
 
 type pluggedFile struct {
@@ -317,15 +338,6 @@ func TestRecipientRestart(t *testing.T) {
 			t.Errorf("asked again: %+v", o)
 		}
 	}
-	// Once more: nothing is left to go on with.
-	w.crash(bob, ann)
-	bob = l.born()
-	ann.meet(bob)
-	for _, e := range bob.since(0) {
-		if r, ok := e.(room.TransferResumed); ok {
-			t.Errorf("goes on with %+v", r.Transfer)
-		}
-	}
 }
 
 // TestSenderRestart: the sender's process dies in the middle, and both ends' do. The files are given again.
@@ -386,13 +398,13 @@ func TestSenderRestart(t *testing.T) {
 			if c.change >= 0 {
 				again[c.change] ^= 1
 			}
-			if err := sender.room.Continue(id, []room.OutFile{outFile("small.bin", small), outFile("b.bin", again)}); fault.Of(err) != fault.InvalidArgument {
-				t.Errorf("without one of the files: %v", err)
+			if lacking, err := sender.room.Continue(id, []room.OutFile{outFile("small.bin", small), outFile("b.bin", again)}, false); err != nil || !slices.Equal(lacking, []uint32{1}) {
+				t.Errorf("without one of the files: %v, %v", lacking, err)
 			}
-			if err := sender.room.Continue(id, []room.OutFile{outFile("a.bin", again), outFile("small.bin", small)}); err != nil {
-				t.Fatal(err)
+			if lacking, err := sender.room.Continue(id, []room.OutFile{outFile("a.bin", again)}, false); err != nil || len(lacking) > 0 {
+				t.Fatal(lacking, err)
 			}
-			if err := sender.room.Continue(id, []room.OutFile{outFile("a.bin", again), outFile("small.bin", small)}); fault.Of(err) != fault.UnknownTransfer {
+			if _, err := sender.room.Continue(id, []room.OutFile{outFile("a.bin", again), outFile("small.bin", small)}, false); fault.Of(err) != fault.UnknownTransfer {
 				t.Errorf("twice: %v", err)
 			}
 			if c.change >= 0 {
@@ -419,6 +431,46 @@ func TestSenderRestart(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWithout: of a restarted sender's files one is gone that the recipient has, and one that it lacks. Nobody asks for the first; without the second
+// the transfer goes on, and that file fails.
+func TestWithout(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	l := w.life("Ann", nil)
+	ann := l.born()
+	bob := w.life("Bob", l.link).born()
+	ann.meet(bob)
+	first, second, third := content(mib, 1), content(2*mib, 2), content(mib, 3)
+	s := newStepped(t, second)
+	id := ann.send(outFile("a.bin", first), outFile("b.bin", s), outFile("c.bin", third))
+	bob.accept(ann)
+	s.raise(mib)
+	ann.stored(bob, 2*mib)
+	w.crash(ann, bob)
+	ann = l.born()
+	ann.meet(bob)
+	wait(bob, "the sender to lack its files", func(e room.TransferProgress) bool { return e.Transfer.Deliveries[0].State == room.DeliveryPaused })
+	wait(ann, "to know what is there", func(e room.TransferProgress) bool { return e.Transfer.Deliveries[0].Bytes >= 2*mib })
+	for _, given := range [][]room.OutFile{{outFile("b.bin", second)}, {outFile("x.bin", third)}} {
+		if lacking, err := ann.room.Continue(id, given, false); err != nil || !slices.Equal(lacking, []uint32{2}) {
+			t.Errorf("%v, %v", lacking, err)
+		}
+	}
+	if _, err := ann.room.Continue(id, nil, true); err != nil {
+		t.Fatal(err)
+	}
+	end := wait(bob, "the end", func(e room.TransferFinished) bool { return e.Result.Code == fault.FileUnreadable }).Result
+	if end.Files[2].Complete || end.Files[2].Code != fault.FileUnreadable {
+		t.Errorf("%+v", end)
+	}
+	end.Code = ""
+	bob.check(end, first, second)
+	wait(ann, "the end", func(e room.TransferFinished) bool {
+		l := e.Result.Ledger[0]
+		return l.Code == fault.FileUnreadable && l.Files[0].Outcome == "verified" && l.Files[1].Outcome == "verified" && l.Files[2].Outcome == "failed"
+	})
 }
 
 // TestNotedBeforeTold: a recipient tells its sender of nothing that a crash at that moment would make it ask for again.
@@ -637,5 +689,220 @@ func TestForgotten(t *testing.T) {
 	l.born()
 	if left, err := os.ReadDir(l.dir); err != nil || len(left) > 0 {
 		t.Errorf("%v, %v", left, err)
+	}
+}
+
+// reborn is a person whose room comes back to what was done in a life before.
+func (l *life) reborn(id room.TransferID) (*person, room.Result) {
+	l.w.t.Helper()
+	p := l.born()
+	if r := p.resumed(); r.ID != id.Transfer.String() || !r.Finished || r.Deliveries[0].State != room.DeliveryDone || r.Deliveries[0].Name != "Ann" {
+		l.w.t.Fatalf("%+v", r)
+	}
+	return p, p.done(id)
+}
+
+// TestDoneRestart: what has arrived and was not handed over is there after a crash, and after another, until the person has it. From then on it
+// only answers its sender, and is deleted an hour later, while the room is open or at the next restart.
+func TestDoneRestart(t *testing.T) {
+	t.Parallel()
+	for _, end := range []string{"discarded", "expires", "expires after a restart", "left", "forgotten"} {
+		t.Run(end, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 11, 0)
+			clock := newClock()
+			ann := w.life("Ann", nil).born()
+			link := ann.room.Link()
+			l := w.life("Bob", &link)
+			l.now = clock.Now
+			bob := l.born()
+			ann.meet(bob)
+			file := content(2*mib, 1)
+			id := ann.send(outFile("a.bin", file), outFile("empty", source{}))
+			bob.accept(ann)
+			bob.check(bob.done(id), file)
+			ann.done(id)
+			path := func(name string) string {
+				found, err := filepath.Glob(filepath.Join(l.dir, "*", name))
+				if err != nil || len(found) > 1 {
+					t.Fatal(found, err)
+				}
+				return strings.Join(found, "")
+			}
+			eventually(t, "the journal says so", func() bool {
+				p, err := os.ReadFile(path(transfer.JournalName))
+				u, bad := room.Describe(p)
+				return err == nil && bad == nil && u.Done && u.Files[0].Complete && u.Offsets[1] == 2*mib
+			})
+			gone := func(p *person) {
+				t.Helper()
+				eventually(t, "nothing is left", func() bool {
+					left, err := os.ReadDir(l.dir)
+					return err == nil && len(left) == 0 && p.plug.open.Load() == 0
+				})
+			}
+			var result room.Result
+			for range 2 {
+				w.crash(bob, ann)
+				clock.skip(room.KeepUnfinished/2 - time.Hour)
+				bob, result = l.reborn(id)
+				bob.check(result, file)
+			}
+			for _, e := range bob.since(0) {
+				if o, ok := e.(room.OfferReceived); ok {
+					t.Errorf("asked again: %+v", o)
+				}
+			}
+			handOver := func() {
+				t.Helper()
+				if err := bob.room.HandedOver(result.Delivery); err != nil {
+					t.Fatal(err)
+				}
+				eventually(t, "the receipt", func() bool { return path(transfer.JournalName) == "" && path(transfer.ReceiptName) != "" })
+			}
+			switch end {
+			case "discarded":
+				if err := bob.room.Discard(result.Delivery); err != nil {
+					t.Fatal(err)
+				}
+				if err := bob.room.HandedOver(result.Delivery); fault.Of(err) != fault.UnknownTransfer {
+					t.Errorf("handed over what was discarded: %v", err)
+				}
+			case "expires":
+				handOver()
+				clock.skip(room.KeepHandedOver - time.Minute)
+				bob.room.State()
+				bob.check(result, file)
+				clock.skip(2 * time.Minute)
+				wait(bob, "it to be gone", func(e room.ReceivedExpired) bool { return e.Delivery == result.Delivery })
+			case "expires after a restart":
+				handOver()
+				w.crash(bob, ann)
+				bob = l.born()
+				ann.meet(bob)
+				for _, e := range bob.since(0) {
+					if r, ok := e.(room.TransferResumed); ok {
+						t.Errorf("comes back to %+v", r.Transfer)
+					}
+				}
+				if path(room.StoredName) == "" {
+					t.Error("deleted before its hour is over")
+				}
+				clock.skip(room.KeepHandedOver + time.Minute)
+			case "left": // nobody comes back, and whoever sweeps the storage finds no journal
+				bob.room.Leave(context.Background())
+				if path(transfer.JournalName) != "" || path(room.StoredName) == "" {
+					t.Error("not left to whoever sweeps")
+				}
+				bob.check(result, file)
+				return
+			case "forgotten":
+				w.crash(bob, ann)
+				clock.skip(3 * time.Hour)
+				bob = l.born()
+			}
+			gone(bob)
+		})
+	}
+}
+
+// TestDoneMissing: what the system has cleared is told as such, and can be discarded.
+func TestDoneMissing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	ann, l, bob := w.pair()
+	id := ann.send(outFile("a.bin", content(mib, 1)))
+	bob.accept(ann)
+	bob.done(id)
+	ann.done(id)
+	stored, err := filepath.Glob(filepath.Join(l.dir, "*", room.StoredName))
+	if err != nil || len(stored) != 1 {
+		t.Fatal(stored, err)
+	}
+	eventually(t, "the journal says so", func() bool {
+		p, err := os.ReadFile(filepath.Join(filepath.Dir(stored[0]), transfer.JournalName))
+		u, bad := room.Describe(p)
+		return err == nil && bad == nil && u.Done
+	})
+	w.crash(bob, ann)
+	if err := os.Remove(stored[0]); err != nil {
+		t.Fatal(err)
+	}
+	bob = l.born()
+	r := wait(bob, "the end", func(e room.TransferFinished) bool { return e.Result.ID == id.Transfer.String() }).Result
+	if r.Code != fault.StorageFailed || len(r.Files) > 0 {
+		t.Errorf("%+v", r)
+	}
+	if err := bob.room.Discard(r.Delivery); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(l.dir); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+}
+
+// record is a record of a journal.
+func record(kind byte, body []byte) []byte {
+	body = append([]byte{kind}, body...)
+	b := binary.BigEndian.AppendUint32(nil, uint32(len(body)))
+	return append(binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(body)), body...)
+}
+
+// TestManyLeft: of more than a room begins with, the newest are gone on with, whatever receipts there are, and the others wait on disk. Of two
+// that are the same transfer the one that has come further is kept.
+func TestManyLeft(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	l := w.life("Ann", nil)
+	ann := l.born()
+	self := ann.id()
+	w.crash(ann)
+	manifest, err := chunk.NewManifest(wire.MinChunkSize, []wire.FileEntry{{Size: 3 * wire.MinChunkSize, Path: "a.bin"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	storage, err := diskstore.Open(l.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(delivery, name string, b []byte) {
+		if err := storage.Put(t.Context(), delivery, name, b, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	journal := func(i int, sender wire.ID, ago time.Duration) []byte {
+		return transfer.NewOutgoing(transfer.OutgoingConfig{Key: transfer.Key{Sender: sender, Transfer: wire.ID{byte(i), 1}}, Manifest: manifest,
+			Recipients: []wire.ID{{1}}, Schedule: transfer.Star{}, Keep: true}).Journal(time.Now().Add(-ago))
+	}
+	const restored, more = 32, 40 // than a room begins with
+	for i := range more {
+		put(fmt.Sprint("unfinished", i), transfer.JournalName, journal(i, self, time.Duration(i)*time.Hour))
+		begin := journal(i, wire.ID{2}, time.Minute)
+		body := begin[8 : 8+binary.BigEndian.Uint32(begin)]
+		body[2] = 0 // incoming
+		end := wire.End{Transfer: wire.ID{byte(i), 1}, Files: manifest.All(), Signature: make([]byte, wire.SignatureSize)}
+		put(fmt.Sprint("receipt", i), transfer.ReceiptName, append(record(1, body[1:]), record(5, end.Append(nil))...))
+	}
+	further := append(journal(0, self, 50*time.Hour), record(4, make([]byte, 8+32))...)
+	put("further", transfer.JournalName, further)
+	ann = l.born()
+	bytes := map[string]int64{}
+	for _, e := range ann.since(0) {
+		if r, ok := e.(room.TransferResumed); ok {
+			bytes[r.Transfer.ID] = r.Bytes
+		}
+	}
+	for i := range more {
+		n, ok := bytes[wire.ID{byte(i), 1}.String()]
+		if ok != (i < restored) || i == 0 && n == 0 {
+			t.Errorf("transfer %d: gone on with: %v, %d bytes", i, ok, n)
+		}
+	}
+	left, err := os.ReadDir(l.dir)
+	if err != nil || len(left) != 2*more {
+		t.Errorf("%d deliveries are left, %v", len(left), err)
+	}
+	if _, err := os.Stat(filepath.Join(l.dir, "further")); err != nil {
+		t.Error(err)
 	}
 }

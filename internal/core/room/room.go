@@ -66,7 +66,7 @@ type Room struct {
 	client    *signaling.Client
 	outbox    signaling.Outbox
 	inbox     signaling.Inbox
-	dropped   uint64 // envelopes that did not open
+	dropped   uint64 // envelopes that did not open, or that nothing more was done about
 	connected bool
 	redialAt  time.Time // when to try a server again that has refused; zero: not at all
 	published time.Time // when progress was last reported
@@ -96,10 +96,11 @@ type Room struct {
 	outgoing map[transfer.Key]*outgoing
 	shared   transfer.Shared // of outgoing
 	incoming map[transfer.Key]*incoming
-	stores   []func() // chunks that wait to be verified and written
-	storing  int      // of them, under way
+	received map[string]*store // what was received and is still kept, by delivery
+	stores   []func()          // chunks that wait to be verified and written
+	storing  int               // of them, under way
 
-	unverified []*incoming // of an earlier room, to be held against what is on disk once we are in
+	unverified []*incoming // of an earlier room, to be held against what is on disk, or opened, once we are in
 }
 
 // Saved is what it takes to come back to an own room after a reload: as secret as the link.
@@ -160,7 +161,7 @@ func newRoom(ctx context.Context, cfg Config) (*Room, error) {
 	r := &Room{cfg: cfg, pool: &bulk.Pool{}, stop: make(chan struct{}), looped: make(chan struct{}), stopped: make(chan struct{}),
 		state: StateConnecting, waiting: make(chan error, 1),
 		members: map[wire.ID]*member{}, checks: newStrangers(), verified: map[wire.Hash]bool{}, conduct: map[wire.Hash]peer.Conduct{},
-		outgoing: map[transfer.Key]*outgoing{}, incoming: map[transfer.Key]*incoming{},
+		outgoing: map[transfer.Key]*outgoing{}, incoming: map[transfer.Key]*incoming{}, received: map[string]*store{},
 		told: map[string]bool{}, strays: map[string]bool{}, signals: make(chan struct{}, maxSignals)}
 	r.compressor, _ = cfg.Engine.(bulk.Compressor)
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx)) // ctx is for entering only
@@ -214,8 +215,8 @@ func (r *Room) dial() {
 		Events: r.signaled})
 }
 
-// Nudge says that the network may have changed or come back: the connection to the server is tried at once, and each link asked for a
-// sign of life.
+// Nudge says that the network may have changed or come back: the connection to the server is tried at once, each link asked for a
+// sign of life, and where there is none, another attempt begins.
 func (r *Room) Nudge() {
 	r.box.post(func() {
 		if r.state == StateClosed || r.client == nil {
@@ -347,6 +348,9 @@ func (r *Room) emit() {
 	go func() {
 		<-r.looped
 		r.running.Wait()
+		for _, o := range r.outgoing {
+			closeSources(slices.Concat(o.files, o.given))
+		}
 		close(ended)
 	}()
 	for {
@@ -433,8 +437,7 @@ func (r *Room) tick() {
 		r.dial()
 	}
 	if r.connected {
-		repeat, _ := r.outbox.Due(now)
-		for _, o := range repeat {
+		for _, o := range r.outbox.Due(now) {
 			r.client.Send(o.To, o.Envelope)
 		}
 		// Half of the time that credentials are good for leaves enough for a server that is away for a while.
@@ -460,9 +463,11 @@ func (r *Room) tick() {
 	for _, o := range r.outgoing {
 		r.stepOutgoing(o, transfer.Tick{})
 	}
+	r.shareCredit(nil) // some may have waited for it
 	for _, in := range r.incoming {
 		r.stepIncoming(in, transfer.Tick{})
 	}
+	r.expire(now)
 }
 
 // checkWait ends a Create or Join that nobody answers.

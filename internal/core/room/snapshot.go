@@ -2,10 +2,11 @@ package room
 
 import (
 	"io"
-	"reflect"
 	"time"
 
 	"tallow/internal/core/chunk"
+	"tallow/internal/core/fault"
+	"tallow/internal/core/peer"
 	"tallow/internal/core/transfer"
 	"tallow/internal/core/wire"
 )
@@ -58,10 +59,27 @@ func (r *Room) publishChanges() {
 	}
 }
 
+// shown is what a snapshot of a member is made of, as far as it changes: cheap to compare, since the loop does so at each record.
+type shown struct {
+	name            string
+	verified, open  bool
+	state           peer.LinkState
+	code            fault.Code
+	route, protocol string
+	quality         peer.Quality
+	rtt             int64 // µs
+	words           [4]string
+}
+
+func (m *member) shows() shown {
+	state, code := m.negotiation.State()
+	return shown{m.name, m.verified, m.link != nil, state, code, m.route, m.protocol, m.quality.Quality(), m.quality.RTT().Microseconds(), m.words}
+}
+
 func (r *Room) publishPeer(m *member) {
-	if now := m.snapshot(r); !reflect.DeepEqual(now, m.shown) {
+	if now := m.shows(); now != m.shown {
 		m.shown = now
-		r.event(PeerChanged{now})
+		r.event(PeerChanged{m.snapshot(r)})
 	}
 }
 

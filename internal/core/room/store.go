@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"tallow/internal/core/bulk"
 	"tallow/internal/core/chunk"
@@ -28,6 +29,11 @@ type store struct {
 	manifest *chunk.Manifest
 	offsets  []int64 // by file; of those that are not wanted the next one's
 	size     int64
+
+	handed time.Time // when the person had what was received; zero: not yet. The loop's
+
+	beside    sync.Mutex // held while a receipt takes the place of the journal, or all is deleted
+	discarded bool       // under beside
 
 	mu   sync.Mutex // held for moments only: the room's loop takes it
 	open *openFile  // nil before the first write
@@ -182,9 +188,12 @@ func (s *store) commit() error {
 }
 
 // discard deletes what has been stored.
-func (s *store) discard() {
+func (s *store) discard() error {
 	s.close()
-	s.storage.Remove(context.WithoutCancel(s.ctx), s.delivery) // what cannot be removed is swept at the next start
+	s.beside.Lock()
+	defer s.beside.Unlock()
+	s.discarded = true
+	return s.storage.Remove(context.WithoutCancel(s.ctx), s.delivery) // what cannot be removed is swept at the next start
 }
 
 // close lets go of the file. Nothing is written any more.

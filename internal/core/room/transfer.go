@@ -1,9 +1,11 @@
 package room
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -32,6 +34,7 @@ type TransferID = transfer.Key
 type outgoing struct {
 	machine *transfer.Outgoing
 	files   []OutFile
+	given   []OutFile          // restored: those of its files that it has again, while others are lacking
 	paths   []string           // safe, as the recipients make them
 	names   map[wire.ID]string // of recipients whose link was lost: they may be gone
 	keys    map[wire.ID][]byte // of recipients that there has been a link to
@@ -174,6 +177,15 @@ func (r *Room) maxRecipients() int {
 	return r.cfg.MaxRecipients
 }
 
+// closeSources lets go of files that nobody asks for any more.
+func closeSources(files []OutFile) {
+	for _, f := range files {
+		if c, ok := f.Source.(io.Closer); ok {
+			c.Close()
+		}
+	}
+}
+
 // text is the Source of a text.
 type text string
 
@@ -216,6 +228,9 @@ func (r *Room) makeRoom() bool {
 		}
 	}
 	if len(r.outgoing)+len(r.incoming) >= maxTransfers {
+		if o := r.outgoing[oldest]; o != nil {
+			closeSources(o.files)
+		}
 		delete(r.outgoing, oldest)
 		delete(r.incoming, oldest)
 	}
@@ -465,6 +480,10 @@ func (r *Room) offerTo(o *outgoing, m *member) {
 		}
 		o.keys[m.id] = m.link.PeerKeys().PublicKeys()
 	}
+	if len(o.keys) > wire.MaxParticipants { // who comes and goes may be forgotten
+		maps.DeleteFunc(o.keys, func(id wire.ID, _ []byte) bool { return !o.machine.Serves(id) })
+		maps.DeleteFunc(o.names, func(id wire.ID, _ string) bool { return !o.machine.Serves(id) })
+	}
 }
 
 func (r *Room) linkDown(m *member, final bool, code fault.Code) {
@@ -502,6 +521,11 @@ func (r *Room) closeTransfers(code fault.Code) {
 			in.left = true
 			in.machine.Close()
 			r.running.Go(in.store.close)
+		}
+	}
+	if code == "" { // nobody comes back for it
+		for _, s := range r.received {
+			r.forsake(s)
 		}
 	}
 }
@@ -696,6 +720,7 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 				r.box.post(func() { r.stepIncoming(in, done) })
 			})
 		case transfer.Commit:
+			in.store.journal.retry()
 			noted := in.store.journal.position() // which includes what the receipt is for
 			r.running.Go(func() {
 				err := in.store.journal.wait(noted)
@@ -758,7 +783,7 @@ func (r *Room) startStores() {
 	}
 }
 
-// shareCredit divides the budget among the transfers that are coming in, next included.
+// shareCredit divides credit among the transfers that are coming in, next included.
 func (r *Room) shareCredit(next *incoming) {
 	var active []*incoming
 	for _, in := range r.incoming {
@@ -766,9 +791,12 @@ func (r *Room) shareCredit(next *incoming) {
 			active = append(active, in)
 		}
 	}
-	for _, in := range active {
-		in.machine.SetShare(len(active))
+	slices.SortFunc(active, func(a, b *incoming) int { return cmp.Compare(a.order, b.order) })
+	machines := make([]*transfer.Incoming, len(active))
+	for i, in := range active {
+		machines[i] = in.machine
 	}
+	transfer.ShareCredit(machines)
 }
 
 func (r *Room) incomingFinished(in *incoming) {
@@ -781,6 +809,9 @@ func (r *Room) incomingFinished(in *incoming) {
 			r.event(OfferWithdrawn{From: in.machine.Key().Sender.String(), ID: in.machine.Key().Transfer.String(), Code: in.machine.Progress().Code})
 		}
 		return
+	}
+	if in.machine.Committed() {
+		r.received[in.store.delivery] = in.store
 	}
 	r.event(TransferFinished{r.incomingSnapshot(in), r.incomingResult(in)})
 }
@@ -881,7 +912,7 @@ func (r *Room) capabilities() uint32 {
 // deflate compresses a chunk.
 func (r *Room) deflate(o *outgoing, e transfer.Deflate) {
 	r.running.Go(func() {
-		done := transfer.Deflated{Chunk: e.Chunk, Raw: len(e.Data), Begun: r.cfg.Now()}
+		done := transfer.Deflated{Chunk: e.Chunk, ID: e.ID, Raw: len(e.Data), Begun: r.cfg.Now()}
 		most := r.pool.Get(e.Most)
 		n, err := r.compressor.Deflate(most.B, e.Data)
 		done.Ended, done.Err = r.cfg.Now(), err

@@ -80,7 +80,7 @@ func (c *Client) Send(to wire.ID, envelope []byte) {
 func (c *Client) Refresh() { c.queue([]byte{byte(wire.HubRefresh)}) }
 
 // Nudge says that the network may be back: a wait between attempts ends, except one that the hub asked for; an attempt
-// that hangs starts over; and a connection has to show soon that it still works.
+// that hangs starts over, later each time; and a connection has to show that it still works, within 2 s or four of its round trips.
 func (c *Client) Nudge() { signal(c.nudged) }
 
 // Close ends the connection after what is queued has been sent, at most about two seconds later, and returns when
@@ -113,14 +113,17 @@ func (e ending) final() bool { return e.closing.Code != 0 && e.closing.RetryAfte
 
 func (c *Client) run() {
 	var pace backoff
+	patience := redialAfter
 	for {
-		end := c.connect()
+		end := c.connect(patience)
 		if c.ctx.Err() != nil {
 			return
 		}
 		if end.again {
+			patience *= 2
 			continue
 		}
+		patience = redialAfter
 		c.post(nil, Disconnected{end.err, end.closing.Code, end.final()})
 		if end.final() {
 			return
@@ -142,8 +145,8 @@ func (c *Client) run() {
 	}
 }
 
-// connect makes one attempt, and returns when the connection has ended.
-func (c *Client) connect() ending {
+// connect makes one attempt, and returns when the connection has ended. From patience on, a nudge ends the attempt.
+func (c *Client) connect(patience time.Duration) ending {
 	started := time.Now()
 	ctx, cancel := context.WithTimeout(c.ctx, dialWithin)
 	defer cancel()
@@ -160,7 +163,7 @@ func (c *Client) connect() ending {
 	for {
 		select {
 		case <-c.nudged:
-			if time.Since(started) >= redialAfter {
+			if time.Since(started) >= patience {
 				again = true
 				cancel()
 			}
@@ -179,6 +182,7 @@ func (c *Client) hold(s *socket) ending {
 	c.mu.Lock()
 	c.link = l
 	l.enqueue(c.cfg.Enter.Append(nil))
+	l.asked = time.Now()
 	c.mu.Unlock()
 	c.running.Go(l.write)
 	c.running.Go(l.read)

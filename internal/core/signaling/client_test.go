@@ -220,6 +220,42 @@ func TestClientRedialsWhenNudged(t *testing.T) {
 	})
 }
 
+// TestClientSlowHub: nudges, however many, cost no connection that works slowly, nor keep one from coming about.
+func TestClientSlowHub(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const answer = 3 * time.Second
+		m := memoryHub(t, func(n int, p *place) {
+			time.Sleep(answer)
+			if !p.enter() {
+				return
+			}
+			for b := p.read(); b != nil; b = p.read() {
+				time.Sleep(answer)
+				p.send([]byte{byte(wire.HubPong)})
+			}
+		})
+		m.slow = 6 * time.Second
+		c, events := listen(t, memoryURL)
+		stop := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case <-time.After(1500 * time.Millisecond):
+					c.Nudge()
+				case <-stop:
+					return
+				}
+			}
+		}()
+		next[Entered](t, events)
+		time.Sleep(2 * time.Minute)
+		nothing(t, events)
+		close(stop)
+		c.Close()
+		time.Sleep(2 * answer) // for the hub to end
+	})
+}
+
 func TestClientHeedsClosing(t *testing.T) {
 	for _, c := range []struct {
 		code  wire.ClosingCode
@@ -551,7 +587,7 @@ func TestOutboxOverLostConnection(t *testing.T) {
 		next[Disconnected](t, events)
 		next[Entered](t, events)
 		o.Reset(time.Now())
-		repeat, _ := o.Due(time.Now())
+		repeat := o.Due(time.Now())
 		for _, m := range repeat {
 			c.Send(m.To, m.Envelope)
 		}

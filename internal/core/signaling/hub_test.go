@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 	"go.uber.org/goleak"
@@ -99,12 +100,13 @@ var testEnter = wire.Enter{Room: name(1), Member: name(2), Token: wire.Hash{3}, 
 var testICE = wire.ICEServers{TTL: 60, Servers: []wire.ICEServer{{URLs: []string{"stun:hub.example"}, Username: "u", Credential: "c"}}}
 
 // memory is a network in memory to one HTTP server, so that a bubble's clock governs it. While down it refuses; while
-// lossy it loses what is sent to make a connection.
+// lossy it loses what is sent to make a connection; one takes as long as slow says.
 type memory struct {
 	conns  chan net.Conn
 	closed chan struct{}
 	down   atomic.Bool
 	lossy  atomic.Bool
+	slow   time.Duration
 	dials  atomic.Int64
 }
 
@@ -129,12 +131,19 @@ func (m *memory) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 		<-m.closed // http.Transport goes on dialing for a request that is given up
 		return nil, errors.New("lost")
 	}
+	select {
+	case <-time.After(m.slow):
+	case <-m.closed:
+		return nil, net.ErrClosed
+	}
 	here, there := net.Pipe()
 	select {
 	case m.conns <- there:
 		return here, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	case <-m.closed:
+		return nil, net.ErrClosed
 	}
 }
 

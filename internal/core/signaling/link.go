@@ -27,7 +27,9 @@ type link struct {
 	// Guarded by client.mu.
 	entered bool
 	out     [][]byte
-	heard   uint64 // messages that came
+	heard   uint64        // messages that came
+	asked   time.Time     // when Enter or the first ping went out that waits for its answer; zero: none does
+	rtt     time.Duration // until the last such answer; 0: there was none
 }
 
 func newLink(c *Client, s *socket) *link {
@@ -50,6 +52,9 @@ func (l *link) enqueue(message []byte) {
 func (l *link) ping() {
 	l.client.mu.Lock()
 	defer l.client.mu.Unlock()
+	if l.asked.IsZero() {
+		l.asked = time.Now()
+	}
 	l.out = append([][]byte{{byte(wire.HubPing)}}, l.out...)
 	signal(l.wake)
 }
@@ -82,10 +87,10 @@ func (l *link) watch(started time.Time) ending {
 		case <-timer.C:
 		}
 		c.mu.Lock()
-		heard := l.heard
+		heard, rtt := l.heard, l.rtt
 		c.mu.Unlock()
 		now := time.Now()
-		if nudged && beat.nudge(now, heard) {
+		if nudged && beat.nudge(now, heard, rtt) {
 			l.ping()
 		}
 		ping, gone, next := beat.step(now, heard)
@@ -123,11 +128,14 @@ func (l *link) receive(p []byte) error {
 	c.mu.Lock()
 	l.heard++
 	entered := l.entered
+	t := wire.TypeOf(p)
+	if (t == wire.HubEntered || t == wire.HubPong) && !l.asked.IsZero() {
+		l.rtt, l.asked = time.Since(l.asked), time.Time{}
+	}
 	c.mu.Unlock()
 
 	var e Event
 	var err error
-	t := wire.TypeOf(p)
 	if t == wire.HubClosing {
 		m, err := wire.ParseClosing(p)
 		if err != nil {

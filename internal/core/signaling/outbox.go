@@ -66,16 +66,10 @@ func (o *Outbox) Forget(to wire.ID) {
 	o.list = slices.DeleteFunc(o.list, func(w waiting) bool { return w.To == to })
 }
 
-// Due returns what is to be sent again now, oldest first, and what was never acknowledged and is out. However late it is
+// Due returns what is to be sent again now, oldest first, and takes out what was never acknowledged. However late it is
 // called, an envelope is repeated once and the next wait begins now.
-func (o *Outbox) Due(now time.Time) (repeat, gaveUp []Outgoing) {
-	o.list = slices.DeleteFunc(o.list, func(w waiting) bool {
-		given := !now.Before(w.due) && w.next == len(waits)
-		if given {
-			gaveUp = append(gaveUp, w.Outgoing)
-		}
-		return given
-	})
+func (o *Outbox) Due(now time.Time) (repeat []Outgoing) {
+	o.list = slices.DeleteFunc(o.list, func(w waiting) bool { return !now.Before(w.due) && w.next == len(waits) })
 	for i := range o.list {
 		w := &o.list[i]
 		if !now.Before(w.due) {
@@ -84,17 +78,7 @@ func (o *Outbox) Due(now time.Time) (repeat, gaveUp []Outgoing) {
 			w.next++
 		}
 	}
-	return repeat, gaveUp
-}
-
-// Next is when Due has something next; false when it never will.
-func (o *Outbox) Next() (next time.Time, ok bool) {
-	for _, w := range o.list {
-		if !ok || w.due.Before(next) {
-			next, ok = w.due, true
-		}
-	}
-	return next, ok
+	return repeat
 }
 
 // Reset makes everything due at once and starts the waits over: the hub is back. While it is away, calling Due would use

@@ -2,10 +2,8 @@ package signaling
 
 import (
 	"bytes"
-	"fmt"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"tallow/internal/core/wire"
@@ -26,84 +24,74 @@ func ids(list []Outgoing) (n []int) {
 
 // PROTOCOL.md section 5: after 1, 2, 4, 8 and 8 s, and given up then.
 func TestOutboxRepeats(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var o Outbox
-		start := time.Now()
-		o.Add(start, name(1), name(7), []byte("envelope"))
-		var log []string
-		for {
-			next, ok := o.Next()
-			if !ok {
-				break
-			}
-			if repeat, gaveUp := o.Due(next.Add(-time.Nanosecond)); repeat != nil || gaveUp != nil {
-				t.Fatalf("before %v: %v, %v", next.Sub(start), repeat, gaveUp)
-			}
-			time.Sleep(time.Until(next))
-			repeat, gaveUp := o.Due(time.Now())
-			for _, m := range slices.Concat(repeat, gaveUp) {
-				if m.To != name(1) || m.ID != name(7) || string(m.Envelope) != "envelope" {
-					t.Fatalf("another envelope: %v", m)
-				}
-			}
-			log = append(log, fmt.Sprintf("%v:%d/%d", time.Since(start), len(repeat), len(gaveUp)))
+	var o Outbox
+	start := time.Unix(1000, 0)
+	o.Add(start, name(1), name(7), []byte("envelope"))
+	var log []time.Duration
+	for at := time.Duration(0); len(o.list) > 0; at += time.Second {
+		if repeat := o.Due(start.Add(at - time.Nanosecond)); len(repeat) > 0 {
+			t.Fatalf("before %v: %v", at, repeat)
 		}
-		want := []string{"1s:1/0", "3s:1/0", "7s:1/0", "15s:1/0", "23s:1/0", "31s:0/1"}
-		if !slices.Equal(log, want) {
-			t.Errorf("repeats %v, want %v", log, want)
+		for _, m := range o.Due(start.Add(at)) {
+			if m.To != name(1) || m.ID != name(7) || string(m.Envelope) != "envelope" {
+				t.Fatalf("another envelope: %v", m)
+			}
+			log = append(log, at/time.Second)
 		}
-	})
+		if len(o.list) == 0 {
+			log = append(log, at/time.Second)
+		}
+	}
+	if want := []time.Duration{1, 3, 7, 15, 23, 31}; !slices.Equal(log, want) {
+		t.Errorf("repeats, and the end, after %d s, want %d", log, want)
+	}
 }
 
 func TestOutboxScript(t *testing.T) {
 	start := time.Unix(1000, 0)
 	at := func(s float64) time.Time { return start.Add(time.Duration(s * float64(time.Second))) }
 	var o Outbox
-	due := func(s float64, repeat, gaveUp []int) {
+	due := func(s float64, want ...int) {
 		t.Helper()
-		r, g := o.Due(at(s))
-		if !slices.Equal(ids(r), repeat) || !slices.Equal(ids(g), gaveUp) {
-			t.Fatalf("at %v s: repeat %v, gave up %v; want %v, %v", s, ids(r), ids(g), repeat, gaveUp)
+		if repeat := ids(o.Due(at(s))); !slices.Equal(repeat, want) {
+			t.Fatalf("at %v s: repeat %v, want %v", s, repeat, want)
 		}
 	}
 	o.Add(at(0), name(1), name(10), []byte{1})
 	o.Add(at(0.5), name(2), name(20), []byte{2})
 	o.Add(at(0.5), name(1), name(11), []byte{3})
-	due(0.9, nil, nil)
-	due(1, []int{10}, nil)
+	due(0.9)
+	due(1, 10)
 	if o.Ack(name(2), name(10)) {
 		t.Error("an acknowledgement by another member counted")
 	}
 	if !o.Ack(name(1), name(10)) || o.Ack(name(1), name(10)) {
 		t.Error("an acknowledgement counts once")
 	}
-	due(1.5, []int{20, 11}, nil)
+	due(1.5, 20, 11)
 	// Late, as in a hidden page: one repeat, and the next wait begins now.
-	due(100, []int{20, 11}, nil)
-	due(103.9, nil, nil)
-	due(104, []int{20, 11}, nil)
+	due(100, 20, 11)
+	due(103.9)
+	due(104, 20, 11)
 	o.Reset(at(105))
-	if next, ok := o.Next(); !ok || !next.Equal(at(105)) {
-		t.Errorf("after Reset due at %v, %v", next, ok)
-	}
-	due(105, []int{20, 11}, nil)
-	due(105.9, nil, nil)
-	due(106, []int{20, 11}, nil) // the waits have started over
+	due(105, 20, 11)
+	due(105.9)
+	due(106, 20, 11) // the waits have started over
 	o.Forget(name(1))
-	due(108, []int{20}, nil)
-	due(112, []int{20}, nil)
-	due(120, []int{20}, nil)
-	due(128, []int{20}, nil)
-	due(136, nil, []int{20})
-	if _, ok := o.Next(); ok {
+	due(108, 20)
+	due(112, 20)
+	due(120, 20)
+	due(128, 20)
+	due(136)
+	if len(o.list) > 0 {
 		t.Error("something is left")
 	}
 	// Adding again starts over.
 	o.Add(at(200), name(1), name(1), []byte{1})
-	due(201, []int{1}, nil)
+	due(201, 1)
 	o.Add(at(202), name(1), name(1), []byte{1})
-	due(202.9, nil, nil)
-	due(203, []int{1}, nil)
+	due(202.9)
+	due(203, 1)
 }
 
 func TestOutboxBounds(t *testing.T) {
@@ -111,7 +99,7 @@ func TestOutboxBounds(t *testing.T) {
 	var o Outbox
 	o.Add(now, name(1), name(1), nil)
 	o.Add(now, name(1), name(1), make([]byte, wire.MaxEnvelope+1))
-	if _, ok := o.Next(); ok {
+	if len(o.list) > 0 {
 		t.Fatal("took an envelope that cannot be sent")
 	}
 	o.Add(now, name(2), name(999), make([]byte, wire.MaxEnvelope))
@@ -140,8 +128,8 @@ func TestOutboxKeepsBytes(t *testing.T) {
 	now := time.Unix(1000, 0)
 	envelope := bytes.Repeat([]byte{7}, 1000)
 	o.Add(now, name(1), name(1), envelope)
-	first, _ := o.Due(now.Add(time.Second))
-	second, _ := o.Due(now.Add(3 * time.Second))
+	first := o.Due(now.Add(time.Second))
+	second := o.Due(now.Add(3 * time.Second))
 	if !bytes.Equal(first[0].Envelope, envelope) || !bytes.Equal(second[0].Envelope, envelope) {
 		t.Error("a repeat differs")
 	}

@@ -11,8 +11,10 @@ const (
 	dialWithin   = 15 * time.Second
 	pingEvery    = 20 * time.Second
 	answerWithin = 10 * time.Second
-	// answerNudged is answerWithin when there is reason to think that the network has changed.
+	// answerNudged is answerWithin when there is reason to think that the network has changed; or answerTrips of the hub's last round trips, if
+	// that is more: what gives the reason may be our own load on a slow path.
 	answerNudged = 2 * time.Second
+	answerTrips  = 4
 	// lateGrace is how long messages have to be read that arrived while a frozen page could not.
 	lateGrace = time.Second
 	// closeWithin bounds writing what is queued and the closing handshake together.
@@ -24,7 +26,7 @@ const (
 	steadyAfter = 10 * time.Second
 	// mostRetryAfter bounds what the hub may ask for.
 	mostRetryAfter = 10 * time.Minute
-	// redialAfter is how old an attempt must be for a nudge to start it over.
+	// redialAfter is how old an attempt must be for a nudge to start it over; twice as old each time, or the slow would never come in.
 	redialAfter = 4 * time.Second
 )
 
@@ -62,15 +64,16 @@ func (h *heartbeat) ask(now time.Time, heard uint64, within time.Duration) {
 	*h = heartbeat{asked: now, heard: heard, deadline: now.Add(within)}
 }
 
-// nudge makes the hub answer soon. It reports whether to ping.
-func (h *heartbeat) nudge(now time.Time, heard uint64) (ping bool) {
+// nudge makes the hub, whose last round trip took rtt, answer soon. It reports whether to ping.
+func (h *heartbeat) nudge(now time.Time, heard uint64, rtt time.Duration) (ping bool) {
+	within := min(max(answerNudged, answerTrips*rtt), answerWithin)
 	if heard == h.heard {
-		if soon := now.Add(answerNudged); soon.Before(h.deadline) {
+		if soon := now.Add(within); soon.Before(h.deadline) {
 			h.deadline = soon
 		}
 		return false
 	}
-	h.ask(now, heard, answerNudged)
+	h.ask(now, heard, within)
 	return true
 }
 

@@ -56,28 +56,31 @@ func TestHeartbeat(t *testing.T) {
 		nudge bool
 		want  string  // "", "ping" or "gone"
 		next  float64 // 0: not looked at
+		rtt   time.Duration
 	}
 	for name, steps := range map[string][]step{
 		"answered": {
-			{0.1, 1, false, "", 20}, {20, 1, false, "ping", 30}, {20.1, 2, false, "", 40}, {40, 2, false, "ping", 50}, {49.9, 3, false, "", 60}},
-		"other messages answer too": {{0.1, 1, false, "", 20}, {20, 9, false, "ping", 30}, {29, 10, false, "", 40}},
-		"never entered":             {{5, 0, false, "", 10}, {10, 0, false, "gone", 0}},
-		"silent":                    {{0.1, 1, false, "", 20}, {20, 1, false, "ping", 30}, {29.9, 1, false, "", 30}, {30.5, 1, false, "gone", 0}},
+			{0.1, 1, false, "", 20, 0}, {20, 1, false, "ping", 30, 0}, {20.1, 2, false, "", 40, 0}, {40, 2, false, "ping", 50, 0}, {49.9, 3, false, "", 60, 0}},
+		"other messages answer too": {{0.1, 1, false, "", 20, 0}, {20, 9, false, "ping", 30, 0}, {29, 10, false, "", 40, 0}},
+		"never entered":             {{5, 0, false, "", 10, 0}, {10, 0, false, "gone", 0, 0}},
+		"silent":                    {{0.1, 1, false, "", 20, 0}, {20, 1, false, "ping", 30, 0}, {29.9, 1, false, "", 30, 0}, {30.5, 1, false, "gone", 0, 0}},
 		// The page was frozen: what came meanwhile is read first.
-		"late, alive": {{0.1, 1, false, "", 20}, {20, 1, false, "ping", 30}, {90, 1, false, "", 91}, {90.1, 2, false, "ping", 100.1}, {90.2, 3, false, "", 110.1}},
-		"late, gone":  {{0.1, 1, false, "", 20}, {20, 1, false, "ping", 30}, {90, 1, false, "", 91}, {90.5, 1, false, "", 91}, {91, 1, false, "gone", 0}},
+		"late, alive": {{0.1, 1, false, "", 20, 0}, {20, 1, false, "ping", 30, 0}, {90, 1, false, "", 91, 0}, {90.1, 2, false, "ping", 100.1, 0}, {90.2, 3, false, "", 110.1, 0}},
+		"late, gone":  {{0.1, 1, false, "", 20, 0}, {20, 1, false, "ping", 30, 0}, {90, 1, false, "", 91, 0}, {90.5, 1, false, "", 91, 0}, {91, 1, false, "gone", 0, 0}},
 		// A timer that fires late, but whose ping was answered, is no reason to doubt.
-		"throttled": {{0.1, 1, false, "", 20}, {60, 1, false, "ping", 70}, {60.1, 2, false, "", 80}, {120, 2, false, "ping", 130}},
-		"nudged":    {{0.1, 1, false, "", 20}, {3, 1, true, "ping", 5}, {4, 2, false, "", 23}},
+		"throttled": {{0.1, 1, false, "", 20, 0}, {60, 1, false, "ping", 70, 0}, {60.1, 2, false, "", 80, 0}, {120, 2, false, "ping", 130, 0}},
+		"nudged":    {{0.1, 1, false, "", 20, 0}, {3, 1, true, "ping", 5, 0}, {4, 2, false, "", 23, 0}},
 		"nudged, gone": {
-			{0.1, 1, false, "", 20}, {3, 1, true, "ping", 5}, {4, 1, true, "", 5}, {5, 1, false, "gone", 0}},
-		"nudged while waiting": {{0.1, 1, false, "", 20}, {20, 1, false, "ping", 30}, {21, 1, true, "", 23}, {23, 1, false, "gone", 0}},
+			{0.1, 1, false, "", 20, 0}, {3, 1, true, "ping", 5, 0}, {4, 1, true, "", 5, 0}, {5, 1, false, "gone", 0, 0}},
+		"nudged, slow":         {{0.1, 1, false, "", 20, 0}, {3, 1, true, "ping", 7, time.Second}, {5, 1, true, "", 7, time.Second}, {7, 1, false, "gone", 0, 0}},
+		"nudged, dull":         {{0.1, 1, false, "", 20, 0}, {3, 1, true, "ping", 13, time.Minute}},
+		"nudged while waiting": {{0.1, 1, false, "", 20, 0}, {20, 1, false, "ping", 30, 0}, {21, 1, true, "", 23, 0}, {23, 1, false, "gone", 0, 0}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var h heartbeat
 			h.ask(start, 0, answerWithin)
 			for _, s := range steps {
-				nudged := s.nudge && h.nudge(at(s.at), s.heard)
+				nudged := s.nudge && h.nudge(at(s.at), s.heard, s.rtt)
 				ping, gone, next := h.step(at(s.at), s.heard)
 				got := map[[2]bool]string{{true, false}: "ping", {false, true}: "gone"}[[2]bool{ping || nudged, gone}]
 				if got != s.want || s.next != 0 && !next.Equal(at(s.next)) {

@@ -190,7 +190,7 @@ func (o *Outgoing) deflate(ref chunk.Ref, entry *cached, sample bool) {
 		entry.deflating = true
 	}
 	o.compression.running++
-	o.do(Deflate{Chunk: ref, Buffer: entry.buffer.Retain(), Data: data, Most: int(float64(len(data)) * mostLeft)})
+	o.do(Deflate{Chunk: ref, ID: entry.id, Buffer: entry.buffer.Retain(), Data: data, Most: int(float64(len(data)) * mostLeft)})
 }
 
 func (o *Outgoing) deflated(e Deflated) {
@@ -209,7 +209,7 @@ func (o *Outgoing) deflated(e Deflated) {
 	c.measured(t, e.Raw, length, e.Begun, e.Ended)
 	t.rests(o.pays(t))
 	entry := o.cache[e.Chunk]
-	if entry == nil || entry.buffer == nil || entry.packed != nil || e.Raw != len(entry.buffer.B) { // evicted meanwhile, or a sample
+	if entry == nil || entry.id != e.ID || entry.buffer == nil || entry.packed != nil || e.Raw != len(entry.buffer.B) { // evicted meanwhile, perhaps read again, or a sample
 		e.Buffer.Release()
 		return
 	}

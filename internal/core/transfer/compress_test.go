@@ -6,6 +6,7 @@ import (
 	"tallow/internal/core/bulk/bulktest"
 	"tallow/internal/core/chunk"
 	"tallow/internal/core/transfer"
+	"tallow/internal/core/wire"
 )
 
 // slow and fast are links on which the sim's compression, of 32 MiB per second, pays and does not.
@@ -160,6 +161,35 @@ func TestCompressionInterrupted(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestCompressedBefore: what was made of a chunk before its file failed is not sent for what the file is when it is offered again.
+func TestCompressedBefore(t *testing.T) {
+	s := newSim(t, 1, 1, false, 20*chunkSize)
+	s.files[0] = bulktest.Text(20 * chunkSize)
+	p := s.peers[member(0)]
+	p.rate, p.inflates = slow, true
+	s.hold = true
+	s.connect(p)
+	s.run(func() bool { return len(s.held) > 0 })
+	s.readErr = func(chunk.Ref) error { return transfer.ErrSourceChanged }
+	s.run(nil)
+	if s.state(p.id) != transfer.Failed {
+		t.Fatalf("%+v", s.out.Progress())
+	}
+	s.readErr = nil
+	for i := range s.files[0] {
+		s.files[0][i] ^= 1
+	}
+	s.step(transfer.RetryPeer{Peer: p.id, Transfer: wire.ID{77}})
+	before := len(s.held)
+	s.run(func() bool { return len(s.held) > before })
+	s.hold = false
+	for _, deflate := range s.held {
+		deflate()
+	}
+	s.run(nil)
+	s.expectDone(p)
 }
 
 // TestCompressedUnasked: what was not agreed upon is a violation, however good it is.

@@ -255,6 +255,48 @@ func TestLateJoinersBound(t *testing.T) {
 	}
 }
 
+// TestLateJoinersGone: those who come, say nothing and go keep nobody out, however many they are; those who have accepted keep their places. The
+// journal of such a transfer stays whole.
+func TestLateJoinersGone(t *testing.T) {
+	s := newLateSim(t, 1)
+	done := s.comes(1)
+	for i := 2; i < 3*wire.MaxParticipants; i++ {
+		p := s.add(member(i))
+		p.answer = func(*simPeer) {}
+		s.connect(p)
+		s.run(nil)
+		s.cut(p, true)
+	}
+	last := s.comes(200)
+	s.expectDone(done)
+	s.expectDone(last)
+	if list := s.out.Progress(); len(list) != wire.MaxParticipants || list[0].Peer != member(0) || list[1].Peer != done.id {
+		t.Errorf("%d recipients", len(list))
+	}
+	if n := len(last.in.Offer().Participants); n != wire.MaxParticipants {
+		t.Errorf("%d participants in the last offer", n)
+	}
+	s.crashSender(s.journal)
+	if len(s.out.Progress()) != wire.MaxParticipants || s.state(last.id) != transfer.Done {
+		t.Errorf("after a restart: %d recipients", len(s.out.Progress()))
+	}
+}
+
+// TestCancelledStaysSo: a crash between cancelling and deleting the journal has nobody offered the transfer again.
+func TestCancelledStaysSo(t *testing.T) {
+	s := newLateSim(t, 1)
+	journal := s.journal
+	for _, e := range s.out.Step(s.now, transfer.CancelAll{}) {
+		if note, ok := e.(transfer.Note); ok {
+			journal = append(journal, note.Records...)
+		}
+	}
+	s.crashSender(journal)
+	if s.out.Late() || !s.out.Over() {
+		t.Error("what was cancelled is offered again")
+	}
+}
+
 // TestStages: both ends show transferring, verifying, saving and done, in this order, and neither is done before the recipient's disk has everything.
 func TestStages(t *testing.T) {
 	for seed := range rounds() {

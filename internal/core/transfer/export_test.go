@@ -26,3 +26,6 @@ func (o *Outgoing) Held(peer wire.ID) (cached, queued int) { return o.cached, o.
 
 // Waiting is how many messages wait for room on the disk.
 func (in *Incoming) Waiting() int { return len(in.short.stores) }
+
+// SmallestWindow has the delivery go on with as little credit as one can have.
+func (in *Incoming) SmallestWindow() { in.window = 2 * in.largest() }

@@ -156,6 +156,30 @@ func TestDiskFullForLong(t *testing.T) {
 	s.expectDone(s.peers[member(1)])
 }
 
+// TestDiskFullByDegrees: what finds room in part is progress, too.
+func TestDiskFullByDegrees(t *testing.T) {
+	s := newSim(t, 1, 1, false, 1000, 1000, 1000, 1000)
+	p := s.peers[member(0)]
+	p.storeErr = transfer.ErrStorageFull
+	s.atOnce = true
+	s.connect(p)
+	s.run(nil)
+	failed := func() bool { return s.state(p.id) == transfer.Failed }
+	for i := range 3 {
+		s.later(transfer.FullGrace-time.Hour, failed)
+		s.expectFull(p)
+		p.fits = 1
+		p.step(transfer.SpaceFreed{})
+		s.run(nil)
+		if len(p.writes) != i+1 {
+			t.Fatalf("%d files are written, want %d", len(p.writes), i+1)
+		}
+	}
+	p.storeErr = nil
+	s.later(10*time.Minute, func() bool { return s.state(p.id) == transfer.Done })
+	s.expectDone(p)
+}
+
 // TestDiskFullAsleep: a machine that has slept through FullGrace tries before it gives up.
 func TestDiskFullAsleep(t *testing.T) {
 	s := newSim(t, 1, 1, false, 9*chunkSize)

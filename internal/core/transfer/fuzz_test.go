@@ -414,7 +414,7 @@ func FuzzIncoming(f *testing.F) {
 		r.offer = wire.TransferOffer{Transfer: fuzzKey.Transfer, ChunkSize: fuzzChunk, Files: uint32(len(fuzzSizes)), TotalSize: r.manifest.Total,
 			ManifestLength: uint32(len(r.manifest.Encoded)), ManifestHash: r.manifest.Hash}
 		r.in = NewIncoming(fuzzKey, r.offer, r.now)
-		r.in.SetShare(CreditBudget)
+		r.in.window = 2 * r.in.largest()
 		if m.pick(8) > 0 { // mostly it begins as it should
 			r.step(Received{fuzzKey.Sender, wire.ManifestPart{Transfer: fuzzKey.Transfer, Data: r.manifest.Encoded}})
 			r.step(AcceptFiles{})
@@ -697,7 +697,7 @@ func squashed(p []byte) []byte {
 func (s *fuzzSender) deflate(fails bool) {
 	e := s.deflates[0]
 	s.deflates = s.deflates[1:]
-	done := Deflated{Chunk: e.Chunk, Raw: len(e.Data), Begun: s.now, Ended: s.now.Add(time.Microsecond)}
+	done := Deflated{Chunk: e.Chunk, ID: e.ID, Raw: len(e.Data), Begun: s.now, Ended: s.now.Add(time.Microsecond)}
 	if small := squashed(e.Data); fails {
 		s.now = s.now.Add(time.Second)
 	} else if len(small) <= e.Most {

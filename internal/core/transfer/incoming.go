@@ -11,9 +11,14 @@ import (
 	"tallow/internal/core/wire"
 )
 
-// CreditBudget is how many bytes a recipient lets come before its disk has taken them, over all transfers. It bounds its
-// memory, stays below what a connection holds unread (peer.MaxUnread), and must cover rate times round-trip time.
-const CreditBudget = 16 << 20
+const (
+	// CreditBudget is how many bytes a recipient lets come before its disk has taken them, divided among the transfers that are coming in. It must
+	// cover rate times round-trip time, and stays below what a browser's channel holds unread (peer.MaxUnread).
+	CreditBudget = 16 << 20
+	// MaxCredit bounds them over all transfers, and so the recipient's memory. It is more, because what was granted when there were fewer stays
+	// granted: with 64 transfers whose senders use none of it that is 1 + 1/2 + … + 1/64 < 5 budgets, and with the least that each has less than 6.
+	MaxCredit = 6 * CreditBudget
+)
 
 // Incoming is a recipient's end of a transfer.
 type Incoming struct {
@@ -74,21 +79,40 @@ func NewIncoming(key Key, offer wire.TransferOffer, now time.Time) *Incoming {
 }
 
 // RestoreIncoming goes on with what another process or page began, as far as its journal goes. The room verifies what is on disk (Announced) and
-// says so with Restored; until then nothing is asked for. Of a delivery that is Done only the receipt is left.
+// says so with Restored; until then nothing is asked for. One that is done needs nothing of anybody, and where the person has its files
+// (Journal.HandedOver) the machine only answers a repeated offer.
 func RestoreIncoming(j *Journal, now time.Time) *Incoming {
 	in := NewIncoming(j.Key, j.offer, now)
 	in.up, in.offered, in.kept, in.end = false, false, true, j.end
 	if j.Done() {
 		in.state, in.done = Done, j.end
+	}
+	if j.HandedOver() {
+		return in
+	}
+	in.setManifest(j.Manifest)
+	in.want(j.wanted)
+	if j.Done() {
+		in.restoreDone(j)
 		return in
 	}
 	in.state, in.checking = Interrupted, true
-	in.setManifest(j.Manifest)
-	in.want(j.wanted)
 	for i := range in.files {
 		in.files[i].hashes = j.hashes[i].list
 	}
 	return in
+}
+
+func (in *Incoming) restoreDone(j *Journal) {
+	for i := range in.files {
+		f := &in.files[i]
+		f.failed = j.failed[uint32(i)]
+		if root, ok := j.Arrived(uint32(i)); ok {
+			f.root, f.bytes = &root, in.manifest.Files[i].Size
+			in.stored += f.bytes
+		}
+	}
+	in.state, in.code = in.outcome()
 }
 
 // Keep says, before anything is accepted, that what is stored and noted (Note) outlives this process. Then a delivery whose sender is gone is
@@ -111,9 +135,29 @@ func (in *Incoming) Lost() bool {
 	return in.state == Failed && in.code == fault.PeerGone && in.done == nil && !in.Suspended()
 }
 
-// SetShare tells how many transfers share the recipient's CreditBudget. What has been granted stays granted.
-func (in *Incoming) SetShare(transfers int) {
-	in.window = max(CreditBudget/uint64(transfers), 2*in.largest())
+// ShareCredit divides CreditBudget among the transfers that are coming in, the eldest first. Each has room for two chunks at least, or, while there
+// would be more than MaxCredit together, none: it waits until ShareCredit is called and there is. What has been granted stays granted.
+func ShareCredit(list []*Incoming) {
+	left := uint64(MaxCredit)
+	for _, in := range list {
+		left -= min(left, in.outstanding())
+	}
+	for _, in := range list {
+		in.window = max(CreditBudget/uint64(len(list)), 2*in.largest())
+		if more := in.window - min(in.window, in.outstanding()); more <= left {
+			left -= more
+		} else {
+			in.window = 0
+		}
+	}
+}
+
+// outstanding is what may still come, and what has come and waits for the disk.
+func (in *Incoming) outstanding() uint64 {
+	if in.asked {
+		return in.waiting + in.granted - in.spent
+	}
+	return in.waiting
 }
 
 // largest is the most that one message can cost.
@@ -234,6 +278,7 @@ func (in *Incoming) finish(s State, code fault.Code) {
 	}
 	in.state, in.code = s, code
 	if in.Suspended() {
+		in.window = 0 // others share it
 		in.do(Changed{})
 		in.do(Finished{})
 		return
@@ -241,7 +286,7 @@ func (in *Incoming) finish(s State, code fault.Code) {
 	in.Close()
 	switch {
 	case in.done != nil && in.kept:
-		in.do(Settled{bytesRecord(startRecord(nil, false, in.key, in.offer, in.now), recordEnd, in.done.Append(nil))})
+		in.do(Settled{in.doneRecord()})
 	case in.done == nil && in.wanted != nil:
 		in.do(Discard{})
 	}
@@ -620,6 +665,9 @@ func (in *Incoming) storedChunks(e Stored) {
 		in.do(Violation{in.key.Sender, errors.New("chunk that is not what was announced")})
 		in.fail(wire.FailureIntegrity)
 	case e.Left != nil:
+		if in.full() && len(e.Done) > 0 {
+			in.short.since = in.now
+		}
 		in.short.stores = append(in.short.stores, *e.Left)
 		in.noRoom()
 	case e.Err != nil:
@@ -763,15 +811,18 @@ func (in *Incoming) committed(e Committed) {
 	in.someRoom()
 	in.done = in.end
 	in.sendCredit()
-	state, code := Done, fault.Code("")
+	in.finish(in.outcome())
+	in.tell()
+}
+
+// outcome is how a delivery has ended of which something is done: part of it is never success.
+func (in *Incoming) outcome() (State, fault.Code) {
 	for i := range in.files {
-		if f := &in.files[i]; f.failed != 0 && in.wanted.Has(uint32(i)) { // part of a delivery is never success
-			state, code = Failed, failureCodes[f.failed]
-			break
+		if f := &in.files[i]; f.failed != 0 && in.wanted.Has(uint32(i)) {
+			return Failed, failureCodes[f.failed]
 		}
 	}
-	in.finish(state, code)
-	in.tell()
+	return Done, ""
 }
 
 func (in *Incoming) tick() {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"time"
 
 	"tallow/internal/core/chunk"
@@ -25,12 +26,14 @@ import (
 //	4 hashes     file u32, first chunk u32, hashes 32 each
 //	5 end        End (a bulk message)
 //	6 recipient  member 16, transfer 16, offered u64, ended u64, state u8, code bytes8, reason bytes8, wanted bytes16, signed u8,
-//	             [root 32, file bitmap bytes16], [Receipt]
+//	             [root 32, file bitmap bytes16], [Receipt]; a retry is one of another transfer: then the receipt before it still counts
 //	7 name       member 16, name (the rest)
 //	8 opened     when u64: it has been gone on with
 //	9 keys       member 16, keys 1984: of a recipient that has signed a receipt
 //	10 late      late joiners u8 (0, 1), members 16 each who were there and are not offered it
 //	11 plain     nothing is compressed
+//	12 done      when u64, [file u32, failure u8] each: the End before it is verified and durable, but for these files that were accepted
+//	13 forgotten member 16: no recipient any more
 //
 // What is on disk is not in it: a chunk counts again when what is there has the hash that was announced. So a chunk whose writing a crash cut
 // short is fetched again, and neither the order in which the system wrote things down nor a rotten disk can make wrong bytes right.
@@ -48,10 +51,12 @@ const (
 	recordKeys
 	recordLate
 	recordPlain
+	recordDone
+	recordForgotten
 )
 
-// JournalName and ReceiptName are the names in Storage of a delivery's journal, and of what is left of it once all is verified and durable: enough
-// to answer a repeated offer with the receipt.
+// JournalName and ReceiptName are the names in Storage of a delivery's journal, and of what is left of it once it is verified and durable and the
+// person has the files: enough to answer a repeated offer with the receipt.
 const (
 	JournalName = "journal"
 	ReceiptName = "receipt"
@@ -64,7 +69,7 @@ var ErrJournal = errors.New("transfer: unusable journal")
 type Journal struct {
 	Key      Key
 	Outgoing bool
-	Opened   time.Time // when it was begun, or gone on with last
+	Opened   time.Time // when it was begun, gone on with last, or done; of a receipt, when the files were handed over
 	Manifest *chunk.Manifest
 	Names    map[wire.ID]string
 	Keys     map[wire.ID][]byte
@@ -77,6 +82,8 @@ type Journal struct {
 	recipients []*recipient
 	passed     []wire.ID
 	plain      bool
+	done       bool
+	failed     map[uint32]wire.FailureCode // once done
 }
 
 type journalFile struct {
@@ -109,7 +116,7 @@ func ParseJournal(p []byte) (*Journal, error) {
 
 // record takes one record. It reports false for one that does not fit: the journal ends before it.
 func (j *Journal) record(kind byte, p []byte) bool {
-	if (kind == recordStart) != (j.offer.Files == 0) {
+	if (kind == recordStart) != (j.offer.Files == 0) || j.done {
 		return false
 	}
 	switch kind {
@@ -149,7 +156,13 @@ func (j *Journal) record(kind byte, p []byte) bool {
 		if !ok || len(j.recipients) == wire.MaxParticipants && j.recipient(r.id) == nil {
 			return false
 		}
+		r.late = !slices.Contains(j.offer.Participants, r.id)
 		if old := j.recipient(r.id); old != nil {
+			r.earlier, old.earlier = old.earlier, nil
+			if old.receipt != nil && old.transfer != r.transfer {
+				before := *old
+				r.earlier = append(r.earlier, &before)
+			}
 			*old = *r
 		} else {
 			j.recipients = append(j.recipients, r)
@@ -180,6 +193,16 @@ func (j *Journal) record(kind byte, p []byte) bool {
 	case recordPlain:
 		j.plain = true
 		return len(p) == 0
+	case recordDone:
+		return j.addDone(p)
+	case recordForgotten:
+		if len(p) != 16 {
+			return false
+		}
+		id := wire.ID(p)
+		j.recipients = slices.DeleteFunc(j.recipients, func(r *recipient) bool { return r.id == id })
+		delete(j.Names, id)
+		delete(j.Keys, id)
 	default:
 		return false
 	}
@@ -213,6 +236,28 @@ func (j *Journal) addHashes(p []byte) bool {
 	return true
 }
 
+func (j *Journal) addDone(p []byte) bool {
+	if j.Outgoing || j.wanted == nil || j.end == nil || len(p)%5 != 8%5 {
+		return false
+	}
+	failed := map[uint32]wire.FailureCode{}
+	for q := p[8:]; len(q) > 0; q = q[5:] {
+		file, code := binary.BigEndian.Uint32(q), wire.FailureCode(q[4])
+		if uint64(file) >= uint64(len(j.hashes)) || !j.wanted.Has(file) || j.end.Files.Has(file) || failureCodes[code] == "" {
+			return false
+		}
+		failed[file] = code
+	}
+	for i := range j.hashes {
+		f := uint32(i)
+		if j.end.Files.Has(f) && (!j.wanted.Has(f) || len(j.hashes[i].list) != int(j.Manifest.Chunks(f))) {
+			return false
+		}
+	}
+	j.done, j.failed, j.Opened = true, failed, fromMillis(p)
+	return true
+}
+
 func (j *Journal) recipient(id wire.ID) *recipient {
 	for _, r := range j.recipients {
 		if r.id == id {
@@ -222,8 +267,27 @@ func (j *Journal) recipient(id wire.ID) *recipient {
 	return nil
 }
 
-// Done reports whether all is verified and durable already: only the receipt is left.
-func (j *Journal) Done() bool { return j.Manifest == nil }
+// Done reports whether what is wanted is verified and durable already.
+func (j *Journal) Done() bool { return j.done || j.HandedOver() }
+
+// HandedOver reports whether the person has the files, so that only the receipt is left.
+func (j *Journal) HandedOver() bool { return j.Manifest == nil }
+
+// Receipt is what takes the place of the journal of a delivery that is done, when the person has its files.
+func (j *Journal) Receipt(now time.Time) []byte {
+	return bytesRecord(startRecord(nil, false, j.Key, j.offer, now), recordEnd, j.end.Append(nil))
+}
+
+// Arrived reports whether a file is verified and durable. The root is its own.
+func (j *Journal) Arrived(file uint32) (root wire.Hash, ok bool) {
+	if !j.done || !j.end.Files.Has(file) {
+		return root, false
+	}
+	return j.Manifest.FileRoot(file, j.hashes[file].list), true
+}
+
+// Failed is why a file that was accepted has not arrived, once the rest is done.
+func (j *Journal) Failed(file uint32) fault.Code { return failureCodes[j.failed[file]] }
 
 // Bytes is what was wanted, and for how much of that hashes were known when the journal ended: about what had been transferred.
 func (j *Journal) Bytes() (total, known uint64) {
@@ -344,6 +408,17 @@ func lateRecord(late bool, passed []wire.ID) []byte {
 // OpenedRecord notes that a transfer is gone on with.
 func OpenedRecord(now time.Time) []byte {
 	return bytesRecord(nil, recordOpened, appendMillis(nil, now))
+}
+
+// doneRecord notes that what End names is verified and durable, and why other files that were accepted are not.
+func (in *Incoming) doneRecord() []byte {
+	p := appendMillis(nil, in.now)
+	for i := range in.files {
+		if code := in.files[i].failed; code != 0 && in.wanted.Has(uint32(i)) {
+			p = append(binary.BigEndian.AppendUint32(p, uint32(i)), byte(code))
+		}
+	}
+	return bytesRecord(nil, recordDone, p)
 }
 
 // recipientRecord notes how far a delivery of ours is: its transfer's id, what was wanted, the last End signed, and how and when it has ended.

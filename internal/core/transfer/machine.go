@@ -92,6 +92,7 @@ type Read struct {
 // Deflate compresses a chunk or, as a sample, part of one. The room releases Buffer and answers with Deflated.
 type Deflate struct {
 	Chunk  chunk.Ref
+	ID     uint64       // for Deflated
 	Buffer *bulk.Buffer // the chunk
 	Data   []byte       // what is to be compressed of it
 	Most   int          // a result that is longer is of no use
@@ -143,7 +144,7 @@ type Discard struct{}
 // Note appends records to the transfer's journal. What is stored after it counts as stored when the note is written as well.
 type Note struct{ Records []byte }
 
-// Settled says that what is wanted is verified and durable: these records, which answer a repeated offer, take the place of the journal.
+// Settled says that what is wanted is verified and durable: these records are the last of the journal.
 type Settled struct{ Records []byte }
 
 // Resumed says that a transfer goes on which had ended because the other end was gone.
@@ -226,6 +227,7 @@ type ReadDone struct {
 // Deflated answers Deflate.
 type Deflated struct {
 	Chunk        chunk.Ref
+	ID           uint64       // the Deflate's
 	Raw          int          // bytes of the Deflate's Data
 	Buffer       *bulk.Buffer // the result, handed over; nil: longer than Most
 	Begun, Ended time.Time

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -79,6 +80,7 @@ type cached struct {
 	packed *bulk.Buffer // the same compressed, or nil
 	length int          // of both
 	used   uint64
+	id     uint64 // of this reading: a file may change between two
 
 	seen      bool // it has been thought of compressing it
 	deflating bool
@@ -118,10 +120,20 @@ type recipient struct {
 	ended     bool      // End has been sent over the present link
 	signed    *wire.End // the last one, over whichever link: a receipt for it counts
 	receipt   *wire.Receipt
+	earlier   []*recipient // attempts before a retry for which there is a receipt
+	late      bool         // it joined late
+	restored  bool         // and has not accepted since: what its receipt is for may not have been noted
+	claim     *claim       // what it says it has signed then
 
 	turn   uint64 // when its next chunk is due, in the virtual time of Shared
 	bucket bucket
 	meter  meter
+}
+
+// claim is a receipt that is to be held against the files, for want of a note of what it is for.
+type claim struct {
+	receipt wire.Receipt
+	wanted  wire.Bitmap // nil: not noted either
 }
 
 // OutgoingConfig configures an outgoing transfer.
@@ -176,12 +188,11 @@ func RestoreOutgoing(j *Journal, shared *Shared, schedule Schedule, now time.Tim
 			*r = *old
 		}
 		if !r.over() {
-			r.state, r.code, r.since = Interrupted, "", now
+			r.state, r.code, r.since, r.restored = Interrupted, "", now, true
 		}
-		for i, f := range j.Manifest.Files {
-			if r.receipt != nil && r.receipt.Files.Has(uint32(i)) {
-				r.total, r.stored = r.total+f.Size, r.stored+f.Size
-			}
+		if r.receipt != nil {
+			r.stored = o.confirmed(r.receipt)
+			r.total = r.stored
 		}
 	}
 	return o
@@ -201,6 +212,9 @@ func (o *Outgoing) Journal(now time.Time) []byte {
 		b = bytesRecord(b, recordPlain, nil)
 	}
 	for _, r := range o.peers {
+		for _, old := range r.earlier {
+			b = recipientRecord(b, old)
+		}
 		b = recipientRecord(b, r)
 	}
 	return b
@@ -208,6 +222,13 @@ func (o *Outgoing) Journal(now time.Time) []byte {
 
 // Wanting reports whether the transfer waits for its files.
 func (o *Outgoing) Wanting() bool { return o.wanting }
+
+// Needs reports whether a recipient may lack something of a file. One that has not told what it has lacks everything.
+func (o *Outgoing) Needs(file uint32) bool {
+	return o.offer.LateJoiners || slices.ContainsFunc(o.peers, func(r *recipient) bool {
+		return !r.over() && (r.wanted.Empty() || r.wanted.Has(file)) && !r.complete.Has(file)
+	})
+}
 
 // Read is the chunks of a file that have been read already, and their hashes.
 func (o *Outgoing) Read(file uint32) (known []wire.Run, hashes []wire.Hash) {
@@ -255,6 +276,37 @@ func (o *Outgoing) Receipt(peer wire.ID) *wire.Receipt {
 		return r.receipt
 	}
 	return nil
+}
+
+// Attempt is an attempt at a delivery that a retry came after.
+type Attempt struct {
+	Transfer       wire.ID // what the transfer was called between the two
+	State          State
+	Code           fault.Code
+	Offered, Ended time.Time
+	Stored         uint64 // bytes, on the recipient's disk
+	Wanted         wire.Bitmap
+	Receipt        *wire.Receipt
+}
+
+// Earlier is the attempts before the present one for which the recipient has signed a receipt.
+func (o *Outgoing) Earlier(peer wire.ID) (list []Attempt) {
+	if r := o.peer(peer); r != nil {
+		for _, old := range r.earlier {
+			list = append(list, Attempt{old.transfer, old.state, old.code, old.offered, old.finished, o.confirmed(old.receipt), old.wanted, old.receipt})
+		}
+	}
+	return list
+}
+
+// confirmed is how many bytes a receipt is for.
+func (o *Outgoing) confirmed(receipt *wire.Receipt) (n uint64) {
+	for i, f := range o.manifest.Files {
+		if receipt.Files.Has(uint32(i)) {
+			n += f.Size
+		}
+	}
+	return n
 }
 
 // FileFailure is why a file cannot be delivered to anyone, or "".
@@ -342,18 +394,12 @@ func (o *Outgoing) handle(event Event) {
 			o.cancel(r)
 		}
 	case CancelAll:
-		o.offer.LateJoiners = false
+		o.stopOffering()
 		for _, r := range o.peers {
 			o.cancel(r)
 		}
 	case StopOffering:
-		if o.offer.LateJoiners {
-			o.offer.LateJoiners = false
-			if o.kept {
-				o.do(Note{lateRecord(false, o.passed)})
-			}
-			o.changed()
-		}
+		o.stopOffering()
 	case RetryPeer:
 		o.retry(e)
 	case SetPaused:
@@ -374,6 +420,16 @@ func (o *Outgoing) handle(event Event) {
 		o.granted = true
 	default:
 		panic(fmt.Sprintf("transfer: outgoing: event %T", event))
+	}
+}
+
+func (o *Outgoing) stopOffering() {
+	if o.offer.LateJoiners {
+		o.offer.LateJoiners = false
+		if o.kept {
+			o.do(Note{lateRecord(false, o.passed)})
+		}
+		o.changed()
 	}
 }
 
@@ -427,6 +483,7 @@ func (o *Outgoing) violation(r *recipient, format string, args ...any) {
 // end brings a delivery to a final state.
 func (o *Outgoing) end(r *recipient, s State, code fault.Code) {
 	if !r.over() {
+		r.unclaim()
 		r.state, r.code, r.finished = s, code, o.now
 		r.have = nil
 		o.noteRecipient(r)
@@ -461,12 +518,23 @@ func (o *Outgoing) retry(e RetryPeer) {
 		active = active || !other.over()
 	}
 	for i := range o.files {
-		if !active && o.files[i].failed != 0 {
-			o.files[i] = outFile{}
+		f := &o.files[i]
+		switch {
+		case active || f.failed == 0:
+		case o.signed(uint32(i)):
+			f.failed = 0 // of what it was then, or it fails again: its root is what the receipt is checked by
+		default:
+			*f = outFile{}
 		}
 	}
 	if !r.suspended() { // which may still have something
-		*r = recipient{id: r.id, transfer: e.Transfer, up: r.up}
+		earlier := r.earlier
+		if r.receipt != nil {
+			old := *r
+			old.earlier = nil
+			earlier = append(earlier, &old)
+		}
+		*r = recipient{id: r.id, transfer: e.Transfer, up: r.up, late: r.late, earlier: earlier}
 	}
 	r.since = o.now
 	o.resume()
@@ -477,6 +545,13 @@ func (o *Outgoing) retry(e RetryPeer) {
 	}
 	o.noteRecipient(r)
 	o.changed()
+}
+
+// signed reports whether there is a receipt for a file.
+func (o *Outgoing) signed(file uint32) bool {
+	return slices.ContainsFunc(o.peers, func(r *recipient) bool {
+		return slices.ContainsFunc(append(r.earlier[:len(r.earlier):len(r.earlier)], r), func(r *recipient) bool { return r.receipt != nil && r.receipt.Files.Has(file) })
+	})
 }
 
 // resume makes a transfer run again that had ended. Its journal may be gone.
@@ -497,16 +572,17 @@ func (o *Outgoing) resume() {
 func (o *Outgoing) linkUp(id wire.ID) {
 	r := o.peer(id)
 	if r == nil {
-		if !o.offer.LateJoiners || slices.Contains(o.passed, id) || len(o.peers) >= wire.MaxParticipants {
+		if !o.offer.LateJoiners || slices.Contains(o.passed, id) || len(o.peers) >= wire.MaxParticipants && !o.forget() {
 			return
 		}
-		r = &recipient{id: id, transfer: o.key.Transfer}
+		r = &recipient{id: id, transfer: o.key.Transfer, late: true}
 		o.peers = append(o.peers, r)
 		o.offer.Participants = append(o.offer.Participants[:len(o.offer.Participants):len(o.offer.Participants)], id)
 		o.noteRecipient(r)
 	}
 	r.up, r.accepted, r.queued = true, false, 0
 	r.have = nil // what it said over a former link is replaced
+	r.unclaim()
 	if r.over() {
 		if r.untold != 0 || (r.state == Cancelled || r.state == Failed) && !r.offered.IsZero() { // after a restart nobody knows whether it was told
 			o.sendCancel(r, cmp.Or(r.untold, wire.FailureCancelled))
@@ -527,6 +603,21 @@ func (o *Outgoing) linkUp(id wire.ID) {
 		o.control(r, wire.ManifestPart{Transfer: r.transfer, Offset: uint32(at), Data: part})
 	}
 	o.changed()
+}
+
+// forget makes room for a late joiner: by forgetting one that has gone without having accepted anything. If it comes back after all it is a new one.
+func (o *Outgoing) forget() bool {
+	at := slices.IndexFunc(o.peers, func(r *recipient) bool { return r.late && !r.up && r.state == Failed && r.wanted == nil })
+	if at < 0 {
+		return false
+	}
+	id := o.peers[at].id
+	o.peers = slices.Delete(o.peers, at, at+1)
+	o.offer.Participants = slices.DeleteFunc(slices.Clone(o.offer.Participants), func(p wire.ID) bool { return p == id })
+	if o.kept {
+		o.do(Note{bytesRecord(nil, recordForgotten, id[:])})
+	}
+	return true
 }
 
 func (o *Outgoing) linkDown(e LinkDown) {
@@ -558,7 +649,10 @@ func (o *Outgoing) received(e Received) {
 	case wire.Have:
 		o.haveChunks(r, m)
 	case wire.Accept:
-		o.accepted(r, m)
+		if o.accepted(r, m) {
+			r.restored = false
+			o.noteRecipient(r)
+		}
 	case wire.Decline:
 		if r.accepted {
 			o.violation(r, "declined after accepting")
@@ -617,10 +711,11 @@ func (o *Outgoing) haveChunks(r *recipient, m wire.Have) {
 	r.have[m.File] = have
 }
 
-func (o *Outgoing) accepted(r *recipient, m wire.Accept) {
+// accepted reports false for a violation.
+func (o *Outgoing) accepted(r *recipient, m wire.Accept) bool {
 	if !m.Files.Fits(len(o.files)) || m.Files.Empty() || !m.Complete.Fits(len(o.files)) || r.accepted {
 		o.violation(r, "bad accept")
-		return
+		return false
 	}
 	r.state, r.accepted, r.held, r.full = Transferring, true, false, false
 	r.wanted = append(wire.Bitmap{}, m.Files...)
@@ -660,34 +755,49 @@ func (o *Outgoing) accepted(r *recipient, m wire.Accept) {
 		o.control(r, wire.Pause{Sender: o.key.Sender, Transfer: r.transfer, Paused: true})
 	}
 	o.changed()
+	return true
 }
 
 // Awaits reports whether a receipt of the recipient's would count now. Any other is ignored, or a violation, whatever its signature.
 func (o *Outgoing) Awaits(peer wire.ID, m wire.Receipt) bool {
 	r := o.peer(peer)
-	return r != nil && r.up && !r.state.Final() && m.Transfer == r.transfer && r.confirms(m)
+	return r != nil && r.up && !r.state.Final() && m.Transfer == r.transfer && (r.confirms(m) || r.mayClaim())
 }
+
+// mayClaim reports whether the recipient may send a receipt for what was not noted.
+func (r *recipient) mayClaim() bool { return r.restored && !r.accepted }
 
 // confirms reports whether the receipt is for the last End that was signed.
 func (r *recipient) confirms(m wire.Receipt) bool {
 	return r.signed != nil && m.Root == r.signed.Root && string(m.Files) == string(r.signed.Files)
 }
 
-func (o *Outgoing) receipt(r *recipient, m wire.Receipt) {
-	if !r.confirms(m) {
-		o.violation(r, "receipt for something else")
-		return
+// unclaim forgets a claim that has been settled, or that comes again.
+func (r *recipient) unclaim() {
+	if r.claim != nil {
+		r.wanted, r.claim = r.claim.wanted, nil
 	}
+}
+
+func (o *Outgoing) receipt(r *recipient, m wire.Receipt) {
 	m.Files = append(wire.Bitmap{}, m.Files...)
 	m.Signature = append([]byte{}, m.Signature...)
-	r.receipt = &m
-	r.stored = 0
+	if !r.confirms(m) {
+		if !r.mayClaim() {
+			o.violation(r, "receipt for something else")
+			return
+		}
+		// As if it had accepted just that, and had all of it: then all is read, and nothing is sent that it does not ignore.
+		claim := &claim{m, r.wanted}
+		if o.accepted(r, wire.Accept{Transfer: r.transfer, Credit: math.MaxUint64, Files: m.Files, Complete: m.Files}) {
+			r.claim = claim
+		}
+		return
+	}
+	r.receipt, r.stored = &m, o.confirmed(&m)
 	var failed wire.FailureCode
 	for i := range o.files {
-		switch f := uint32(i); {
-		case m.Files.Has(f):
-			r.stored += o.manifest.Files[i].Size
-		case r.wanted.Has(f):
+		if f := uint32(i); r.wanted.Has(f) && !m.Files.Has(f) {
 			failed = cmp.Or(o.files[i].failed, wire.FailureFileUnreadable) // of one that failed before a restart nobody knows how
 		}
 	}
@@ -1019,6 +1129,18 @@ func (o *Outgoing) sendEnd(r *recipient) {
 	})
 	o.flush(r)
 	r.ended, r.signed = true, &wire.End{Transfer: r.transfer, Root: root, Files: files}
+	if c := r.claim; c != nil {
+		r.unclaim()
+		if r.wanted == nil {
+			r.wanted = files
+		}
+		if r.confirms(c.receipt) {
+			o.receipt(r, c.receipt)
+		} else {
+			o.end(r, Failed, cmp.Or(failureCodes[failed], fault.FileChanged))
+		}
+		return
+	}
 	o.noteRecipient(r)
 	if r.stored == r.total {
 		r.state = Verifying
@@ -1053,6 +1175,7 @@ func (o *Outgoing) read(ref chunk.Ref, needed bool) {
 	}
 	entry := &cached{length: n}
 	o.touch(entry)
+	entry.id = o.turn
 	o.cache[ref] = entry
 	o.cached += n
 	o.reading++

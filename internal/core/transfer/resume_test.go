@@ -303,7 +303,7 @@ func TestSuspended(t *testing.T) {
 			}
 			s.connect(p)
 			s.run(nil)
-			if s.state(p.id) != want || p.in.Progress().State != want || s.journal != nil || p.journal != nil {
+			if s.state(p.id) != want || p.in.Progress().State != want || s.journal != nil || (p.journal == nil) != p.gone {
 				t.Fatalf("%+v, %+v; journals of %d and %d bytes", s.out.Progress(), p.in.Progress(), len(s.journal), len(p.journal))
 			}
 			if cancelled == "" {
@@ -348,16 +348,85 @@ func TestReceiptAfterCrash(t *testing.T) {
 	p.answer = func(p *simPeer) { p.step(transfer.AcceptFiles{}) }
 	s.connect(p)
 	s.run(func() bool { return p.settled != nil })
-	if s.state(p.id) == transfer.Done || p.journal != nil {
-		t.Fatalf("%+v, a journal of %d bytes", s.out.Progress(), len(p.journal))
+	if s.state(p.id) == transfer.Done {
+		t.Fatalf("%+v", s.out.Progress())
 	}
 	clear(p.received)
-	p.crash(p.settled)
+	j, err := transfer.ParseJournal(p.settled)
+	if err != nil || !j.Done() || j.HandedOver() {
+		t.Fatalf("%+v, %v", j, err)
+	}
+	receipt := j.Receipt(s.now)
+	if j, err = transfer.ParseJournal(receipt); err != nil || !j.HandedOver() {
+		t.Fatalf("%+v, %v", j, err)
+	}
+	p.crash(receipt)
 	p.answer = func(*simPeer) { t.Error("asked again") }
 	s.connect(p)
 	s.run(nil)
 	if s.state(p.id) != transfer.Done || len(p.received) > 0 {
 		t.Errorf("%+v; %d chunks were sent again", s.out.Progress(), len(p.received))
+	}
+}
+
+// TestDoneAfterCrash: what is done and was not handed over is the same after a crash, files that failed included, and answers a repeated offer.
+func TestDoneAfterCrash(t *testing.T) {
+	s := newKeptSim(t, 4, 1, 200_000, 70_000, 0, 5)
+	p := s.peers[member(0)]
+	p.answer = func(p *simPeer) { p.step(transfer.AcceptFiles{Files: []uint32{0, 1, 2}}) }
+	s.readErr = func(r chunk.Ref) error {
+		if r.File == 1 {
+			return transfer.ErrSourceUnreadable
+		}
+		return nil
+	}
+	s.connect(p)
+	s.run(func() bool { return p.settled != nil })
+	type file struct {
+		stored   uint64
+		root     wire.Hash
+		complete bool
+		code     fault.Code
+	}
+	told := func() (transfer.Progress, []file) {
+		var files []file
+		for i := range s.manifest.Files {
+			stored, root, code := p.in.File(uint32(i))
+			f := file{stored: stored, complete: p.in.Complete(uint32(i)), code: code}
+			if root != nil {
+				f.root = *root
+			}
+			files = append(files, f)
+		}
+		progress := p.in.Progress()
+		progress.Speed = 0
+		return progress, files
+	}
+	progress, files := told()
+	if progress.State != transfer.Failed || progress.Code != fault.FileUnreadable || !files[0].complete || files[1].complete || files[1].code != fault.FileUnreadable {
+		t.Fatalf("%+v, %+v", progress, files)
+	}
+	p.crash(p.settled)
+	if again, list := told(); !p.in.Committed() || again.State != progress.State || again.Code != progress.Code || again.Total != progress.Total {
+		t.Errorf("%+v, was %+v", again, progress)
+	} else {
+		for i := range files {
+			if f := files[i]; (f.complete || f.code != "") && list[i] != f {
+				t.Errorf("file %d is %+v, was %+v", i, list[i], f)
+			}
+		}
+	}
+	clear(p.received)
+	p.answer = func(*simPeer) { t.Error("asked again") }
+	s.connect(p)
+	s.run(nil)
+	if s.state(p.id) != transfer.Failed || len(p.received) > 0 {
+		t.Errorf("%+v; %d chunks were sent again", s.out.Progress(), len(p.received))
+	}
+	for n := range p.settled { // cut off anywhere, it is done or is not
+		if j, err := transfer.ParseJournal(p.settled[:n]); err == nil && j.Done() {
+			t.Fatalf("done after %d of %d bytes", n, len(p.settled))
+		}
 	}
 }
 
@@ -392,6 +461,9 @@ func FuzzJournal(f *testing.F) {
 	f.Add(s.peers[member(0)].journal)
 	s.run(func() bool { return s.peers[member(0)].settled != nil })
 	f.Add(s.peers[member(0)].settled)
+	if j, err := transfer.ParseJournal(s.peers[member(0)].settled); err == nil {
+		f.Add(j.Receipt(time.Unix(1_800_000_000, 0)))
+	}
 	f.Fuzz(func(t *testing.T, p []byte) {
 		p = transfer.Checksummed(p) // so that the fuzzer gets past the checksums
 		j, err := transfer.ParseJournal(p)
@@ -411,6 +483,11 @@ func FuzzJournal(f *testing.F) {
 				o.Step(now, transfer.SourcesReady{})
 			}
 			return
+		}
+		if j.Done() {
+			if r, err := transfer.ParseJournal(j.Receipt(now)); err != nil || !r.HandedOver() || r.Key != j.Key {
+				t.Fatalf("the receipt is %v, %v", r, err)
+			}
 		}
 		in := transfer.RestoreIncoming(j, now)
 		in.Step(now, transfer.Restored{})
@@ -440,5 +517,121 @@ func TestHalfDeliveryAfterCrash(t *testing.T) {
 	s.run(nil)
 	if got := s.out.Progress()[0]; got.State != transfer.Failed || got.Code == "" {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestRetryKeepsReceipts: what a recipient has signed stays, however often it is offered the rest again and whatever becomes of that, and outlives the
+// process.
+func TestRetryKeepsReceipts(t *testing.T) {
+	for _, rewritten := range []bool{false, true} {
+		s := newKeptSim(t, 5, 2, 200_000, 100_000)
+		p, other := s.peers[member(0)], s.peers[member(1)]
+		other.answer = func(*simPeer) {} // so that the transfer goes on, and its journal
+		s.readErr = func(r chunk.Ref) error {
+			if r.File == 1 {
+				return transfer.ErrSourceUnreadable
+			}
+			return nil
+		}
+		s.connect(p)
+		s.connect(other)
+		s.run(nil)
+		if got := s.progress(p.id); got.State != transfer.Failed || s.out.Receipt(p.id) == nil || len(s.out.Earlier(p.id)) != 0 {
+			t.Fatalf("%+v", got)
+		}
+		p.answer = func(p *simPeer) { p.step(transfer.DeclineOffer{}) }
+		for i := range 2 {
+			s.step(transfer.RetryPeer{Peer: p.id, Transfer: wire.ID{77, byte(i)}})
+			s.run(nil)
+		}
+		expect := func(when string) {
+			t.Helper()
+			got := s.out.Earlier(p.id)
+			if len(got) != 1 || got[0].Transfer != s.key.Transfer || !got[0].Receipt.Files.Has(0) || got[0].Receipt.Files.Has(1) || got[0].Stored != 200_000 || got[0].Code != fault.FileUnreadable || s.out.Receipt(p.id) != nil || s.state(p.id) != transfer.Declined {
+				t.Errorf("%s: %+v, %+v", when, got, s.progress(p.id))
+			}
+		}
+		expect("after a retry")
+		if rewritten {
+			s.journal = s.out.Journal(s.now)
+		}
+		s.crashSender(s.journal)
+		expect("after a restart")
+	}
+}
+
+// TestSignedStaysAsItWas: a file that somebody has signed a receipt for is that file, and no other, for whoever is offered it again.
+func TestSignedStaysAsItWas(t *testing.T) {
+	s := newKeptSim(t, 5, 2, 200_000)
+	p, other := s.peers[member(0)], s.peers[member(1)]
+	s.connect(p)
+	s.cut(other, true)
+	s.run(nil)
+	s.expectDone(p)
+	root, _ := s.out.FileRoot(0)
+	s.files[0] = append([]byte{^s.files[0][0]}, s.files[0][1:]...)
+	s.connect(other)
+	for i := range 2 {
+		s.step(transfer.RetryPeer{Peer: other.id, Transfer: wire.ID{77, byte(i)}})
+		s.run(nil)
+		now, _ := s.out.FileRoot(0)
+		if got := s.progress(other.id); got.Code != fault.FileChanged || now != root {
+			t.Errorf("%+v, and the root is %v, was %v", got, now, root)
+		}
+	}
+}
+
+// TestReceiptForUnnoted: a receipt for an End that the sender's journal does not have, for want of room, is held against the files, and no violation.
+func TestReceiptForUnnoted(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		files   []uint32 // accepted
+		fails   bool     // file 1, before the crash
+		changed bool     // a chunk that had not been noted
+		state   transfer.State
+		code    fault.Code
+	}{
+		{"all", []uint32{0, 1}, false, false, transfer.Done, ""},
+		{"some", []uint32{0}, false, false, transfer.Done, ""},
+		{"part of it", []uint32{0, 1}, true, false, transfer.Failed, fault.FileUnreadable},
+		{"changed", []uint32{0, 1}, false, true, transfer.Failed, fault.FileChanged},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newKeptSim(t, 4, 1, 5*chunkSize, 100)
+			s.readErr = func(r chunk.Ref) error {
+				if test.fails && r.File == 1 {
+					return transfer.ErrSourceUnreadable
+				}
+				return nil
+			}
+			p := s.peers[member(0)]
+			p.answer = func(p *simPeer) { p.step(transfer.AcceptFiles{Files: test.files}) }
+			s.connect(p)
+			s.run(func() bool { return len(p.writes) == 1 })
+			noted := bytes.Clone(s.journal)
+			s.run(func() bool { return p.settled != nil || p.finished })
+			if s.state(p.id).Final() {
+				t.Fatal("the receipt has come")
+			}
+			if test.changed {
+				s.files[0][5*chunkSize-1] ^= 1
+			}
+			s.readErr = nil
+			clear(p.received)
+			s.crashSender(noted)
+			s.connect(p)
+			s.run(func() bool { return len(p.back) == 0 && len(p.control) == 0 })
+			s.cut(p, false) // it comes once more
+			s.connect(p)
+			s.run(func() bool { return len(p.back) == 0 && len(p.control) == 0 })
+			s.step(transfer.SourcesReady{})
+			s.run(nil)
+			if got := s.progress(p.id); got.State != test.state || got.Code != test.code || p.broken != nil {
+				t.Errorf("%+v, link broken by %v", got, p.broken)
+			}
+			if (s.out.Receipt(p.id) != nil) == test.changed || len(p.received) > 0 {
+				t.Errorf("receipt: %v; %d chunks were sent again", s.out.Receipt(p.id), len(p.received))
+			}
+		})
 	}
 }

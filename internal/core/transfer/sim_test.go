@@ -39,8 +39,10 @@ type sim struct {
 	read     []transfer.Event  // those, with it
 	deflates map[chunk.Ref]int // of whole chunks
 	samples  int               // Deflates of less
-	cost     time.Duration     // of compressing 64 KiB
-	again    int               // chunks that were sent to a recipient more than once
+	hold     bool              // whole chunks are not compressed before held is called
+	held     []func()
+	cost     time.Duration // of compressing 64 KiB
+	again    int           // chunks that were sent to a recipient more than once
 	tick     time.Duration
 	ticked   time.Time
 	keep     bool   // both ends have journals
@@ -66,6 +68,7 @@ type simPeer struct {
 	sent     map[simChunk]bool // handed to a link
 	answer   func(p *simPeer)  // what the person does with the offer
 	storeErr error
+	fits     int  // so many chunks are stored all the same
 	gone     bool // Discard has come
 	commits  int
 	finished bool
@@ -223,15 +226,20 @@ func (s *sim) deflate(e transfer.Deflate) {
 		s.samples++
 	}
 	begun := s.now
-	s.tasks = append(s.tasks, func() {
-		done := transfer.Deflated{Chunk: e.Chunk, Raw: len(e.Data), Begun: begun, Ended: begun.Add(s.cost * time.Duration(len(e.Data)) / (64 << 10))}
+	deflate := func() {
+		done := transfer.Deflated{Chunk: e.Chunk, ID: e.ID, Raw: len(e.Data), Begun: begun, Ended: begun.Add(s.cost * time.Duration(len(e.Data)) / (64 << 10))}
 		if packed := bulktest.Deflated(e.Data); len(packed) <= e.Most {
 			done.Buffer = s.pool.Get(len(packed))
 			copy(done.Buffer.B, packed)
 		}
 		e.Buffer.Release()
 		s.step(done)
-	})
+	}
+	if s.hold && len(e.Data) == len(e.Buffer.B) {
+		s.held = append(s.held, deflate)
+	} else {
+		s.tasks = append(s.tasks, deflate)
+	}
 }
 
 // countAgain holds what the machine says of chunks that it sends again against what it has sent.
@@ -293,9 +301,11 @@ func (p *simPeer) stepOf(in *transfer.Incoming, e transfer.Event) {
 		case transfer.Note:
 			p.journal = append(p.journal, effect.Records...)
 		case transfer.Settled:
-			p.settled, p.journal = effect.Records, nil
+			p.journal = append(p.journal, effect.Records...)
+			p.settled = p.journal
 		case transfer.Resumed:
 			p.finished = false
+			transfer.ShareCredit([]*transfer.Incoming{in})
 		case transfer.Discard:
 			clear(p.disk)
 			p.gone, p.journal = true, nil
@@ -318,7 +328,10 @@ func (p *simPeer) store(in *transfer.Incoming, e transfer.Store) {
 	bad, err := false, p.storeErr
 	for _, c := range e.Chunks {
 		if err != nil {
-			break
+			if p.fits == 0 {
+				break
+			}
+			p.fits--
 		}
 		data := c.Data
 		if c.Compressed {

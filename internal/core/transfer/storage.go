@@ -46,7 +46,8 @@ type Durable interface {
 	// Open opens an existing file to go on writing it, or to read it. A file that is not there is fs.ErrNotExist.
 	Open(ctx context.Context, delivery, name string) (StoredFile, error)
 	// Put writes p at an offset of a small file beside a delivery's own, which is made if need be, and lets it end there. When it returns, the
-	// bytes outlive the process, though not yet a loss of power. Nothing at 0 deletes the file.
+	// bytes outlive the process, though not yet a loss of power. Nothing at 0 deletes the file, once what else the delivery has outlives that, as
+	// far as the platform can tell.
 	Put(ctx context.Context, delivery, name string, p []byte, at int64) error
 	// Get returns all of such a file. One that is not there is fs.ErrNotExist.
 	Get(ctx context.Context, delivery, name string) ([]byte, error)
@@ -62,8 +63,8 @@ type StoredName struct {
 type StoredFile interface {
 	io.ReaderAt // io.EOF at the end, as in io.ReaderAt
 	io.WriterAt // writing beyond the size is an error
-	// Commit makes what has been written durable and ends writing; reading goes on. After it the platform's own way to hand
-	// the file to the person works (in the browser: a disk-backed File). A second Commit does nothing.
+	// Commit makes what has been written durable, and what Put has put beside it, and ends writing; reading goes on. After it the platform's own
+	// way to hand the file to the person works (in the browser: a disk-backed File). A second Commit does nothing.
 	Commit(ctx context.Context) error
 	// Close releases what the file holds open. It does not delete it. The other methods fail with fs.ErrClosed afterwards; a
 	// second Close does nothing.

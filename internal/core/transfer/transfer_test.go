@@ -460,7 +460,7 @@ func TestSmallWindow(t *testing.T) {
 	s := newSim(t, 1, 1, false, 20*chunkSize, 7)
 	p := s.peers[member(0)]
 	p.answer = func(p *simPeer) {
-		p.in.SetShare(1 << 20)
+		p.in.SmallestWindow()
 		p.step(transfer.AcceptFiles{})
 	}
 	s.connect(p)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 
@@ -87,6 +88,9 @@ func (s *Storage) Put(ctx context.Context, delivery, name string, p []byte, at i
 		return err
 	}
 	if len(p) == 0 && at == 0 {
+		if err := s.sync(delivery); err != nil { // what takes its place must not be lost with it
+			return wrap("put", err)
+		}
 		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
 			return wrap("put", err)
 		}
@@ -270,15 +274,18 @@ func (f *File) Commit(ctx context.Context) error {
 	if err != nil || committed {
 		return wrap("commit", err)
 	}
-	file, err := os.OpenFile(f.path, os.O_WRONLY, 0)
-	if err != nil {
-		return wrap("commit", err)
+	_, err = os.Stat(f.path)
+	if err == nil {
+		err = f.storage.sync(f.delivery)
 	}
-	if err := errors.Join(file.Sync(), file.Close()); err != nil {
+	if err != nil {
 		return wrap("commit", err)
 	}
 	f.storage.mu.Lock()
 	defer f.storage.mu.Unlock()
+	if f.storage.open[f.path] != f { // removed meanwhile
+		return wrap("commit", fs.ErrClosed)
+	}
 	f.committed = true
 	return nil
 }
@@ -291,6 +298,41 @@ func (f *File) Close() error {
 		delete(f.storage.open, f.path)
 	}
 	return nil
+}
+
+// sync makes what a delivery has, and that it is there, outlive a loss of power.
+func (s *Storage) sync(delivery string) error {
+	at := filepath.Join(s.directory, delivery)
+	files, err := os.ReadDir(at)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, file := range files {
+		if gone := syncPath(filepath.Join(at, file.Name())); !errors.Is(gone, fs.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+	}
+	return errors.Join(err, syncPath(at), syncPath(s.directory))
+}
+
+// syncPath makes what lies at a path, a file or a directory, outlive a loss of power. Tests look on.
+var syncPath = func(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	flag := os.O_RDWR
+	if info.IsDir() {
+		if runtime.GOOS == "windows" {
+			return nil // which has no such call
+		}
+		flag = os.O_RDONLY
+	}
+	file, err := os.OpenFile(path, flag, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Sync(), file.Close())
 }
 
 // wrap names the operation, and a full disk.
