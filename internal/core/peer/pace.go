@@ -241,6 +241,9 @@ func (p *pacer) endProbe(now time.Time, found bool) {
 // release has the window count again.
 func (p *pacer) release(now time.Time) { p.probe, p.idleAt = notProbing, now }
 
+// drained reports whether a probe has as little on its way as it needs to go on, at the next call of balance.
+func (p *pacer) drained() bool { return p.probe == draining && p.sent-p.received < p.due() }
+
 // active reports whether the link is in use: something is on its way, and the peer reports.
 func (p *pacer) active(now time.Time) bool {
 	return p.sent != p.received && now.Sub(p.reportedAt) < max(stale, 3*p.last.span)
@@ -353,7 +356,7 @@ func balance(now time.Time, links []*pacer) {
 	probe := wanted && (active == 1 || now.Sub(probedAt) > gap)
 	for _, p := range links {
 		p.links = len(links)
-		if p.probe == draining && p.sent-p.received < p.due() { // at the same moment as others, but it waits for none
+		if p.drained() { // at the same moment as others, but it waits for none
 			p.probe = ready
 		}
 		if !p.active(now) {
