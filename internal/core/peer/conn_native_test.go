@@ -30,6 +30,7 @@ const slowsRemote = true
 type lab struct {
 	name   string
 	loss   int
+	rate   float64 // of each end's own way in, in bytes per second; 0: no bound
 	t      *testing.T
 	router *vnet.Router
 }
@@ -60,6 +61,9 @@ func (l *lab) conn(cfg ConnConfig) (Conn, error) {
 		if nic, err = vnet.NewLossFilter(network, l.loss, vnet.WithLossSeed(1)); err != nil {
 			return nil, err
 		}
+	}
+	if l.rate > 0 {
+		nic = slow(l.t, nic, l.rate)
 	}
 	if err := l.router.AddNet(nic); err != nil {
 		return nil, err

@@ -45,6 +45,9 @@ type LinkConfig struct {
 	Pool      *bulk.Pool
 	Now       func() time.Time
 	Handler   LinkHandler
+	// Drained, unless nil, is called when a probe of the path has emptied the link's queue, and Balance should be called soon: until then nothing is
+	// sent. It must not block.
+	Drained func()
 	// Do runs fn in the goroutine that seals and opens the pair's envelopes, to which the session belongs until Opened, and
 	// waits for it. It reports false if that goroutine has ended and fn does not run. nil: fn runs where it is.
 	Do func(fn func()) bool
@@ -770,6 +773,13 @@ func (l *Link) PathChanged() {
 	signal(l.reported)
 }
 
+// Drains reports whether a probe of the path has something of the link still on its way.
+func (l *Link) Drains() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pace.probe == draining && !l.pace.drained() && l.pace.active(l.cfg.Now())
+}
+
 // Balance has links share alike what they share of a path, such as this device's uplink. It is called from time to time.
 func Balance(links []*Link) {
 	pacers := make([]*pacer, len(links))
@@ -827,12 +837,15 @@ func (l *Link) controlMessage(p []byte) error {
 		l.cfg.Handler.Control(m)
 	case wire.Received:
 		l.mu.Lock()
-		possible := l.pace.reported(l.cfg.Now(), m.Bytes)
+		possible, drained := l.pace.reported(l.cfg.Now(), m.Bytes), l.pace.drained()
 		l.mu.Unlock()
 		if !possible {
 			return fault.Newf(fault.ProtocolViolation, "peer: %d bytes reported that were not sent", m.Bytes)
 		}
 		signal(l.reported)
+		if drained && l.cfg.Drained != nil {
+			l.cfg.Drained()
+		}
 	case wire.Reveal:
 		return fault.Newf(fault.ProtocolViolation, "peer: second Reveal")
 	case wire.Rekey:

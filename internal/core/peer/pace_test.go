@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -9,7 +10,7 @@ import (
 )
 
 // path simulates links that share one bottleneck: a queue that is served in order at a rate, after which each message
-// takes the link's own delay; reports take it back.
+// takes the link's own delay; reports take it back. Before it is SCTP, which begins with little. What a link knows of its path it has from Pings.
 type path struct {
 	now   time.Time
 	rate  float64 // bytes per second
@@ -23,16 +24,34 @@ type simulated struct {
 	delay    time.Duration
 	own      float64 // bytes per second of this link's own bottleneck after the shared one; 0: none
 	ownBusy  time.Time
+	buffer   []message // before SCTP
+	buffered int       // bytes in it
+	flying   int       // bytes that SCTP has on their way
+	allowed  int       // and may have
 	arrivals []arrival // messages on their way
+	acks     []arrival // SCTP's, on their way; each a message's bytes
+	pongs    []time.Time
+	pinged   time.Time
 	reports  []arrival // reports on their way
 	received uint64
 	longest  time.Duration // the longest time that a message took, delays aside
 	measure  bool
-	quiet    bool // nothing to send
+	quiet    bool    // nothing to send
+	limit    float64 // bytes per second that there are to send; 0: no bound
+	budget   float64
 	mute     bool // what arrives is not reported
 	dribble  bool // what arrives is reported byte by byte
 	alarm    bool // what is reported has its pacer want a probe
 }
+
+// message is one that SCTP has not taken yet: of so many bytes, the last of which is that one of all.
+type message struct {
+	n     int
+	total uint64
+}
+
+// initial is how many bytes SCTP has on their way at first; it doubles in each round in which it has more to send.
+const initial = 12_000
 
 // arrival is what arrives when, as the total then.
 type arrival struct {
@@ -57,7 +76,10 @@ func (p *path) run(d time.Duration) {
 	}
 }
 
-const tickEvery = 100 * time.Millisecond // as in the room
+const (
+	tickEvery = 100 * time.Millisecond // as in the room
+	pingEvery = 2 * time.Second
+)
 
 func (p *path) serve(d time.Duration) {
 	for end := p.now.Add(d); p.now.Before(end); p.now = p.now.Add(tick) {
@@ -77,27 +99,66 @@ func (p *path) serve(d time.Duration) {
 				l.pacer.reported(p.now, l.reports[0].total)
 				l.reports = l.reports[1:]
 			}
+			for len(l.acks) > 0 && !l.acks[0].at.After(p.now) {
+				n := int(l.acks[0].total)
+				l.acks = l.acks[1:]
+				if l.flying+l.buffered > l.allowed {
+					l.allowed += n
+				}
+				l.flying -= n
+			}
+			for len(l.pongs) > 0 && !l.pongs[0].After(p.now) {
+				l.pacer.measured(p.now.Sub(l.pinged))
+				l.pongs = nil
+			}
+			if p.now.Sub(l.pinged) >= pingEvery && len(l.pongs) == 0 {
+				l.pinged = p.now
+				l.pongs = []time.Time{p.through(l, 0).Add(2 * l.delay)}
+			}
 		}
 		// Who comes first changes from tick to tick.
 		for i := range p.links {
 			l := p.links[(i+int(p.now.UnixMilli()))%len(p.links)]
 			if l.quiet {
 				l.pacer.idle(p.now)
-				continue
-			}
-			for n := l.pacer.message(); l.pacer.may(n); n = l.pacer.message() {
-				l.pacer.sending(p.now, n)
-				at := serve(p.now, &p.busy, n, p.rate)
-				if l.own > 0 {
-					at = serve(at, &l.ownBusy, n, l.own)
+			} else {
+				l.budget = min(l.budget+l.limit*tick.Seconds(), wire.MessageSize)
+				for n := l.pacer.message(); l.pacer.may(n) && l.buffered <= HighWater; n = l.pacer.message() {
+					if l.limit > 0 && l.budget < float64(n) {
+						l.pacer.idle(p.now)
+						break
+					}
+					l.budget -= float64(n)
+					l.pacer.sending(p.now, n)
+					l.buffer = append(l.buffer, message{n, l.pacer.sent})
+					l.buffered += n
 				}
+			}
+			l.allowed = max(l.allowed, initial)
+			for len(l.buffer) > 0 && (l.flying == 0 || l.flying+l.buffer[0].n <= l.allowed) {
+				m := l.buffer[0]
+				l.buffer = l.buffer[1:]
+				l.buffered -= m.n
+				l.flying += m.n
+				at := p.through(l, m.n)
 				if l.measure {
 					l.longest = max(l.longest, at.Sub(p.now))
 				}
-				l.arrivals = append(l.arrivals, arrival{at.Add(l.delay), l.pacer.sent})
+				at = at.Add(l.delay)
+				l.arrivals = append(l.arrivals, arrival{at, m.total})
+				l.acks = append(l.acks, arrival{at.Add(l.delay), uint64(m.n)})
 			}
 		}
 	}
+}
+
+// through is when n bytes of a link that come now have passed its bottlenecks.
+func (p *path) through(l *simulated, n int) time.Time {
+	at := serve(p.now, &p.busy, n, p.rate)
+	if l.own > 0 {
+		at = serve(at, &l.ownBusy, n, l.own)
+	}
+	return at
 }
 
 // serve is when a message that comes at a time leaves a bottleneck.
@@ -112,9 +173,7 @@ func serve(at time.Time, busy *time.Time, n int, rate float64) time.Time {
 func newPath(rate float64, delays ...time.Duration) *path {
 	p := &path{now: time.Unix(1_700_000_000, 0), rate: rate}
 	for _, d := range delays {
-		l := &simulated{delay: d}
-		l.pacer.measured(2 * d)
-		p.links = append(p.links, l)
+		p.links = append(p.links, &simulated{delay: d})
 	}
 	return p
 }
@@ -201,15 +260,15 @@ func TestPacerIdle(t *testing.T) {
 	p := newPath(20*mbit, 20*time.Millisecond)
 	p.run(5 * time.Second)
 	l := p.links[0]
-	before := l.pacer.window()
+	before := l.pacer
 	for range 100 { // a message every 100 ms
 		l.pacer.idle(p.now)
 		l.pacer.sending(p.now, wire.MinMessageSize)
 		p.now = p.now.Add(100 * time.Millisecond)
 		l.pacer.reported(p.now, l.pacer.sent)
 	}
-	if after := l.pacer.window(); after < before*8/10 { // the step is part of it
-		t.Errorf("the window went from %d to %d", before, after)
+	if l.pacer.rate < before.rate || l.pacer.base != before.base {
+		t.Errorf("the rate went from %.0f to %.0f, the path's time from %v to %v", before.rate, l.pacer.rate, before.base, l.pacer.base)
 	}
 }
 
@@ -250,20 +309,13 @@ func TestPacerNeverWaitsForNothing(t *testing.T) {
 	}
 }
 
-// TestPacerShares: links that share a bottleneck get the same of it, whenever they begin, and one that is slow for reasons of its
-// own takes only what it can use. Those that are further away get a little less.
+// TestPacerShares: links that share a bottleneck get the same of it, whenever they begin and however far their peers are, and one that is slow
+// for reasons of its own takes only what it can use.
 func TestPacerShares(t *testing.T) {
-	apart := 0.96
-	if mostSlack > slack { // longer queues hide more of what the paths differ by
-		apart = 0.85
-	}
-	for _, c := range []struct {
-		apart time.Duration
-		jain  float64
-	}{{0, 0.995}, {10 * time.Millisecond, apart}} {
+	for _, apart := range []time.Duration{0, 10 * time.Millisecond} {
 		delays := make([]time.Duration, 10)
 		for i := range delays {
-			delays[i] = 5*time.Millisecond + time.Duration(i)*c.apart
+			delays[i] = 5*time.Millisecond + time.Duration(i)*apart
 		}
 		p := newPath(16*mbit, delays...)
 		all := p.links
@@ -272,7 +324,7 @@ func TestPacerShares(t *testing.T) {
 		p.links = all[:5]
 		p.run(3 * time.Second)
 		p.links = all // the others come later
-		p.run(10 * time.Second)
+		p.run(20 * time.Second)
 		before := make([]uint64, len(all))
 		for i, l := range all {
 			before[i] = l.received
@@ -284,18 +336,22 @@ func TestPacerShares(t *testing.T) {
 			total += rate
 			if l == slow {
 				if rate < 0.9*slow.own {
-					t.Errorf("%v: the slow one gets %.2f of what it can use", c.apart, rate/slow.own)
+					t.Errorf("%v: the slow one gets %.2f of what it can use", apart, rate/slow.own)
 				}
 				continue
 			}
 			sum += rate
 			squares += rate * rate
 		}
-		if jain := sum * sum / (9 * squares); jain < c.jain {
-			t.Errorf("%v: Jain's index is %.4f", c.apart, jain)
+		want := 0.99
+		if apart > 0 {
+			want = 0.98
+		}
+		if jain := sum * sum / (9 * squares); jain < want {
+			t.Errorf("%v: Jain's index is %.4f", apart, jain)
 		}
 		if total < 0.97*p.rate {
-			t.Errorf("%v: %.2f of the path is used", c.apart, total/p.rate)
+			t.Errorf("%v: %.2f of the path is used", apart, total/p.rate)
 		}
 	}
 }
@@ -335,6 +391,78 @@ func TestPacerAlone(t *testing.T) {
 			if share < 0.92-a.own/rate {
 				t.Errorf("%s, %d ms: the other gets %.3f of the path", c.name, delay, share)
 			}
+		}
+	}
+}
+
+// TestPacerManyOnAPoorPath: ten links do not flood a path of a megabit per second, neither at first nor later.
+func TestPacerManyOnAPoorPath(t *testing.T) {
+	p := newPath(mbit, slices.Repeat([]time.Duration{50 * time.Millisecond}, 10)...)
+	for _, l := range p.links {
+		l.quiet = true
+	}
+	p.run(time.Second)
+	longest := func(d time.Duration) (longest time.Duration) {
+		for _, l := range p.links {
+			l.quiet, l.measure, l.longest = false, true, 0
+		}
+		p.run(d)
+		for _, l := range p.links {
+			longest = max(longest, l.longest)
+		}
+		return longest
+	}
+	first := longest(10 * time.Second)
+	later := longest(60 * time.Second)
+	// Each has three of the shortest messages on its way, and one more or less makes a difference.
+	own := time.Duration(10 * 3 * wire.MinMessageSize / p.rate * float64(time.Second))
+	if first > own+time.Second || later > own+6*slack {
+		t.Errorf("a message waits for %v at first and for %v later", first, later)
+	}
+	var sum, squares float64
+	before := make([]uint64, 10)
+	for i, l := range p.links {
+		before[i] = l.received
+	}
+	p.run(60 * time.Second)
+	for i, l := range p.links {
+		rate := float64(l.received - before[i])
+		sum, squares = sum+rate, squares+rate*rate
+	}
+	if jain := sum * sum / (10 * squares); jain < 0.96 || sum < 0.97*60*p.rate {
+		t.Errorf("Jain's index is %.4f, %.2f of the path is used", jain, sum/60/p.rate)
+	}
+}
+
+// TestPacerLimited: who sends less than the path carries, because of a limit say, does not fill the queue of a path that has become slower.
+func TestPacerLimited(t *testing.T) {
+	p := newPath(10e6, 20*time.Millisecond)
+	l := p.links[0]
+	p.run(5 * time.Second)
+	p.rate = 150e3
+	l.limit = 200e3
+	p.run(20 * time.Second)
+	l.measure, l.longest = true, 0
+	p.run(10 * time.Second)
+	if l.longest > 5*slack+mostSlack {
+		t.Errorf("a message waits for %v", l.longest)
+	}
+}
+
+// TestPacerAdapts: a link whose own path becomes bad takes what that carries, the others have the rest; and back.
+func TestPacerAdapts(t *testing.T) {
+	p := newPath(16*mbit, slices.Repeat([]time.Duration{10 * time.Millisecond}, 4)...)
+	for _, own := range []float64{0, 1 * mbit, 0} {
+		p.links[0].own = own
+		p.run(30 * time.Second)
+		before := p.links[1].received
+		share, other := p.share(p.links[0], 10*time.Second), float64(p.links[1].received-before)/10/p.rate
+		want := 0.25
+		if own > 0 {
+			want = own / p.rate
+		}
+		if rest := (1 - want) / 3; share < 0.9*want || share > 1.1*want || other < 0.9*rest {
+			t.Errorf("with %.0f Mbit/s of its own it gets %.3f of the path and another %.3f", own/mbit, share, other)
 		}
 	}
 }
@@ -381,7 +509,7 @@ func TestPacerNewPath(t *testing.T) {
 				p.run(3 * time.Second) // nothing gets through, and then over another path
 				a.quiet, a.delay, a.own = false, delay*time.Millisecond, own
 				a.pacer.forget(p.now)
-				p.run(12 * time.Second)
+				p.run(15*time.Second + 80*delay*time.Millisecond)
 				a.measure = true
 				share := p.share(a, 10*time.Second)
 				want := 0.97

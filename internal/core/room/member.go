@@ -482,7 +482,7 @@ func (c *connection) startLink(h peer.Handshake) {
 	}
 	r := c.room
 	c.worker = peer.NewLink(peer.LinkConfig{Conn: c.conn, Handshake: h, Engine: r.cfg.Engine, Pool: r.pool, Now: r.cfg.Now,
-		Handler: c, Do: r.do})
+		Handler: c, Do: r.do, Drained: func() { r.box.post(r.drained) }})
 	c.worker.Start()
 }
 

@@ -446,15 +446,10 @@ func (r *Room) tick() {
 			r.client.Refresh()
 		}
 	}
-	var links []*peer.Link
 	for _, id := range r.order {
-		m := r.members[id]
-		m.tick(r, now)
-		if m.open() {
-			links = append(links, m.link)
-		}
+		r.members[id].tick(r, now)
 	}
-	peer.Balance(links)
+	peer.Balance(r.openLinks())
 	if r.owner != nil {
 		r.owner.tick(r, now)
 	} else if r.connected {
@@ -468,6 +463,24 @@ func (r *Room) tick() {
 		r.stepIncoming(in, transfer.Tick{})
 	}
 	r.expire(now)
+}
+
+// openLinks are the links to members.
+func (r *Room) openLinks() (links []*peer.Link) {
+	for _, id := range r.order {
+		if m := r.members[id]; m.open() {
+			links = append(links, m.link)
+		}
+	}
+	return links
+}
+
+// drained has links that are probed together go on at once when the last of them is ready, rather than at the next tick: in a hidden tab that is a
+// second away.
+func (r *Room) drained() {
+	if links := r.openLinks(); !slices.ContainsFunc(links, (*peer.Link).Drains) {
+		peer.Balance(links)
+	}
 }
 
 // checkWait ends a Create or Join that nobody answers.

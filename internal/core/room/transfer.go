@@ -372,6 +372,7 @@ func (r *Room) SetLimit(key transfer.Key, bytesPerSecond int64) error {
 	}
 	return r.withOutgoing(key, func(o *outgoing) error {
 		o.machine.SetLimit(bytesPerSecond)
+		r.stepOutgoing(o, transfer.Tick{})
 		return nil
 	})
 }
@@ -383,6 +384,7 @@ func (r *Room) SetTotalLimit(key transfer.Key, bytesPerSecond int64) error {
 	}
 	return r.withOutgoing(key, func(o *outgoing) error {
 		o.machine.SetTotalLimit(bytesPerSecond)
+		r.stepOutgoing(o, transfer.Tick{})
 		return nil
 	})
 }
