@@ -118,14 +118,12 @@ export function textRow(text, copied) {
 
 /** How what is received is to be saved. @typedef {"files" | "zip" | FileSystemDirectoryHandle} Saving */
 
-const picker = /** @type {any} */ (globalThis).showDirectoryPicker;
-
 /** Asks for a folder, where the browser can; undefined when none was picked. @type {(() => Promise<FileSystemDirectoryHandle | undefined>) | undefined} */
 export const pickFolder =
-  typeof picker === "function"
+  "showDirectoryPicker" in globalThis
     ? async () => {
         try {
-          return await picker({ id: "receive", mode: "readwrite" });
+          return await /** @type {any} */ (globalThis).showDirectoryPicker({ id: "receive", mode: "readwrite" });
         } catch (error) {
           if (error instanceof DOMException && error.name === "AbortError") return undefined;
           throw error;

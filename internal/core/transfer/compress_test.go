@@ -42,6 +42,9 @@ func TestCompression(t *testing.T) {
 		{"text over links of every kind", text, false, []link{{slow, true}, {fast, true}, {slow, false}}, []int{chunks - 10, -1, -1}, 16},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			if raced && (len(test.links) > 1 || test.data != text) {
+				t.Skip("long")
+			}
 			s := newSim(t, 1, len(test.links), false, chunks*chunkSize)
 			switch test.data {
 			case text:
@@ -128,7 +131,11 @@ func TestCompressionOfSmallFiles(t *testing.T) {
 
 // TestCompressionInterrupted: links that are lost, and whose rate changes, at any moment, and a limit on all: every byte arrives, once.
 func TestCompressionInterrupted(t *testing.T) {
-	for seed := range uint64(12) {
+	seeds := uint64(12)
+	if raced {
+		seeds = 2
+	}
+	for seed := range seeds {
 		s := newSim(t, seed, 3, false, 20*chunkSize+17, 3000, 900, 2*chunkSize, 0)
 		for i := range s.files {
 			if i != 3 {

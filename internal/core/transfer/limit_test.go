@@ -26,6 +26,9 @@ func TestLimits(t *testing.T) {
 		{name: "a slow one", total: 1200 * kB, recipients: 4, slow: true, tick: 100 * time.Millisecond},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if raced && c.recipients > 2 {
+				t.Skip("long")
+			}
 			s := newSim(t, 1, c.recipients, false, 700*chunkSize)
 			s.tick = c.tick
 			s.out.SetLimit(c.perRecipient)
