@@ -32,7 +32,12 @@ const sendButton = byId("send-button", HTMLButtonElement);
 const later = byId("later", HTMLInputElement);
 const compose = new Compose(showSendable);
 const people = new People(showSendable, complain);
-const unfinished = new Unfinished(complain, continueIn, async (transfer) => (await modules)?.[1].sent(transfer));
+const unfinished = new Unfinished(
+  complain,
+  continueIn,
+  async (transfer) => (await modules)?.[1].sent(transfer),
+  async (saving) => (await modules)?.[1].hold(saving),
+);
 /** @type {Promise<[typeof import("./tallow.js"), import("./transfers.js").Transfers]> | undefined} */
 let modules;
 /** @type {Tallow | undefined} */

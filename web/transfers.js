@@ -98,7 +98,7 @@ export class Transfers {
     for (const offer of room.offers) add(offer);
     // What an earlier page was receiving goes on; what it was sending waits for its files (unfinished.js).
     const resumed = (/** @type {OutgoingTransfer | IncomingTransfer} */ transfer) => {
-      if ("from" in transfer) this.#track(transfer, new IncomingCard(transfer, transfer.from.name || "Somebody", this.#complain, usual(transfer.files), this.#hold, this.#memoryLimit === Infinity));
+      if ("from" in transfer) this.#track(transfer, new IncomingCard(transfer, transfer.from.name || "Somebody", this.#complain, usual(transfer.files), this.hold, this.#memoryLimit === Infinity));
     };
     room.addEventListener("transfer", ({ detail }) => resumed(detail));
     for (const transfer of room.transfers) resumed(transfer);
@@ -175,7 +175,7 @@ export class Transfers {
       this.#keepStorage();
       try {
         const transfer = offer.accept({ files: tree.chosen });
-        const running = new IncomingCard(transfer, from, this.#complain, saving, this.#hold, this.#memoryLimit === Infinity);
+        const running = new IncomingCard(transfer, from, this.#complain, saving, this.hold, this.#memoryLimit === Infinity);
         this.#track(transfer, running);
         transfer.finished.catch((error) => again(error) && running.clear());
       } catch (error) {
@@ -244,7 +244,7 @@ export class Transfers {
   }
 
   /** Keeps the screen on, and has closing warn, while what was received is being saved. @param {Promise<unknown>} saving */
-  #hold = async (saving) => {
+  hold = async (saving) => {
     this.#saving++;
     this.#holdScreen();
     try {
