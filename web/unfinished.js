@@ -48,6 +48,7 @@ export class Unfinished {
       if (this.#due) return;
       this.#list.replaceChildren(...items.map((item) => (item.done ? this.#arrived(item) : this.#card(item))));
       this.#section.hidden = items.length === 0;
+      this.#section.setAttribute("aria-busy", "false");
     } catch (error) {
       this.#complain(error);
     }
