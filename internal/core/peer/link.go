@@ -45,8 +45,8 @@ type LinkConfig struct {
 	Pool      *bulk.Pool
 	Now       func() time.Time
 	Handler   LinkHandler
-	// Drained, unless nil, is called when a probe of the path has emptied the link's queue, and Balance should be called soon: until then nothing is
-	// sent. It must not block.
+	// Drained, unless nil, is called once when a probe of the path has emptied the link's queue, and Balance should be called soon: until then hardly
+	// anything is sent. It must not block.
 	Drained func()
 	// Do runs fn in the goroutine that seals and opens the pair's envelopes, to which the session belongs until Opened, and
 	// waits for it. It reports false if that goroutine has ended and fn does not run. nil: fn runs where it is.
@@ -837,7 +837,9 @@ func (l *Link) controlMessage(p []byte) error {
 		l.cfg.Handler.Control(m)
 	case wire.Received:
 		l.mu.Lock()
-		possible, drained := l.pace.reported(l.cfg.Now(), m.Bytes), l.pace.drained()
+		before := l.pace.drained()
+		possible := l.pace.reported(l.cfg.Now(), m.Bytes)
+		drained := l.pace.drained() && !before
 		l.mu.Unlock()
 		if !possible {
 			return fault.Newf(fault.ProtocolViolation, "peer: %d bytes reported that were not sent", m.Bytes)

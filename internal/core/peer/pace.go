@@ -336,11 +336,13 @@ func balance(now time.Time, links []*pacer) {
 		if p.rate > 0 {
 			rates = append(rates, p.rate)
 		}
-		if !p.known && p.last.bytes > 0 {
-			wanted, gap = wanted || len(links) > 1, jointGap/4
+		if p.probe == notProbing { // one that does not get to the end of a probe asks for no other
+			if !p.known && p.last.bytes > 0 {
+				wanted, gap = wanted || len(links) > 1, jointGap/4
+			}
+			wanted = wanted || p.wantsProbe(now)
 		}
-		probing = probing || p.probe != notProbing && p.probe != held && !p.fresh
-		wanted = wanted || p.wantsProbe(now)
+		probing = probing || p.probe != notProbing && p.probe != held && !p.fresh && now.Sub(p.probedAt) <= probeMost // nor is it waited for
 		if p.probedAt.After(probedAt) {
 			probedAt = p.probedAt
 		}

@@ -206,12 +206,9 @@ func (r *Room) HandedOver(delivery string) error {
 }
 
 func (r *Room) settle(s *store) {
-	if !s.handed.IsZero() {
-		return
-	}
-	now := r.cfg.Now()
-	s.handed = now
-	if storage, durable := s.storage.(transfer.Durable); r.cfg.Resume && durable {
+	now, first := r.cfg.Now(), s.handed.IsZero()
+	s.handed = now // again, too: the first time may have come to nothing
+	if storage, durable := s.storage.(transfer.Durable); first && r.cfg.Resume && durable {
 		r.running.Go(func() {
 			s.journal.end()
 			s.beside.Lock()
@@ -261,7 +258,7 @@ func (r *Room) Discard(delivery string) error {
 // expire deletes what was handed over long enough ago.
 func (r *Room) expire(now time.Time) {
 	for delivery, s := range r.received {
-		if age := now.Sub(s.handed); s.handed.IsZero() || age >= 0 && age < KeepHandedOver {
+		if age := now.Sub(s.handed); s.handed.IsZero() || age > -KeepHandedOver && age < KeepHandedOver { // clocks are set back
 			continue
 		}
 		delete(r.received, delivery)
@@ -330,6 +327,7 @@ func (r *Room) restore() {
 	}
 	// They are read once more rather than all held: there may be many, and manifests can be large.
 	var unfinished, done, receipts int
+	order := uint64(3 * maxRestored) // of the newest, which comes first
 	for _, l := range slices.SortedFunc(maps.Values(found), func(a, b leftover) int { return b.opened.Compare(a.opened) }) {
 		count := &unfinished
 		switch {
@@ -344,8 +342,9 @@ func (r *Room) restore() {
 		j, err := r.readJournal(storage, l.delivery, l.name)
 		switch {
 		case err != nil:
-		case r.restoreTransfer(l.delivery, j):
+		case r.restoreTransfer(l.delivery, j, order):
 			*count++
+			order--
 		default:
 			storage.Remove(r.ctx, l.delivery)
 		}
@@ -380,7 +379,7 @@ func (r *Room) readJournal(storage transfer.Durable, delivery, name string) (*tr
 	return transfer.ParseJournal(p)
 }
 
-func (r *Room) restoreTransfer(delivery string, j *transfer.Journal) bool {
+func (r *Room) restoreTransfer(delivery string, j *transfer.Journal, order uint64) bool {
 	now := r.cfg.Now()
 	age := KeepUnfinished
 	if j.HandedOver() {
@@ -393,7 +392,7 @@ func (r *Room) restoreTransfer(delivery string, j *transfer.Journal) bool {
 	if j.Outgoing {
 		notes := r.newJournal(delivery, j.Size)
 		o := &outgoing{machine: transfer.RestoreOutgoing(j, &r.shared, transfer.Star{}, now), paths: chunk.SafePaths(j.Manifest.Files), names: j.Names,
-			keys: j.Keys, order: r.nextOrder()}
+			keys: j.Keys, order: order}
 		r.keep(o, notes)
 		if o.machine.Over() {
 			return false
@@ -402,7 +401,7 @@ func (r *Room) restoreTransfer(delivery string, j *transfer.Journal) bool {
 		r.event(TransferResumed{r.self.String(), j.Opened, int64(known), r.outgoingSnapshot(o)})
 		return true
 	}
-	in := &incoming{machine: transfer.RestoreIncoming(j, now), name: j.Names[j.Key.Sender], shown: true, ended: j.Done(), order: r.nextOrder(),
+	in := &incoming{machine: transfer.RestoreIncoming(j, now), name: j.Names[j.Key.Sender], shown: true, ended: j.Done(), order: order,
 		store: newStore(r.ctx, r.cfg.Storage, delivery)}
 	r.incoming[j.Key] = in
 	if j.Done() {
@@ -478,6 +477,9 @@ func (r *Room) reopen(in *incoming) {
 			there = in.store.commit() == nil
 		}
 		r.box.post(func() {
+			if r.ctx.Err() != nil || r.received[in.store.delivery] != in.store {
+				return // the room is left, or it was discarded
+			}
 			if there {
 				r.incomingFinished(in)
 			} else { // the browser may have cleared it
@@ -547,7 +549,7 @@ func (r *Room) Continue(key transfer.Key, files []OutFile, without bool) (lackin
 			return fault.New(fault.UnknownTransfer, nil)
 		}
 		m := o.machine.Manifest()
-		all := slices.Concat(o.given, files)
+		all := slices.Concat(files, o.given) // what was given last counts: it may put right what was given before
 		o.given = nil
 		found := make([]OutFile, len(m.Files))
 		used := make([]bool, len(all))
@@ -652,6 +654,7 @@ func (r *Room) reread(o *outgoing, lacking []uint32) {
 		runs, hashes := o.machine.Read(uint32(i))
 		before[i] = read{runs, slices.Clone(hashes)}
 	}
+	o.rereading = true
 	r.running.Go(func() {
 		var failed []transfer.Event
 		for _, file := range lacking {
@@ -684,6 +687,9 @@ func (r *Room) reread(o *outgoing, lacking []uint32) {
 				failed = append(failed, transfer.SourceFailed{File: uint32(i), Err: err})
 			}
 		}
-		r.box.post(func() { r.stepOutgoing(o, append(failed, transfer.SourcesReady{})...) })
+		r.box.post(func() {
+			o.rereading = false
+			r.stepOutgoing(o, append(failed, transfer.SourcesReady{})...)
+		})
 	})
 }

@@ -806,6 +806,45 @@ func TestDoneRestart(t *testing.T) {
 	}
 }
 
+// TestRelinkedWhileAsked: the link is lost while the person is being asked; what is accepted then is there after a crash all the same.
+func TestRelinkedWhileAsked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	ann, l, bob := w.pair()
+	file := content(mib, 1)
+	id := ann.send(outFile("a.bin", file))
+	wait(bob, "an offer", func(e room.OfferReceived) bool { return e.Offer.ID == id.Transfer.String() })
+	mark := bob.mark()
+	bob.cutLinks()
+	eventually(t, "the link is lost, and there is another", func() bool {
+		lost := false
+		for _, e := range bob.since(mark) {
+			c, changed := e.(room.PeerChanged)
+			if lost = lost || changed && c.Peer.State != room.PeerOpen; lost && changed && c.Peer.State == room.PeerOpen {
+				return true
+			}
+		}
+		return false
+	})
+	if _, err := bob.room.Accept(id, nil); err != nil {
+		t.Fatal(err)
+	}
+	bob.check(bob.done(id), file)
+	ann.done(id)
+	eventually(t, "the journal says so", func() bool {
+		found, err := filepath.Glob(filepath.Join(l.dir, "*", transfer.JournalName))
+		if err != nil || len(found) != 1 {
+			return false
+		}
+		p, err := os.ReadFile(found[0])
+		u, bad := room.Describe(p)
+		return err == nil && bad == nil && u.Done
+	})
+	w.crash(bob, ann)
+	bob, result := l.reborn(id)
+	bob.check(result, file)
+}
+
 // TestDoneMissing: what the system has cleared is told as such, and can be discarded.
 func TestDoneMissing(t *testing.T) {
 	t.Parallel()

@@ -32,18 +32,19 @@ type TransferID = transfer.Key
 
 // outgoing is an outgoing transfer and what the room does for it.
 type outgoing struct {
-	machine *transfer.Outgoing
-	files   []OutFile
-	given   []OutFile          // restored: those of its files that it has again, while others are lacking
-	paths   []string           // safe, as the recipients make them
-	names   map[wire.ID]string // of recipients whose link was lost: they may be gone
-	keys    map[wire.ID][]byte // of recipients that there has been a link to
-	journal *journal           // nil: nothing outlives the room
-	notKept bool               // it cannot be written
-	dirty   bool
-	stages  stages
-	ended   bool
-	order   uint64
+	machine   *transfer.Outgoing
+	files     []OutFile
+	rereading bool               // restored: whether its files are what they were is being looked at
+	given     []OutFile          // restored: those of its files that it has again, while others are lacking
+	paths     []string           // safe, as the recipients make them
+	names     map[wire.ID]string // of recipients whose link was lost: they may be gone
+	keys      map[wire.ID][]byte // of recipients that there has been a link to
+	journal   *journal           // nil: nothing outlives the room
+	notKept   bool               // it cannot be written
+	dirty     bool
+	stages    stages
+	ended     bool
+	order     uint64
 
 	published time.Time
 
@@ -208,28 +209,35 @@ func (r *Room) nextOrder() uint64 {
 	return last + 1
 }
 
-// makeRoom forgets the oldest transfer that is over when there are too many. What is under way, or suspended until its other end is back, is never
+// makeRoom forgets the oldest transfers that are over when there are too many. What is under way, or suspended until its other end is back, is never
 // forgotten: it reports whether that leaves room for another offer. Unanswered offers have bounds of their own.
 func (r *Room) makeRoom() bool {
+	type ended struct {
+		key   transfer.Key
+		order uint64
+	}
+	var over []ended
 	taken := 0
-	var oldest transfer.Key
-	order := ^uint64(0)
 	for k, o := range r.outgoing {
-		if o.ended && o.machine.Over() && o.order < order {
-			oldest, order = k, o.order
+		if o.ended && o.machine.Over() && !o.rereading {
+			over = append(over, ended{k, o.order})
 		}
 	}
 	for k, in := range r.incoming {
-		switch over := in.ended && !in.machine.Suspended(); {
-		case over && in.order < order:
-			oldest, order = k, in.order
-		case !over && in.machine.Accepted():
+		switch {
+		case in.ended && !in.machine.Suspended():
+			over = append(over, ended{k, in.order})
+		case in.machine.Accepted():
 			taken++
 		}
 	}
-	if len(r.outgoing)+len(r.incoming) >= maxTransfers {
+	slices.SortFunc(over, func(a, b ended) int { return cmp.Compare(a.order, b.order) })
+	for len(over) > 0 && len(r.outgoing)+len(r.incoming) >= maxTransfers {
+		oldest := over[0].key
+		over = over[1:]
 		if o := r.outgoing[oldest]; o != nil {
 			closeSources(o.files)
+			closeSources(o.given)
 		}
 		delete(r.outgoing, oldest)
 		delete(r.incoming, oldest)
@@ -465,7 +473,9 @@ func (r *Room) linkUp(m *member) {
 	}
 	for k, in := range r.incoming {
 		if k.Sender == m.id {
-			in.store.journal.note(transfer.OpenedRecord(r.cfg.Now()))
+			if in.machine.Accepted() { // a journal begins with that
+				in.store.journal.note(transfer.OpenedRecord(r.cfg.Now()))
+			}
 			r.stepIncoming(in, transfer.LinkUp{Peer: m.id})
 		}
 	}
@@ -783,11 +793,11 @@ func (r *Room) startStores() {
 	}
 }
 
-// shareCredit divides credit among the transfers that are coming in, next included.
+// shareCredit divides credit among the transfers that are coming in, next included. Those that are suspended get none, and what they still hold counts.
 func (r *Room) shareCredit(next *incoming) {
 	var active []*incoming
 	for _, in := range r.incoming {
-		if !in.ended && (in.machine.Accepted() || in == next) {
+		if !in.ended && in.machine.Accepted() || in.machine.Suspended() || in == next {
 			active = append(active, in)
 		}
 	}

@@ -135,15 +135,25 @@ func (in *Incoming) Lost() bool {
 	return in.state == Failed && in.code == fault.PeerGone && in.done == nil && !in.Suspended()
 }
 
-// ShareCredit divides CreditBudget among the transfers that are coming in, the eldest first. Each has room for two chunks at least, or, while there
+// ShareCredit divides CreditBudget among the transfers that are coming in and are not suspended, the eldest first. Each has room for two chunks at least, or, while there
 // would be more than MaxCredit together, none: it waits until ShareCredit is called and there is. What has been granted stays granted.
 func ShareCredit(list []*Incoming) {
 	left := uint64(MaxCredit)
 	for _, in := range list {
 		left -= min(left, in.outstanding())
 	}
+	going := 0
 	for _, in := range list {
-		in.window = max(CreditBudget/uint64(len(list)), 2*in.largest())
+		if !in.Suspended() {
+			going++
+		}
+	}
+	for _, in := range list {
+		if in.Suspended() {
+			in.window = 0
+			continue
+		}
+		in.window = max(CreditBudget/uint64(going), 2*in.largest())
 		if more := in.window - min(in.window, in.outstanding()); more <= left {
 			left -= more
 		} else {

@@ -116,6 +116,9 @@ func ParseJournal(p []byte) (*Journal, error) {
 
 // record takes one record. It reports false for one that does not fit: the journal ends before it.
 func (j *Journal) record(kind byte, p []byte) bool {
+	if kind == recordOpened && j.offer.Files == 0 { // formerly noted of what was not accepted yet, too
+		return true
+	}
 	if (kind == recordStart) != (j.offer.Files == 0) || j.done {
 		return false
 	}
