@@ -24,17 +24,18 @@ function random(seed) {
  * @typedef {{ who: ("sender" | "recipient" | "server")[], how: "crash" | "kill", share?: number, after?: number }} Blow
  */
 
-/** What a run is to be; all of it follows from the seed. @param {number} seed @param {number} largest in bytes @param {number} most blows */
-function plan(seed, largest, most) {
+/** What a run is to be; all of it follows from the seed. @param {number} seed @param {number} smallest in bytes @param {number} largest @param {number} most blows */
+function plan(seed, smallest, largest, most) {
   const next = random(seed);
   const pick = (/** @type {any[]} */ list) => list[Math.floor(next() * list.length)];
-  const size = Math.max(1, Math.round(largest * 100 ** -next())); // log-uniform
+  const size = Math.round(largest * (smallest / largest) ** next()); // log-uniform
   const takes = 1000 + 2000 * next();
   /** @type {Blow[]} */
-  const blows = Array.from({ length: 1 + Math.floor(next() * most) }, () => ({
+  const blows = Array.from({ length: 1 + Math.floor(next() * most) }, (_, i) => ({
     who: pick([["sender"], ["sender"], ["recipient"], ["recipient"], ["server"], ["sender", "recipient"], ["server", "sender"], ["server", "recipient"]]),
     how: pick(["crash", "crash", "kill"]),
-    ...(next() < 0.7 ? { share: next() } : { after: takes * next() }),
+    // One in the middle, at least.
+    ...(i === 0 ? { share: 0.1 + 0.7 * next() } : next() < 0.7 ? { share: next() } : { after: takes * next() }),
   }));
   return { seed, size, rate: Math.ceil(size / (takes / 1000)), blows: blows.sort((a, b) => (a.share ?? 0) - (b.share ?? 0)), last: pick(["crash", "kill"]) };
 }
@@ -43,14 +44,14 @@ function plan(seed, largest, most) {
  * Plays that many runs. Each ends with the sender saying that all is verified on disk; the recipient's page or browser is killed in that moment, and
  * then its disk holds the very bytes.
  * @param {import("node:test").TestContext} t
- * @param {{ runs: number, largest: number, most: number }} options largest: of the files, in bytes; most: how many blows
+ * @param {{ runs: number, smallest: number, largest: number, most: number }} options smallest, largest: of the files, in bytes; most: how many blows
  */
-export async function killMatrix(t, { runs, largest, most }) {
+export async function killMatrix(t, { runs, smallest, largest, most }) {
   const first = Number(process.env.TALLOW_KILL_SEED ?? Date.now() % 1e9);
   let next = first;
   // They mostly wait, so two are played at a time, each lane with a server and browsers of its own.
   const struck = { sender: 0, recipient: 0, server: 0 };
-  await Promise.all(["one", "other"].map((name) => t.test(name, (lane) => play(lane, () => (next < first + runs ? plan(next++, largest, most) : undefined), struck))));
+  await Promise.all(["one", "other"].map((name) => t.test(name, (lane) => play(lane, () => (next < first + runs ? plan(next++, smallest, largest, most) : undefined), struck))));
   t.diagnostic(`struck in the middle: ${JSON.stringify(struck)}`);
   if (runs >= 50) assert.ok(Math.min(...Object.values(struck)) >= runs / 20, "each of them was struck in the middle");
   else if (runs > 1) assert.ok(Math.max(...Object.values(struck)) > 0, "somebody was struck in the middle");

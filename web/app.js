@@ -32,7 +32,12 @@ const sendButton = byId("send-button", HTMLButtonElement);
 const later = byId("later", HTMLInputElement);
 const compose = new Compose(showSendable);
 const people = new People(showSendable, complain);
-const unfinished = new Unfinished(complain, continueIn, async (transfer) => (await modules)?.[1].sent(transfer));
+const unfinished = new Unfinished(
+  complain,
+  continueIn,
+  async (transfer) => (await modules)?.[1].sent(transfer),
+  async (saving) => (await modules)?.[1].hold(saving),
+);
 /** @type {Promise<[typeof import("./tallow.js"), import("./transfers.js").Transfers]> | undefined} */
 let modules;
 /** @type {Tallow | undefined} */
@@ -405,6 +410,7 @@ function connectSettings() {
     } catch (error) {
       complain(error);
     }
+    if (tallow) unfinished.show(tallow); // what was in those rooms is gone
   });
   byId("open-settings", HTMLButtonElement).addEventListener("click", () => {
     showRemembered();
@@ -426,8 +432,8 @@ function connectSettings() {
     person.set(APPROVAL, approval.checked ? "yes" : undefined);
     showOwnName();
     const changed = before !== [ownName(), person.get(RELAY_ONLY)].join();
-    if (dialog.returnValue === "new") await openNewRoom();
-    else if (room && changed) location.reload(); // others learn a name as one enters
+    if (dialog.returnValue === "new" && (await openNewRoom())) return;
+    if (room && changed) location.reload(); // others learn a name as one enters
     else if (changed) enter(); // an attempt under way has what was set before
   });
 }
@@ -439,16 +445,20 @@ async function showRemembered() {
   say(byId("remembered-hint", HTMLElement), `This browser keeps the ${kept === 1 ? "key of a room" : `keys of ${kept} rooms`} that you closed and can come back to. Keys not used for 7 days are deleted at the next visit. To forget them deletes what is unfinished or not saved there, too.`);
 }
 
+/** Leaves the room for a new one, if the person still wants that once told what it costs. Returns whether it did. */
 async function openNewRoom() {
-  const unsaved = room ? (modules && (await modules)[1].unsaved(room)) || 0 : 0;
+  const unsaved = (room && modules && (await (await modules)[1].unsaved(room))) || 0;
   const warning = `You have not saved ${size(unsaved)} of what you received in this room. Once it is left, that goes when this page is closed. Leave the room?`;
-  if (unsaved === 0 || confirm(warning)) await openRoom(undefined);
+  const leaves = unsaved === 0 || confirm(warning);
+  if (leaves) await openRoom(undefined);
+  return leaves;
 }
 
 /** Leaves the room, and enters another or a new one. @param {string | undefined} link */
 async function openRoom(link) {
   attempt.abort();
   const old = room;
+  if (old && modules) (await modules)[1].left();
   tab.set(LINK, undefined);
   tab.set(ROOM, undefined);
   wanted = link;

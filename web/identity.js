@@ -108,24 +108,33 @@ function acquire(member, patience) {
   });
 }
 
-/**
- * Takes the lock of whichever of these identities is free first, within some seconds.
- * @param {Identity[]} identities
- */
-async function first(identities) {
+/** Takes the lock of a member's identity, within some seconds. @param {string} member */
+async function acquirePatiently(member) {
   const patience = new AbortController();
   const late = setTimeout(() => patience.abort(), reloadTimeout);
-  const attempts = identities.map(async (identity) => {
-    const release = await acquire(identity.member, patience.signal);
-    if (release && patience.signal.aborted) release(); // another was first
-    else if (release) {
-      patience.abort();
-      return { identity, release };
-    }
-  });
-  const taken = (await Promise.all(attempts)).find(Boolean);
+  const release = await acquire(member, patience.signal);
   clearTimeout(late);
-  return taken;
+  return release;
+}
+
+/** Keeps for a reload of this tab that it holds an identity, or does no longer. @param {string} member @param {boolean} held */
+function note(member, held) {
+  try {
+    if (held) sessionStorage.setItem(lockPrefix + member, "held");
+    else sessionStorage.removeItem(lockPrefix + member);
+  } catch {
+    // Refused: then a reload does not wait.
+  }
+}
+
+/** What the page before this one in this tab held, if this is its reload: it may be about to let go of it. @type {Set<string>} */
+const former = new Set();
+try {
+  const [navigation] = performance.getEntriesByType("navigation");
+  if (/** @type {any} */ (navigation)?.type === "reload")
+    for (const key of Object.keys(sessionStorage)) if (key.startsWith(lockPrefix)) former.add(key.slice(lockPrefix.length));
+} catch {
+  // Refused: then nothing is waited for.
 }
 
 /**
@@ -148,10 +157,12 @@ function hold(member, release) {
   const use = () => void update({}).catch(() => {}); // it ages
   use();
   const using = setInterval(use, hour);
+  note(member, true);
   return {
     update,
     release() {
       clearInterval(using);
+      note(member, false);
       release();
     },
     async forget() {
@@ -166,21 +177,20 @@ function hold(member, release) {
 }
 
 /**
- * The identity that this browser has in a room and no other page uses now.
+ * The identity that this browser has in a room and no other page uses now. A reloaded page waits some seconds for that which it had.
  * @param {string} room
- * @param {boolean} [wait] some seconds for a page that is about to end
  * @returns {Promise<{ identity: Identity, held: Held } | undefined>}
  */
-export async function recall(room, wait = false) {
+export async function recall(room) {
   if (!supported()) return undefined;
   try {
+    await looks;
     const ours = (await all()).map(({ identity }) => identity).filter((identity) => identity.room === room);
+    ours.sort((a, b) => Number(former.has(b.member)) - Number(former.has(a.member)));
     for (const identity of ours) {
-      const release = await acquire(identity.member);
+      const release = await (former.delete(identity.member) ? acquirePatiently(identity.member) : acquire(identity.member));
       if (release) return { identity, held: hold(identity.member, release) };
     }
-    const late = wait && (await first(ours));
-    if (late) return { identity: late.identity, held: hold(late.identity.member, late.release) };
   } catch {
     // Storage may be denied (private windows, blocked cookies): then nothing is remembered.
   }
@@ -209,21 +219,28 @@ export async function keep(identity) {
   }
 }
 
+/** What whileFree does, one after another: this page is not to stand in its own way. @type {Promise<unknown>} */
+let looks = Promise.resolve();
+
 /**
  * Holds a member's identity while something is done, unless a page has it.
  * @param {string} member
  * @param {() => Promise<void>} work
  * @returns {Promise<boolean>} whether it was free
  */
-export async function whileFree(member, work) {
-  const release = await acquire(member);
-  if (!release) return false;
-  try {
-    await work();
-  } finally {
-    release();
-  }
-  return true;
+export function whileFree(member, work) {
+  const look = looks.then(async () => {
+    const release = await acquire(member);
+    if (!release) return false;
+    try {
+      await work();
+    } finally {
+      release();
+    }
+    return true;
+  });
+  looks = look.catch(() => {});
+  return look;
 }
 
 /**
@@ -278,6 +295,7 @@ export async function expire() {
 export async function idle() {
   if (!supported()) return [];
   try {
+    await looks;
     return (await all()).filter(({ taken }) => !taken).map(({ identity }) => identity);
   } catch {
     return [];

@@ -671,7 +671,7 @@ export class IncomingTransfer extends Transfer<IncomingResult> {
   saveAll(options?: SaveOptions): Promise<void>;
   /** Whether all that arrived was handed over (`ReceivedFile.saved`). Until then it outlives the page, for 7 days. */
   readonly saved: boolean;
-  /** Whether what has arrived is still kept here: until discard(), or an hour after all of it was handed over. A `progress` event tells when it is no longer. */
+  /** Whether what has arrived is still kept here: until discard(), or an hour after all of it was handed over, which each save or mark after that begins anew. A `progress` event tells when it is no longer. */
   readonly available: boolean;
   /** Once it is over: deletes the received copy. File objects got from it, and downloads still being written, break. */
   discard(): Promise<void>;
@@ -785,7 +785,7 @@ export class ReceivedFile {
   /** Whether the person has it, as far as Tallow knows: it was handed to the browser's downloads or put into a folder, or markSaved() said so. */
   readonly saved: boolean;
   /**
-   * Says that the person has it. When all of a transfer is, no later page comes back to it, and the copy here is deleted an hour later.
+   * Says that the person has it. When all of a transfer is, no later page comes back to it, and the copy here is deleted an hour later; said again, an hour after that.
    */
   markSaved(): Promise<void>;
   /** The text of a text. Rejects for anything else. */

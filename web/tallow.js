@@ -165,12 +165,6 @@ export class Tallow {
 }
 snapshot(Tallow, ["version", "wasmSHA256", "features"]);
 
-/** Whether the page before this one was this one, and may be about to let go of what it had. */
-function reloaded() {
-  const [navigation] = performance.getEntriesByType?.("navigation") ?? [];
-  return /** @type {any} */ (navigation)?.type === "reload";
-}
-
 /** What an identity comes from: 32 bytes, in hexadecimal. */
 function randomSeed() {
   return Array.from(crypto.getRandomValues(new Uint8Array(32)), (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -204,7 +198,7 @@ async function enter(tallow, link, options) {
 
   // Who we are in that room, if we were there before.
   const parsed = link === undefined ? undefined : await tallow.core.call("parseLink", { link });
-  const known = parsed && remember ? await identity.recall(parsed.room, reloaded()) : undefined;
+  const known = parsed && remember ? await identity.recall(parsed.room) : undefined;
   // Whoever was not let in comes again as the same newcomer: the server may still keep a place for it.
   const seed = known?.identity.seed ?? tallow.newcomers.get(parsed?.room) ?? randomSeed();
   tallow.newcomers.delete(parsed?.room);
@@ -856,10 +850,14 @@ class Stored {
 
   /** Notes that the person has these. @param {readonly ReceivedFile[]} files */
   async handOver(files) {
-    const before = this.unsaved;
     for (const file of files) this.#lacking.delete(file);
+    await this.renew();
+  }
+
+  /** Once the person has all of it: the hour until it is deleted begins anew, for whoever reads it again. */
+  async renew() {
     // Where it cannot be noted, the person is asked once more by a later page.
-    if (before && !this.unsaved) await this.settle().catch(() => {});
+    if (!this.unsaved) await this.settle().catch(() => {});
   }
 
   /** @param {import("./tallow.js").SaveOptions} options */
@@ -880,8 +878,12 @@ class Stored {
         signal?.throwIfAborted();
         if (file.kind !== "directory") await file.save();
       }
+      // There is no more to do for folders; where nothing else has arrived, they are what the person has now.
+      const folders = files.filter((/** @type {ReceivedFile} */ { kind }) => kind === "directory");
+      if (folders.length > 0) await this.handOver(folders);
       return;
     }
+    await this.renew();
     try {
       const whole = await this.whole();
       const list = files.map((/** @type {ReceivedFile} */ file) => file[own].data);
@@ -1108,7 +1110,7 @@ class TransferState {
       try {
         const result = this.result(event, this);
         const { head, earlier = [] } = event.result;
-        if (head) this.ledger = Object.freeze({ ...head, sender: Object.freeze(head.sender), files: result.files, finished: true, entries: Object.freeze([...earlier, ...result.ledger]) });
+        if (head) this.ledger = Object.freeze({ ...head, sender: Object.freeze(head.sender), files: result.files, finished: true, entries: Object.freeze([...entries(earlier), ...result.ledger]) });
         this.resolve?.(this.save ? this.saved(this.save()).then(() => result) : result);
       } catch (error) {
         this.reject?.(error);
@@ -1283,7 +1285,7 @@ const described = (core, journal) => core.call("describe", { handle: core.attach
 /** Whether something has arrived in a directory that the person does not have yet. @param {import("./boot.js").Core} core @param {string} directory */
 async function anythingDone(core, directory) {
   for (const { journal } of await journals(directory)) {
-    if (await described(core, journal).then(({ done }) => done, () => false)) return true;
+    if (await described(core, journal).then(({ done }) => done, () => true)) return true; // one that cannot be read may be such
   }
   return false;
 }

@@ -23,7 +23,7 @@ const SAVED_BY_ITSELF = 20; // more downloads at once are left to "Save all", af
 
 /** Whether it can be tried again. @param {DeliveryState} state */
 const repeatable = (state) => isOver(state) && state !== "done";
-/** Whether something has arrived that the person does not have yet. @param {OutgoingTransfer | IncomingTransfer} transfer */
+/** Whether something has arrived that the person does not have yet. @param {OutgoingTransfer | IncomingTransfer} transfer @returns {transfer is IncomingTransfer} */
 const isUnsaved = (transfer) => "from" in transfer && transfer.available && !transfer.saved;
 /** Bytes flow, or are to flow again by themselves: the screen stays on. @type {ReadonlySet<DeliveryState>} */
 const MOVING = new Set(["transferring", "interrupted", "verifying", "saving"]);
@@ -39,7 +39,7 @@ export class Transfers {
   #moving = new Set();
   /** The incoming ones. @type {Set<IncomingTransfer>} */
   #incoming = new Set();
-  /** @type {Room | undefined} */
+  /** The one that this page is in. @type {Room | undefined} */
   #room;
   /** How many are being put where the person wants them: into a folder, which takes as long as copying them does, or a zip. */
   #saving = 0;
@@ -98,7 +98,7 @@ export class Transfers {
     for (const offer of room.offers) add(offer);
     // What an earlier page was receiving goes on; what it was sending waits for its files (unfinished.js).
     const resumed = (/** @type {OutgoingTransfer | IncomingTransfer} */ transfer) => {
-      if ("from" in transfer) this.#track(transfer, new IncomingCard(transfer, transfer.from.name || "Somebody", this.#complain, usual(transfer.files), this.#hold, this.#memoryLimit === Infinity));
+      if ("from" in transfer) this.#track(transfer, new IncomingCard(transfer, transfer.from.name || "Somebody", this.#complain, usual(transfer.files), this.hold, this.#memoryLimit === Infinity));
     };
     room.addEventListener("transfer", ({ detail }) => resumed(detail));
     for (const transfer of room.transfers) resumed(transfer);
@@ -111,14 +111,21 @@ export class Transfers {
     return this.#open.size > 0 || this.#saving > 0 || Boolean(room?.transfers.some(waits));
   }
 
-  /** Whether something has arrived that is not saved, and that no later page comes back to: its room was left, or there is no disk. */
+  /** The room is being left: no later page comes back to what has arrived there. */
+  left() {
+    this.#room = undefined;
+  }
+
+  /** Whether something has arrived that is not saved, and that no later page comes back to: its room was left, or keeps nothing, or there is no disk. */
   get #losing() {
-    return [...this.#incoming].some((transfer) => isUnsaved(transfer) && (this.#memoryLimit !== Infinity || !this.#room?.transfers.includes(transfer)));
+    const keeping = this.#memoryLimit === Infinity && this.#room?.resumable ? this.#room.transfers : [];
+    return [...this.#incoming].some((transfer) => isUnsaved(transfer) && !keeping.includes(transfer));
   }
 
   /** What has arrived in a room and was not saved, in bytes. @param {Room} room */
-  unsaved(room) {
-    return room.transfers.filter(isUnsaved).reduce((sum, transfer) => sum + transfer.stats().bytes, 0);
+  async unsaved(room) {
+    const lists = await Promise.all(room.transfers.filter(isUnsaved).map(({ state, finished }) => (isOver(state) ? finished : undefined)));
+    return total(lists.flatMap((result) => (result?.files ?? []).filter(({ saved }) => !saved)));
   }
 
   /** @param {OutgoingTransfer} transfer */
@@ -152,8 +159,8 @@ export class Transfers {
     const lookForSpace = async () => {
       const free = this.#memoryLimit === Infinity ? await freeSpace() : Infinity;
       const need = tree.bytes;
-      const unsaved = this.unsaved(room);
-      const taken = unsaved > 0 ? ` ${size(unsaved)} is taken by what you have not saved yet: save it, then clear it.` : "";
+      const unsaved = await this.unsaved(room);
+      const taken = unsaved > 0 ? ` ${size(unsaved)} is taken by what you have not saved yet: save it, then clear it. What your browser downloads takes its space here for an hour more.` : "";
       say(space, free < 2 * need ? `The browser says that ${size(free)} is free here, and this needs ${size(need)}, and as much again to be saved from here.${taken} Accept less of it, or all: what finds no room waits for some.` : "");
     };
     const tree = new FileTree(offer.files, () => {
@@ -175,7 +182,7 @@ export class Transfers {
       this.#keepStorage();
       try {
         const transfer = offer.accept({ files: tree.chosen });
-        const running = new IncomingCard(transfer, from, this.#complain, saving, this.#hold, this.#memoryLimit === Infinity);
+        const running = new IncomingCard(transfer, from, this.#complain, saving, this.hold, this.#memoryLimit === Infinity);
         this.#track(transfer, running);
         transfer.finished.catch((error) => again(error) && running.clear());
       } catch (error) {
@@ -244,7 +251,7 @@ export class Transfers {
   }
 
   /** Keeps the screen on, and has closing warn, while what was received is being saved. @param {Promise<unknown>} saving */
-  #hold = async (saving) => {
+  hold = async (saving) => {
     this.#saving++;
     this.#holdScreen();
     try {
@@ -443,6 +450,8 @@ class IncomingCard extends Card {
   #handed = -Infinity;
   /** It had arrived before this page was loaded, so nothing is saved unasked. */
   #left;
+  /** Says what did not arrive; "" if all did. */
+  #lacking = "";
   /** For saving. */
   #buttons = el("p", { class: "buttons" });
 
@@ -467,17 +476,25 @@ class IncomingCard extends Card {
     if (this.#buttons.isConnected && !this.#transfer.available) {
       this.#buttons.remove();
       this.files.replaceChildren(...fileList(this.#transfer.files).children);
-      say(this.result, "You have it, and the copy that was kept here is deleted.");
+      say(this.result, "The copy kept here is deleted.");
     }
   }
 
-  /** What a download may still be reading stays for a while: should the page end before, the next one deletes it. @override */
+  /** What a download may still be reading stays for a while, as what the person has: should the page end before, another deletes it. @override */
   clear() {
     const discard = () => this.#transfer.discard().catch(this.#complain);
     const wait = this.#handed + KEPT - performance.now();
-    if (this.#onDisk && wait > 0) setTimeout(discard, wait);
-    else discard();
+    if (this.#onDisk && wait > 0) {
+      setTimeout(discard, wait);
+      this.#letGo().catch(this.#complain);
+    } else discard();
     super.clear();
+  }
+
+  /** No later page is to come back to it. */
+  async #letGo() {
+    const { files } = await this.#transfer.finished;
+    for (const file of files) if (!file.saved) await file.markSaved();
   }
 
   /** @param {import("./tallow.js").OutgoingResult | import("./tallow.js").IncomingResult} result */
@@ -496,12 +513,12 @@ class IncomingCard extends Card {
     if (details) details.open = true;
 
     // Part of it is never shown as success, and is saved only by whom it is of use to.
-    const lacking = result.failed.length ? `${count(result.failed.length, "file")} of ${result.failed.length + result.files.length} did not arrive.` : "";
+    const lacking = (this.#lacking = result.failed.length ? `${count(result.failed.length, "file")} of ${result.failed.length + result.files.length} did not arrive.` : "");
     if (lacking) {
       this.note(this.#transfer.from.id, `Incomplete: ${lacking}`);
       this.result.classList.add("bad");
     }
-    const saved = result.files.filter((file) => file.kind !== "text"); // a text is read here
+    const savable = result.files.filter((file) => file.kind !== "text"); // a text is read here
     const saveAll = async (/** @type {Saving} */ saving) => {
       say(this.result, "Verified. Saving…");
       this.holdClear(true); // which would delete what is being copied
@@ -509,8 +526,7 @@ class IncomingCard extends Card {
       again.hidden = true;
       if (!lacking) this.note(this.#transfer.from.id, "Verified; being saved");
       try {
-        if (saving === "files") await this.#transfer.saveAll({ files });
-        else await this.#transfer.saveAll({ files: saved, ...(saving === "zip" ? { as: saving } : { directory: saving }) });
+        await this.#transfer.saveAll({ files: savable, ...(saving === "files" ? {} : saving === "zip" ? { as: saving } : { directory: saving }) });
       } catch (error) {
         say(this.result, `Verified, but not saved: ${count(files.length, "file")}. ${lacking}`);
         this.result.classList.add("bad");
@@ -529,11 +545,11 @@ class IncomingCard extends Card {
     };
     const again = el("button", { type: "button", class: "small", hidden: true }, "Save again");
     this.#buttons.append(again);
-    if (saved.length > 1 || (this.#left && saved.length > 0)) this.#buttons.append(...savingButtons((saving) => this.#hold(saveAll(saving)), this.#complain));
+    if (savable.length > 1 || (this.#left && savable.length > 0)) this.#buttons.append(...savingButtons((saving) => this.#hold(saveAll(saving)), this.#complain));
     this.result.after(this.#buttons);
     if (this.#left) say(this.result, `${notSaved(result.files)} It stays here until you save or clear it, for 7 days. ${lacking}`);
     else if (lacking) say(this.result, `${lacking} The rest is verified${files.length ? "; save what is of use" : ""}.`);
-    else if (saved.length === 0) say(this.result, "Verified.");
+    else if (savable.length === 0) say(this.result, "Verified.");
     else if (this.#saving !== "files" || files.length <= SAVED_BY_ITSELF) await saveAll(this.#saving);
     else say(this.result, `Verified: ${count(files.length, "file")}. Press “Save all” to save them.`);
   }
@@ -543,7 +559,7 @@ class IncomingCard extends Card {
     const taken = async (/** @type {Promise<void>} */ saving) => {
       const before = this.#transfer.saved;
       await saving.catch(this.#complain);
-      if (!before && this.#transfer.saved) say(this.result, this.#handed > 0 ? "Verified, and handed to your browser’s downloads." : "Verified.");
+      if (!before && this.#transfer.saved) say(this.result, `${this.#handed > 0 ? "Verified, and handed to your browser’s downloads." : "Verified."} ${this.#lacking}`);
     };
     if (file.kind === "text") return textRow(await file.text(), () => taken(file.markSaved()));
     const row = el("li", {}, el("span", { class: "name" }, file.path), el("span", { class: "size" }, file.kind === "file" ? size(file.size) : "folder"));

@@ -7,7 +7,7 @@ import { byId, complaint, count, el, notSaved, savingButtons, say, size, textRow
 
 const day = 24 * 60 * 60 * 1000;
 /** How long what has arrived is kept for the person, in ms. */
-const kept = 7 * day;
+const keptFor = 7 * day;
 
 export class Unfinished {
   #section = byId("unfinished", HTMLElement);
@@ -15,20 +15,26 @@ export class Unfinished {
   #complain;
   #enter;
   #continued;
+  #hold;
   /** @type {import("./tallow.js").Tallow | undefined} */
   #tallow;
   /** Counts the looks, which may overlap. */
   #looks = 0;
+  /** How many cards are doing what they were asked to; and that a look waits for them, which would put others in their place. */
+  #acting = 0;
+  #due = false;
 
   /**
    * @param {(error: unknown) => void} complain
    * @param {(link: string) => void} enter enters the room of a link
    * @param {(transfer: import("./tallow.js").OutgoingTransfer) => void} continued called with what goes on here
+   * @param {(saving: Promise<unknown>) => void} hold called with what the page must stay for
    */
-  constructor(complain, enter, continued) {
+  constructor(complain, enter, continued, hold) {
     this.#complain = complain;
     this.#enter = enter;
     this.#continued = continued;
+    this.#hold = hold;
   }
 
   /** Lists what there is now. @param {import("./tallow.js").Tallow} tallow */
@@ -38,38 +44,59 @@ export class Unfinished {
     try {
       const items = await tallow.unfinished();
       if (look !== this.#looks) return;
+      this.#due = this.#acting > 0;
+      if (this.#due) return;
       this.#list.replaceChildren(...items.map((item) => (item.done ? this.#arrived(item) : this.#card(item))));
       this.#section.hidden = items.length === 0;
+      this.#section.setAttribute("aria-busy", "false");
     } catch (error) {
       this.#complain(error);
     }
   }
 
+  /**
+   * Does what a card was asked to. Until it is done nothing else can be asked of it.
+   * @param {Element} card @param {() => Promise<unknown>} act @param {(error: unknown) => void} failed
+   */
+  async #run(card, act, failed) {
+    const buttons = card.querySelectorAll("button");
+    const disable = (/** @type {boolean} */ disabled) => buttons.forEach((button) => (button.disabled = disabled));
+    this.#acting++;
+    disable(true);
+    try {
+      await act();
+      this.#due = true;
+    } catch (error) {
+      disable(false);
+      failed(error);
+    }
+    if (--this.#acting === 0 && this.#due && this.#tallow) await this.show(this.#tallow);
+  }
+
   /** What has arrived, and the person does not have yet. @param {UnfinishedTransfer} item */
   #arrived(item) {
     const heading = `Received ${title(item.files)}${item.names[0] ? ` from ${item.names[0]}` : ""}`;
-    const note = el("p", { class: "hint" }, `${notSaved(item.files.filter(({ complete }) => complete))} It stays here until you save or clear it, at most until ${new Date(item.when + kept).toLocaleString()}.`);
-    const problem = el("p", { class: "result bad", role: "alert" });
+    const kept = `${notSaved(item.files.filter(({ complete }) => complete))} It stays here until you save or clear it, at most until ${new Date(item.when + keptFor).toLocaleString()}.`;
+    const note = el("p", { class: "hint" }, kept);
     const texts = el("ul", { class: "files" });
-    const run = async (/** @type {() => Promise<unknown>} */ act) => {
-      say(problem, "");
-      try {
-        await act();
-        if (this.#tallow) await this.show(this.#tallow);
-      } catch (error) {
-        say(problem, complaint(error));
-      }
+    const run = async (/** @type {string} */ what, /** @type {() => Promise<unknown>} */ act) => {
+      say(note, what);
+      await this.#run(card, act, (error) => {
+        say(note, kept);
+        this.#complain(error); // not in the card, which the next look takes away
+      });
     };
     const showTexts = async () => {
       const { files } = await item.received();
       for (const file of files) if (file.kind === "text") texts.append(textRow(await file.text(), () => file.markSaved()));
     };
-    if (item.files.some(({ kind, complete }) => kind === "text" && complete)) showTexts().catch((error) => say(problem, complaint(error)));
+    if (item.files.some(({ kind, complete }) => kind === "text" && complete)) showTexts().catch(this.#complain);
     const save = (/** @type {import("./view.js").Saving} */ saving) =>
-      run(() => item.saveAll(saving === "files" ? {} : saving === "zip" ? { as: saving } : { directory: saving }));
-    const clear = el("button", { type: "button", onclick: () => run(() => item.discard()) }, "Clear");
-    const buttons = el("p", { class: "buttons" }, ...savingButtons(save, (error) => say(problem, complaint(error))), clear);
-    return el("article", { class: "card", "aria-label": heading }, el("h3", {}, heading), note, texts, problem, buttons);
+      this.#hold(run("Saving…", () => item.saveAll(saving === "files" ? {} : saving === "zip" ? { as: saving } : { directory: saving })));
+    const clear = el("button", { type: "button", onclick: () => run("Clearing…", () => item.discard()) }, "Clear");
+    const buttons = el("p", { class: "buttons" }, ...savingButtons(save, this.#complain), clear);
+    const card = el("article", { class: "card", "aria-label": heading }, el("h3", {}, heading), note, texts, buttons);
+    return card;
   }
 
   /** @param {UnfinishedTransfer} item */
@@ -90,17 +117,13 @@ export class Unfinished {
       const more = lacking.length > 3 ? `, and ${lacking.length - 3} more` : "";
       note.append(` · ${count(lacking.length, "file is", "files are")} still missing: ${named}${more}.`);
     }
-    const again = async () => this.#tallow && this.show(this.#tallow);
-    const run = async (/** @type {() => Promise<unknown>} */ act) => {
-      try {
-        say(problem, "");
-        await act();
-        await again();
-      } catch (error) {
-        if (item.lacking.length < lacking.length) return again(); // some were among what was chosen
+    const run = (/** @type {() => Promise<unknown>} */ act) => {
+      say(problem, "");
+      this.#run(card, act, (error) => {
+        if (item.lacking.length < lacking.length) return (this.#due = true); // some were among what was chosen
         const lacks = error instanceof Error && "code" in error && error.code === "invalid-argument";
         say(problem, lacks ? `None of what is missing was among those. Choose ${lacking.length > 1 ? `the ${lacking.length} files` : "the one"} that you were sending.` : complaint(error));
-      }
+      });
     };
     /** @param {string} label @param {boolean} folder */
     const chooser = (label, folder) => {
@@ -125,7 +148,7 @@ export class Unfinished {
     if (choose && some)
       buttons.push(el("button", { type: "button", onclick: () => run(async () => this.#continued(await item.continue([], { without: true }))) }, `Go on without ${lacking.length > 1 ? "them" : "it"}`));
     buttons.push(el("button", { type: "button", onclick: () => run(() => item.discard()) }, "Discard"));
-    return el(
+    const card = el(
       "article",
       { class: "card", "aria-label": heading },
       el("h3", {}, heading),
@@ -133,5 +156,6 @@ export class Unfinished {
       problem,
       el("p", { class: "buttons" }, ...buttons),
     );
+    return card;
   }
 }

@@ -82,6 +82,7 @@ export function complaint(error) {
  * Copies text, also where the page was not loaded securely and the clipboard API is missing.
  * @param {string} text
  * @param {HTMLButtonElement} button says "Copied" for a moment
+ * @returns {Promise<boolean>} whether it could
  */
 export async function copy(text, button) {
   let done = true;
@@ -100,6 +101,7 @@ export async function copy(text, button) {
   button.dataset.label = label;
   button.textContent = done ? "Copied" : "Copy it by hand";
   setTimeout(() => (button.textContent = label), 1500);
+  return done;
 }
 
 /**
@@ -109,9 +111,8 @@ export async function copy(text, button) {
  */
 export function textRow(text, copied) {
   const button = el("button", { type: "button", class: "small" }, "Copy");
-  button.addEventListener("click", () => {
-    copy(text, button);
-    copied();
+  button.addEventListener("click", async () => {
+    if (await copy(text, button)) copied();
   });
   return el("li", {}, el("span", { class: "name" }, "Text"), button, el("pre", {}, text));
 }
