@@ -607,7 +607,9 @@ func (o *Outgoing) linkUp(id wire.ID) {
 
 // forget makes room for a late joiner: by forgetting one that has gone without having accepted anything. If it comes back after all it is a new one.
 func (o *Outgoing) forget() bool {
-	at := slices.IndexFunc(o.peers, func(r *recipient) bool { return r.late && !r.up && r.state == Failed && r.wanted == nil && len(r.earlier) == 0 })
+	at := slices.IndexFunc(o.peers, func(r *recipient) bool {
+		return r.late && !r.up && r.state == Failed && r.wanted == nil && len(r.earlier) == 0
+	})
 	if at < 0 {
 		return false
 	}
