@@ -715,8 +715,7 @@ export class OutgoingTransfer extends Transfer {
     await state.started;
     // Once it is over the room may be, too, or may have forgotten it.
     if (state.over && state.ledger) return state.ledger;
-    const ledger = await state.room.call("ledger", { id: this.id });
-    return Object.freeze({ ...ledger, sender: Object.freeze(ledger.sender), files: frozen(ledger.files), entries: entries(ledger.entries) });
+    return ledgerOf(await state.room.call("ledger", { id: this.id }));
   }
   /** @param {string | Peer} [peer] */
   async cancel(peer) {
@@ -1109,8 +1108,8 @@ class TransferState {
       if (!this.suspended()) void identity.forgetHandles(this.id);
       try {
         const result = this.result(event, this);
-        const { head, earlier = [] } = event.result;
-        if (head) this.ledger = Object.freeze({ ...head, sender: Object.freeze(head.sender), files: result.files, finished: true, entries: Object.freeze([...entries(earlier), ...result.ledger]) });
+        const { head, files, earlier = [], ledger: last = [] } = event.result;
+        if (head) this.ledger = ledgerOf({ ...head, files, finished: true, entries: [...earlier, ...last] });
         this.resolve?.(this.save ? this.saved(this.save()).then(() => result) : result);
       } catch (error) {
         this.reject?.(error);
@@ -1164,6 +1163,9 @@ function entries(list) {
   const given = (/** @type {any} */ entry) => ({ keys: "", reason: "", root: "", signed: "", signature: "", ...entry, files: frozen(entry.files) });
   return frozen((list ?? []).map(given));
 }
+
+/** @param {any} told */
+const ledgerOf = (told) => Object.freeze({ ...told, sender: Object.freeze(told.sender), files: frozen(told.files), entries: entries(told.entries) });
 
 /** @param {any} event */
 function outgoingResult({ result }) {

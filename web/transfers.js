@@ -3,7 +3,7 @@
 
 import { isOver, messages } from "./tallow.js";
 import { FileTree } from "./tree.js";
-import { byId, complaint, count, download, duration, el, notSaved, pickFolder, savingButtons, say, shorten, size, textRow, title } from "./view.js";
+import { byId, complaint, count, download, duration, el, notSaved, pickFolder, saveOptions, savingButtons, say, shorten, size, textRow, title } from "./view.js";
 
 /**
  * @typedef {import("./tallow.js").Room} Room
@@ -526,7 +526,7 @@ class IncomingCard extends Card {
       again.hidden = true;
       if (!lacking) this.note(this.#transfer.from.id, "Verified; being saved");
       try {
-        await this.#transfer.saveAll({ files: savable, ...(saving === "files" ? {} : saving === "zip" ? { as: saving } : { directory: saving }) });
+        await this.#transfer.saveAll({ files: savable, ...saveOptions(saving) });
       } catch (error) {
         say(this.result, `Verified, but not saved: ${count(files.length, "file")}. ${lacking}`);
         this.result.classList.add("bad");

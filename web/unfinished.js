@@ -1,7 +1,7 @@
 // @ts-check
 // What earlier visits have left unfinished, or not saved: one card each, to go on with it, to save it, or to discard it.
 
-import { byId, complaint, count, el, notSaved, savingButtons, say, size, textRow, title } from "./view.js";
+import { byId, complaint, count, el, notSaved, saveOptions, savingButtons, say, size, textRow, title } from "./view.js";
 
 /** @typedef {import("./tallow.js").UnfinishedTransfer} UnfinishedTransfer */
 
@@ -91,8 +91,7 @@ export class Unfinished {
       for (const file of files) if (file.kind === "text") texts.append(textRow(await file.text(), () => file.markSaved()));
     };
     if (item.files.some(({ kind, complete }) => kind === "text" && complete)) showTexts().catch(this.#complain);
-    const save = (/** @type {import("./view.js").Saving} */ saving) =>
-      this.#hold(run("Saving…", () => item.saveAll(saving === "files" ? {} : saving === "zip" ? { as: saving } : { directory: saving })));
+    const save = (/** @type {import("./view.js").Saving} */ saving) => this.#hold(run("Saving…", () => item.saveAll(saveOptions(saving))));
     const clear = el("button", { type: "button", onclick: () => run("Clearing…", () => item.discard()) }, "Clear");
     const buttons = el("p", { class: "buttons" }, ...savingButtons(save, this.#complain), clear);
     const card = el("article", { class: "card", "aria-label": heading }, el("h3", {}, heading), note, texts, buttons);

@@ -119,6 +119,9 @@ export function textRow(text, copied) {
 
 /** How what is received is to be saved. @typedef {"files" | "zip" | FileSystemDirectoryHandle} Saving */
 
+/** What saveAll() takes for that. @param {Saving} saving @returns {import("./tallow.js").SaveOptions} */
+export const saveOptions = (saving) => (typeof saving === "string" ? { as: saving } : { directory: saving });
+
 /** Asks for a folder, where the browser can; undefined when none was picked. @type {(() => Promise<FileSystemDirectoryHandle | undefined>) | undefined} */
 export const pickFolder =
   "showDirectoryPicker" in globalThis

@@ -252,8 +252,7 @@ func (p *pacer) active(now time.Time) bool {
 // forget forgets what was learnt of the path, as there is another. It begins with a probe: what is on its way, or would be, is no measure.
 func (p *pacer) forget(now time.Time) {
 	p.base, p.floor, p.rate = 0, 0, 0
-	p.last, p.probe, p.fresh, p.joint, p.share = round{}, draining, true, false, 1
-	p.known = false
+	p.last, p.probe, p.fresh, p.joint, p.known, p.share = round{}, draining, true, false, false, 1
 	p.round = mark{now, p.sent, p.received}
 }
 
@@ -352,7 +351,7 @@ func balance(now time.Time, links []*pacer) {
 		slices.Sort(rates)
 		middle = (rates[(n-1)/2] + rates[n/2]) / 2
 	}
-	if !probing || now.Sub(probedAt) > probeMost {
+	if !probing {
 		release(now, links)
 	}
 	probe := wanted && (active == 1 || now.Sub(probedAt) > gap)

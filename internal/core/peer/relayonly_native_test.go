@@ -177,6 +177,9 @@ func TestConnStrays(t *testing.T) {
 		t.Fatal(err)
 	}
 	for c.pc.ICEConnectionState() == webrtc.ICEConnectionStateNew { // until then pion takes any offer for a restart, and gathers anew
+		if ctx.Err() != nil {
+			t.Fatal("ICE does not begin")
+		}
 		time.Sleep(time.Millisecond)
 	}
 	offer, err := other.Offer(ctx, false)

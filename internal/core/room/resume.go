@@ -379,13 +379,14 @@ func (r *Room) readJournal(storage transfer.Durable, delivery, name string) (*tr
 	return transfer.ParseJournal(p)
 }
 
+// restoreTransfer begins with what restore has found. It is false for what is of no use any more.
 func (r *Room) restoreTransfer(delivery string, j *transfer.Journal, order uint64) bool {
 	now := r.cfg.Now()
 	age := KeepUnfinished
 	if j.HandedOver() {
 		age = KeepHandedOver
 	}
-	if old := now.Sub(j.Opened); old > age || old < -age || j.Outgoing != (j.Key.Sender == r.self) || r.outgoing[j.Key] != nil || r.incoming[j.Key] != nil {
+	if old := now.Sub(j.Opened); old > age || old < -age {
 		return false
 	}
 	_, known := j.Bytes()

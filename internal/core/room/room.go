@@ -349,7 +349,7 @@ func (r *Room) emit() {
 		<-r.looped
 		r.running.Wait()
 		for _, o := range r.outgoing {
-			closeSources(slices.Concat(o.files, o.given))
+			o.closeSources()
 		}
 		close(ended)
 	}()

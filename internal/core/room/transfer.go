@@ -178,6 +178,12 @@ func (r *Room) maxRecipients() int {
 	return r.cfg.MaxRecipients
 }
 
+// closeSources lets go of its files.
+func (o *outgoing) closeSources() {
+	closeSources(o.files)
+	closeSources(o.given)
+}
+
 // closeSources lets go of files that nobody asks for any more.
 func closeSources(files []OutFile) {
 	for _, f := range files {
@@ -236,8 +242,7 @@ func (r *Room) makeRoom() bool {
 		oldest := over[0].key
 		over = over[1:]
 		if o := r.outgoing[oldest]; o != nil {
-			closeSources(o.files)
-			closeSources(o.given)
+			o.closeSources()
 		}
 		delete(r.outgoing, oldest)
 		delete(r.incoming, oldest)

@@ -549,9 +549,8 @@ func (o *Outgoing) retry(e RetryPeer) {
 
 // signed reports whether there is a receipt for a file.
 func (o *Outgoing) signed(file uint32) bool {
-	return slices.ContainsFunc(o.peers, func(r *recipient) bool {
-		return slices.ContainsFunc(append(r.earlier[:len(r.earlier):len(r.earlier)], r), func(r *recipient) bool { return r.receipt != nil && r.receipt.Files.Has(file) })
-	})
+	has := func(r *recipient) bool { return r.receipt != nil && r.receipt.Files.Has(file) }
+	return slices.ContainsFunc(o.peers, func(r *recipient) bool { return has(r) || slices.ContainsFunc(r.earlier, has) })
 }
 
 // resume makes a transfer run again that had ended. Its journal may be gone.
