@@ -80,15 +80,17 @@ export async function startServer(t, { addr = "127.0.0.1:0", args = [], command 
 /**
  * Starts a browser with a profile folder and a download folder of its own.
  * @param {import("node:test").TestContext} t
- * @param {{ args?: string[], kind?: "chromium" | "firefox", preferences?: Record<string, unknown>, port?: number, executable?: string, throttled?: boolean, profile?: string }} [options]
+ * @param {{ args?: string[], kind?: "chromium" | "firefox", preferences?: Record<string, unknown>, port?: number, executable?: string, throttled?: boolean, profile?: string, networkEnabled?: boolean }} [options]
  *   preferences, of Firefox; port: where Firefox listens for its driver; executable: another program that starts it; throttled: what is in the
- *   background is slowed down, as for people; profile: the folder of one that has ended
+ *   background is slowed down, as for people; profile: the folder of one that has ended; networkEnabled: what a
+ *   response held is kept by the tab, for the driver to ask for
  */
-export async function startBrowser(t, { args = [], kind = "chromium", preferences = {}, port, executable, throttled = false, profile = makeDir() } = {}) {
+export async function startBrowser(t, { args = [], kind = "chromium", preferences = {}, port, executable, throttled = false, profile = makeDir(), networkEnabled = true } = {}) {
   const downloads = makeDir();
   const browser = await puppeteer.launch({
     userDataDir: profile,
     timeout: 120_000,
+    networkEnabled,
     protocolTimeout: 180_000, // longer than what is waited for in a page
     ...(kind === "chromium" ? chromiumOptions(downloads, args) : firefoxOptions(downloads, args, preferences)),
     ...(port && { debuggingPort: port }),

@@ -129,26 +129,35 @@ async function compile(url) {
     throw new TallowError("server-unreachable", error);
   }
   if (!response.ok) throw new TallowError("server-unreachable", `${response.status} for ${url}`);
-  const streams = "compileStreaming" in WebAssembly && /^application\/wasm\b/.test(response.headers.get("Content-Type") ?? "");
-  const copy = streams ? response.clone() : response;
-  const compiled = streams ? WebAssembly.compileStreaming(response) : undefined;
-  compiled?.catch(() => {}); // awaited below
   /** @type {ArrayBuffer} */
   let bytes;
   try {
-    bytes = await copy.arrayBuffer();
+    bytes = await response.arrayBuffer();
   } catch (error) {
     throw new TallowError("server-unreachable", error);
   }
+  // compileStreaming would need a second copy of the body for the hash, and Chromium keeps what both of them buffer until it collects garbage:
+  // 26 MB in each tab (docs/decisions.md).
+  const work = Promise.all([WebAssembly.compile(bytes), globalThis.crypto?.subtle?.digest("SHA-256", bytes)]);
+  free(bytes); // both have made copies
   try {
-    const [module, digest] = await Promise.all([compiled ?? WebAssembly.compile(bytes), globalThis.crypto?.subtle?.digest("SHA-256", bytes)]);
+    const [module, digest] = await work;
     const sha256 = Array.from(new Uint8Array(digest ?? []), (byte) => byte.toString(16).padStart(2, "0")).join("");
     return { module, sha256 };
   } catch (error) {
-    // A stream that breaks off is a TypeError or an AbortError, as from fetch; the rest is the browser refusing the program.
-    const refused = error instanceof WebAssembly.CompileError;
-    throw new TallowError(refused ? "unsupported-browser" : "server-unreachable", error);
+    throw new TallowError(error instanceof WebAssembly.CompileError ? "unsupported-browser" : "internal", error);
   }
+}
+
+/**
+ * Gives a buffer's memory back at once. One that is detached otherwise keeps it until the browser collects garbage.
+ * @param {ArrayBuffer} buffer
+ */
+function free(buffer) {
+  const { port1, port2 } = new MessageChannel();
+  port1.postMessage(null, [buffer]);
+  port1.close();
+  port2.close();
 }
 
 /**

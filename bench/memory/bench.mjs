@@ -6,7 +6,8 @@
 // tab, real files in, real bytes on disk out; the median of the runs. Ten recipients: the peak of a sender's tab while it sends --each MiB to all of
 // them, above the same tab when it was empty; the line before the last divides that into what the tab takes once it has a room (base_mb), and the rest for each of
 // them (per_peer_mb). PSS is what the kernel says of a browser's renderer processes (/proc/PID/smaps_rollup), which shares what is
-// shared among all; so what is compared runs beside the same number of other tabs.
+// shared among all; so what is compared runs beside the same number of other tabs. The driver does not watch the network: for that a tab would keep
+// the bodies of all responses, the WebAssembly's among them.
 
 import { parseArgs } from "node:util";
 import { startBrowser, startServer, tempDir, until, writeFile } from "../../e2e/harness.mjs";
@@ -30,6 +31,8 @@ async function scoped(fn) {
     for (const cleanup of cleanups.reverse()) await cleanup();
   }
 }
+
+const launch = (t) => startBrowser(t, { networkEnabled: false });
 
 /** The tab that a browser has begun with, on an empty page of the server. */
 async function blank(browser, url) {
@@ -76,7 +79,7 @@ async function send(page, members, size) {
 /** One to one. */
 const pair = (url, file) =>
   scoped(async (t) => {
-    const browsers = [(await startBrowser(t)).browser, (await startBrowser(t)).browser];
+    const browsers = [(await launch(t)).browser, (await launch(t)).browser];
     const [a, b] = await Promise.all(browsers.map((browser) => blank(browser, url)));
     const link = await owner(a, file.file);
     await b.evaluate(prepare);
@@ -91,14 +94,14 @@ const pair = (url, file) =>
 /** One to many: the sender's tab, above what it was when it was empty. */
 const many = (url, file) =>
   scoped(async (t) => {
-    const { browser: others } = await startBrowser(t);
+    const { browser: others } = await launch(t);
     const members = [];
     for (let i = 0; i < recipients; i++) {
       const page = await (await others.createBrowserContext()).newPage();
       await page.goto(`${url}/healthz`);
       members.push(page);
     }
-    const { browser } = await startBrowser(t);
+    const { browser } = await launch(t);
     const page = await blank(browser, url);
     const watch = await watchMemory(browser);
     const empty = await watch.look();
