@@ -63,15 +63,17 @@ test("what cannot be read in a folder is named", { timeout: 240_000 }, async (t)
   await ada.open(`${server.url}/`);
   await ada.link();
   await ada.page.evaluate(() => {
-    const refuse = async () => {
-      throw new DOMException("no", "NotReadableError");
+    const refused = new DOMException("no", "NotReadableError");
+    const folder = (/** @type {string} */ name, /** @type {any[]} */ children) => {
+      const batches = [children, []];
+      return { isDirectory: true, name, createReader: () => ({ readEntries: (/** @type {Function} */ done) => done(batches.shift()) }) };
     };
-    const folder = (/** @type {string} */ name, /** @type {any[]} */ children) => ({ kind: "directory", name, values: () => children });
-    const file = (/** @type {string} */ name, getFile = async () => new File(["x"], name)) => ({ kind: "file", name, getFile });
-    const closed = { kind: "directory", name: "closed", values: () => { throw new DOMException("no", "NotAllowedError"); } };
-    Object.assign(globalThis, { showDirectoryPicker: async () => folder("Mine", [file("good.txt"), file("bad.txt", refuse), closed]) });
+    const file = (/** @type {string} */ name) => ({ isFile: true, name, file: (/** @type {Function} */ done) => done(new File(["x"], name)) });
+    const bad = { isFile: true, name: "bad.txt", file: (/** @type {Function} */ _done, /** @type {Function} */ fail) => fail(refused) };
+    const closed = { isDirectory: true, name: "closed", createReader: () => ({ readEntries: (/** @type {Function} */ _done, /** @type {Function} */ fail) => fail(refused) }) };
+    const items = [{ kind: "file", webkitGetAsEntry: () => folder("Mine", [file("good.txt"), bad, closed]), getAsFile: () => null }];
+    document.dispatchEvent(Object.assign(new Event("drop"), { dataTransfer: { types: ["Files"], items } }));
   });
-  await ada.press("Choose a folder");
   await ada.sees(/2 files or folders could not be read and will not be sent: Mine\/bad\.txt, and 1 more\./);
   await ada.sees(/1 file, 1 B/);
   assert.deepEqual(ada.errors, []);

@@ -110,6 +110,20 @@ export async function startBrowser(t, { args = [], kind = "chromium", preference
 }
 
 /**
+ * Runs fn while a browser stands still with all its processes, as on a laptop that is closed.
+ * @template T @param {import("puppeteer-core").Browser} browser @param {() => Promise<T>} fn @returns {Promise<T>}
+ */
+export async function frozen(browser, fn) {
+  const signal = (/** @type {NodeJS.Signals} */ name) => process.kill(-(/** @type {number} */ (browser.process()?.pid)), name); // its process group
+  signal("SIGSTOP");
+  try {
+    return await fn();
+  } finally {
+    signal("SIGCONT");
+  }
+}
+
+/**
  * Puts another tab in front of a page of a throttled browser. Resolves when the page is hidden and its timers are seen to be slowed down.
  * @param {import("puppeteer-core").Page} page
  */

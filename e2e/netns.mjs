@@ -14,6 +14,9 @@ import { captureBinary, chromium, firefox, startBrowser, startServer, tempDir, u
 const run = promisify(execFile);
 let networks = 0;
 
+/** The hub's address, in every Network. */
+export const HUB = "10.77.0.1";
+
 /** A host of a Network. */
 class Host {
   /** @param {Network} network @param {number} number */
@@ -151,7 +154,7 @@ export class Network {
   constructor() {
     this.prefix = `tlw${process.pid.toString(36)}${(networks++).toString(36)}`;
     this.hub = `${this.prefix}hub`;
-    this.address = "10.77.0.1";
+    this.address = HUB;
     /** @type {Host[]} */
     this.hosts = [];
     this.url = "";
@@ -188,6 +191,7 @@ export class Network {
   /**
    * Starts coturn on the hub, with the REST API's credentials.
    * @param {import("node:test").TestContext} t @param {{ secret: string, port: number }} options
+   * @returns {Promise<{ kill: () => Promise<unknown> }>} kill waits
    */
   async startCoturn(t, { secret, port }) {
     const dir = tempDir(t);
@@ -197,10 +201,11 @@ export class Network {
     ];
     const child = spawn("ip", ["netns", "exec", this.hub, "turnserver", ...args], { stdio: ["ignore", "pipe", "inherit"] });
     const ended = once(child, "exit");
-    t.after(async () => {
+    const kill = () => {
       child.kill("SIGKILL");
-      await ended;
-    });
+      return ended;
+    };
+    t.after(kill);
     let log = "";
     child.stdout.on("data", (data) => (log = (log + data).slice(-100_000)));
     await until("coturn listens", async () => {
@@ -209,6 +214,7 @@ export class Network {
       const tcp = await run("ip", ["netns", "exec", this.hub, "ss", "-Hltn", "sport", "=", `:${port}`]);
       return stdout.trim() && tcp.stdout.trim();
     }, 60_000);
+    return { kill };
   }
 
   /**

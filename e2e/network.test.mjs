@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { until } from "./harness.mjs";
+import { frozen, until } from "./harness.mjs";
 import { MB, underway } from "./underway.mjs";
 
 const size = 12 * MB;
@@ -22,16 +22,18 @@ async function once(t, { repeated, wire }) {
 
 // Most of their time is spent waiting, so they run side by side.
 describe("a transfer survives", { concurrency: true }, () => {
-  test("an interface goes down and comes up again", { timeout: 600_000 }, async (t) => {
-    const transfer = await underway(t, { size, first });
-    const { network, flows, finished } = transfer;
-    await network.hosts[1].link(false);
-    await delay(6000);
-    await network.hosts[1].link(true);
-    t.diagnostic(`bytes flow again after ${(await flows()).toFixed(1)} s`);
-    await finished();
-    await once(t, transfer);
-  });
+  for (const recipientKind of /** @type {const} */ (["chromium", "firefox"])) {
+    test(`an interface goes down and comes up again (${recipientKind})`, { timeout: 600_000 }, async (t) => {
+      const transfer = await underway(t, { size, first, recipientKind });
+      const { network, flows, finished } = transfer;
+      await network.hosts[1].link(false);
+      await delay(6000);
+      await network.hosts[1].link(true);
+      t.diagnostic(`bytes flow again after ${(await flows()).toFixed(1)} s`);
+      await finished();
+      await once(t, transfer);
+    });
+  }
 
   test("an address changes, while both tabs are hidden", { timeout: 600_000 }, async (t) => {
     const transfer = await underway(t, { size, first, hidden: true });
@@ -45,14 +47,13 @@ describe("a transfer survives", { concurrency: true }, () => {
   test("a laptop is closed until it has been given up", { timeout: 600_000 }, async (t) => {
     const transfer = await underway(t, { size, first });
     const { sender, recipient } = transfer;
-    const signal = (/** @type {NodeJS.Signals} */ name) => process.kill(-(/** @type {number} */ (recipient.browser().process()?.pid)), name); // its process group
     await recipient.evaluate(() => void me.received.catch(() => {})); // it is given up, and goes on all the same
-    signal("SIGSTOP");
-    try {
+    await frozen(recipient.browser(), async () => {
+      const start = performance.now();
+      await until("silence is noticed", () => sender.evaluate(() => me.room.peers[0]?.quality === "disconnected"));
+      t.diagnostic(`silence is noticed after ${((performance.now() - start) / 1000).toFixed(1)} s`);
       await until("the sender has given it up", () => sender.evaluate(() => me.result?.failedRecipients[0]?.code === "peer-gone"), 120_000);
-    } finally {
-      signal("SIGCONT");
-    }
+    });
     t.diagnostic(`bytes flow again after ${(await transfer.flows()).toFixed(1)} s`);
     await until("the end", () => sender.evaluate(() => me.transfer.recipients[0].state === "done"), 120_000);
     const hash = await recipient.evaluate(async () => me.sha256(await (await me.room.transfers[0].finished).files[0].file()));
@@ -61,8 +62,8 @@ describe("a transfer survives", { concurrency: true }, () => {
   });
 
   test("the server is away for a minute: the transfer goes on, and members find each other again", { timeout: 600_000 }, async (t) => {
-    const { network, sender, recipient, stored, finished } = await underway(t, { size: 30 * MB });
-    const back = network.restartServer(t, 60_000);
+    const { sender, recipient, restartServer, stored, finished } = await underway(t, { size: 30 * MB });
+    const back = restartServer(60_000);
     back.catch(() => {}); // it is waited for below, unless the test fails before
     await until("the sender has noticed", () => sender.evaluate(() => me.room.state === "disconnected"), 120_000);
     const before = await stored();
@@ -79,15 +80,16 @@ describe("a transfer survives", { concurrency: true }, () => {
     assert.equal(await text, "still here");
   });
 
-  test("the relay is killed and comes back: members that may use nothing else go on", { timeout: 600_000 }, async (t) => {
-    const serverArgs = ["-turn-secret", "a secret that outlives the server"];
-    const transfer = await underway(t, { size, first, relayOnly: true, serverArgs });
-    const { network, sender, flows, finished } = transfer;
-    await until("a route", () => sender.evaluate(() => me.room.peers[0].route !== ""), 120_000);
-    assert.equal(await sender.evaluate(() => me.room.peers[0].route), "relay");
-    await network.restartServer(t, 2000, serverArgs);
-    t.diagnostic(`bytes flow again after ${(await flows()).toFixed(1)} s`);
-    await finished();
-    await once(t, transfer);
-  });
+  for (const [relay, restart] of /** @type {const} */ ([["the server's", "restartServer"], ["coturn", "restartCoturn"]])) {
+    test(`the relay (${relay}) is killed and comes back: members that may use nothing else go on`, { timeout: 600_000 }, async (t) => {
+      const transfer = await underway(t, { size, first, relay });
+      const { sender, flows, finished } = transfer;
+      await until("a route", () => sender.evaluate(() => me.room.peers[0].route !== ""), 120_000);
+      assert.equal(await sender.evaluate(() => me.room.peers[0].route), "relay");
+      await transfer[restart](2000);
+      t.diagnostic(`bytes flow again after ${(await flows()).toFixed(1)} s`);
+      await finished();
+      await once(t, transfer);
+    });
+  }
 });

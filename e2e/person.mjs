@@ -138,6 +138,14 @@ export class Person {
     await chooser.accept(files);
   }
 
+  /** Drops a file or folder, anywhere on the page. @param {string} file */
+  async drop(file) {
+    const cdp = await this.page.createCDPSession();
+    for (const type of /** @type {const} */ (["dragEnter", "dragOver", "drop"]))
+      await cdp.send("Input.dispatchDragEvent", { type, x: 9, y: 9, data: { items: [], files: [file], dragOperationsMask: 1 } });
+    await cdp.detach();
+  }
+
   /** Limits the newest transfer. @param {string} limit in MB/s; "": no longer */
   async limit(limit) {
     const field = await this.page.waitForSelector("article.transfer .limit:not([hidden]) input", { visible: true });

@@ -4,10 +4,21 @@ import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
 import { until } from "./harness.mjs";
 import { startMember } from "./member.mjs";
+import { HUB } from "./netns.mjs";
 
 /** Where the server's own TURN listens, and where coturn does, on the hub. */
 export const TURN_PORT = 3478;
 export const COTURN_PORT = 3479;
+
+/**
+ * What makes a server give out coturn as its only relay.
+ * @param {string} secret of both @param {"udp" | "tcp"} [transport]
+ */
+export const coturnOnly = (secret, transport = "udp") => [
+  "-turn=false",
+  "-ice-servers",
+  JSON.stringify([{ urls: [`turn:${HUB}:${COTURN_PORT}?transport=${transport}`], secret }]),
+];
 
 /**
  * Credentials of the TURN REST API (draft-uberti-behave-turn-rest-00) for a server of this secret.

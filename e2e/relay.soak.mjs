@@ -6,7 +6,7 @@ import { describe, test } from "node:test";
 import { until } from "./harness.mjs";
 import { startMember } from "./member.mjs";
 import { Network } from "./netns.mjs";
-import { COTURN_PORT, deliver, meet } from "./relay.mjs";
+import { COTURN_PORT, coturnOnly, deliver, meet } from "./relay.mjs";
 import { MB } from "./underway.mjs";
 
 const secret = "a secret that both have";
@@ -16,8 +16,7 @@ const rate = 1; // Mbit/s
 describe("credentials expire under way", { concurrency: true }, () => {
   for (const kind of ["the server's own TURN", "coturn"]) {
     test(kind, { timeout: 1_800_000 }, async (t) => {
-      const servers = [{ urls: [`turn:10.77.0.1:${COTURN_PORT}?transport=udp`], secret }];
-      const serverArgs = ["-relay-only", "-turn-ttl", "1m", ...(kind === "coturn" ? ["-turn=false", "-ice-servers", JSON.stringify(servers)] : [])];
+      const serverArgs = ["-relay-only", "-turn-ttl", "1m", ...(kind === "coturn" ? coturnOnly(secret) : [])];
       const network = await Network.start(t, 2, { serverArgs });
       if (kind === "coturn") await network.startCoturn(t, { secret, port: COTURN_PORT });
       const browsers = [];

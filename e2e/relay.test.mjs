@@ -6,7 +6,7 @@ import test from "node:test";
 import { until } from "./harness.mjs";
 import { startMember } from "./member.mjs";
 import { Network } from "./netns.mjs";
-import { COTURN_PORT, deliver, disobey, iceServer, meet, record, TURN_PORT } from "./relay.mjs";
+import { COTURN_PORT, coturnOnly, deliver, disobey, iceServer, meet, record, TURN_PORT } from "./relay.mjs";
 import { MB } from "./underway.mjs";
 
 const secret = "a secret that both have";
@@ -78,8 +78,7 @@ test("relay only", { timeout: 900_000 }, async (t) => {
   // Its credentials come from the server, in the format that it shares with coturn.
   for (const transport of ["udp", "tcp"]) {
     await t.test(`coturn over ${transport}`, async () => {
-      const servers = [{ urls: [`turn:${network.address}:${COTURN_PORT}?transport=${transport}`], secret }];
-      await network.restartServer(t, 0, ["-turn=false", "-relay-only", "-ice-servers", JSON.stringify(servers)]);
+      await network.restartServer(t, 0, ["-relay-only", ...coturnOnly(secret, transport)]);
       await relayed(await meet(network, browsers), transport);
     });
   }

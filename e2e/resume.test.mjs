@@ -1,6 +1,8 @@
 // What goes on after a reload, a crash or a restart of either page, and what does not.
 
 import assert from "node:assert/strict";
+import fs from "node:fs";
+import path from "node:path";
 import test from "node:test";
 import { expectFiles, startBrowser, startServer, tempDir, until, writeFile } from "./harness.mjs";
 import { crash, enter, fresh } from "./lives.mjs";
@@ -411,7 +413,7 @@ test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
               const out = await handle.createWritable();
               await out.write(file);
               await out.close();
-              return { path, file: await handle.getFile(), handle };
+              return { path, file: await handle.getFile(), handle, folder };
             }),
           );
         }
@@ -664,6 +666,37 @@ test("the page lists what is unfinished, and goes on with it", { timeout: 400_00
     await ben.sees(/Verified, and handed to your browser’s downloads: 2 files/, 60_000);
     await expectFiles(ben.downloads, [big, small], 60_000);
     assert.doesNotMatch(await ben.text(), /Unfinished/);
+  });
+
+  await t.test("a folder that was dropped is read again without being chosen", async () => {
+    const dropped = path.join(folder, "Dropped");
+    fs.mkdirSync(path.join(dropped, "inner"), { recursive: true });
+    fs.writeFileSync(path.join(dropped, "a.bin"), Buffer.alloc(3_000_000, 65));
+    fs.writeFileSync(path.join(dropped, "inner", "b.txt"), "AAAAA");
+    // For one on the disk the browser would ask, in a way that no test can answer; so the handle is of a copy in the private file system.
+    await ada.page.evaluate(async () => {
+      const copy = await (await navigator.storage.getDirectory()).getDirectoryHandle("Dropped", { create: true });
+      const inner = await copy.getDirectoryHandle("inner", { create: true });
+      for (const [where, name, size] of /** @type {const} */ ([[copy, "a.bin", 3_000_000], [inner, "b.txt", 5]])) {
+        const out = await (await where.getFileHandle(name, { create: true })).createWritable();
+        await out.write(new Uint8Array(size).fill(65));
+        await out.close();
+      }
+      Object.assign(DataTransferItem.prototype, { getAsFileSystemHandle: async () => copy });
+    });
+    await ada.drop(dropped);
+    await ada.sees(/2 files, 3 MB/);
+    await ada.press("Send");
+    await ada.limit(slow);
+    await ben.press("Accept");
+    await ada.seesDelivery("Ben", /^Transferring · [1-9]/);
+    await ada.press("Pause");
+    await ada.seesDelivery("Ben", /^Paused/);
+    await ada.page.reload();
+    await ada.sees(/Unfinished[^]*Sending a\.bin and 1 more \(3 MB\) to Ben/);
+    await ada.press("Continue");
+    await ada.seesDelivery("Ben", /^Done: verified on disk$/, 120_000);
+    await ben.sees(/Verified, and handed to your browser’s downloads as one zip: 2 files/, 60_000);
   });
 
   await t.test("what is discarded is gone, on both sides", async () => {

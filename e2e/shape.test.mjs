@@ -45,17 +45,15 @@ function comparable(tree, top = "") {
   return Object.fromEntries(Object.entries(tree).map(([p, { sha256, mtime }]) => [name(`${top}${p}`, sha256), sha256 ? { sha256, mtime } : { sha256 }]));
 }
 
-/** Two people in a room. @param {import("node:test").TestContext} t @param {(() => void) | undefined} beforeAda @param {(() => void) | undefined} beforeBen */
-async function pair(t, beforeAda, beforeBen) {
+/** Two people in a room. @param {import("node:test").TestContext} t @param {() => void} [beforeBen] */
+async function pair(t, beforeBen) {
   const server = await startServer(t);
-  const [ada, ben] = await Promise.all([Person.arrive(t, { name: "Ada", before: beforeAda }), Person.arrive(t, { name: "Ben", before: beforeBen })]);
+  const [ada, ben] = await Promise.all([Person.arrive(t, { name: "Ada" }), Person.arrive(t, { name: "Ben", before: beforeBen })]);
   await ada.open(`${server.url}/`);
   await ben.open(await ada.link());
   await Promise.all([ada.meets(1), ben.meets(1)]);
   return { ada, ben };
 }
-
-const withoutPicker = () => void Reflect.deleteProperty(window, "showDirectoryPicker");
 
 /** The folder that the person picks: one in the private file system, since no test can use the browser's own dialogue. */
 const pickerStandIn = () => {
@@ -90,7 +88,7 @@ async function downloaded(person, name) {
 
 test("a folder is chosen, and arrives as a zip with names and times", { timeout: 240_000 }, async (t) => {
   const dir = album(t);
-  const { ada, ben } = await pair(t, withoutPicker, withoutPicker);
+  const { ada, ben } = await pair(t);
   const button = await ada.control("button", "Choose a folder");
   const [chooser] = await Promise.all([ada.page.waitForFileChooser(), button.click()]);
   await chooser.accept([dir]);
@@ -108,13 +106,8 @@ test("a folder is chosen, and arrives as a zip with names and times", { timeout:
 
 test("a folder is dropped, with what is empty in it; unticked files do not come", { timeout: 240_000 }, async (t) => {
   const dir = album(t);
-  const { ada, ben } = await pair(t, undefined, undefined);
-  const drop = await ada.page.$("#drop");
-  const box = await drop?.boundingBox();
-  assert.ok(box);
-  const cdp = await ada.page.createCDPSession();
-  for (const type of /** @type {const} */ (["dragEnter", "dragOver", "drop"]))
-    await cdp.send("Input.dispatchDragEvent", { type, x: box.x + 9, y: box.y + 9, data: { items: [], files: [dir], dragOperationsMask: 1 } });
+  const { ada, ben } = await pair(t);
+  await ada.drop(dir);
   await ada.sees(/7 files, 300 kB and 1 empty folder/);
   await ada.press("Send");
 
@@ -136,8 +129,8 @@ test("a folder is dropped, with what is empty in it; unticked files do not come"
   assert.deepEqual([...ada.errors, ...ben.errors], []);
 });
 
-test("from a picked folder into a picked folder, which has some of it", { timeout: 240_000 }, async (t) => {
-  const { ada, ben } = await pair(t, pickerStandIn, pickerStandIn);
+test("into a picked folder, which has some of it", { timeout: 240_000 }, async (t) => {
+  const { ada, ben } = await pair(t, pickerStandIn);
   const fill = (/** @type {Person} */ person, /** @type {Record<string, string>} */ files) =>
     person.page.evaluate(async (given) => {
       for (const [name, text] of Object.entries(given)) {
@@ -150,9 +143,11 @@ test("from a picked folder into a picked folder, which has some of it", { timeou
         await out.close();
       }
     }, files);
-  await fill(ada, { "a.txt": "new a", "a (2).txt": "new a 2", "deep/er/b": "new b", "hollow/in/": "", "name/c": "new c" });
+  const dir = path.join(tempDir(t), "Picked");
+  for (const name of ["deep/er", "hollow/in", "name"]) fs.mkdirSync(path.join(dir, name), { recursive: true });
+  for (const [name, text] of Object.entries({ "a.txt": "new a", "a (2).txt": "new a 2", "deep/er/b": "new b", "name/c": "new c" })) fs.writeFileSync(path.join(dir, name), text);
   await fill(ben, { "Picked/a.txt": "old a", "Picked/name": "a file" });
-  await ada.press("Choose a folder");
+  await ada.drop(dir);
   await ada.sees(/4 files, 22 B and 1 empty folder/);
   await ada.press("Send");
   await ben.sees(/wants to send/);

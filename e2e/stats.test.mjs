@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { CHUNK, startServer, tempDir, until, writeFile } from "./harness.mjs";
+import { CHUNK, frozen, startServer, tempDir, until, writeFile } from "./harness.mjs";
 import { startMember } from "./member.mjs";
 import { Person } from "./person.mjs";
 import { sharedBrowser } from "./shared.mjs";
@@ -197,6 +197,13 @@ test("the details of a connection in the page, in Chromium and in Firefox", { ti
     assert.ok((await ada.page.evaluate(() => /** @type {any} */ (window).seen.changes)) <= 1);
     await details.click();
     await until("they go on", async () => told((await read(ada)).values["Files to them"]) === 2 * chunks);
+  });
+
+  await t.test("quality, and silence", async () => {
+    await ada.sees(/Connected · (excellent|good|fair|poor)/);
+    await frozen(fay.page.browser(), () => ada.sees(/Not answering/));
+    await Promise.all([ada, fay].map((person) => person.meets(1)));
+    await ada.sees(/Connected · (excellent|good|fair|poor)/);
   });
 
   for (const person of [ada, fay]) {

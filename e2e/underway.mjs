@@ -1,11 +1,16 @@
 // A transfer under way over a network that a test can disturb.
 
 import assert from "node:assert/strict";
+import { setTimeout as delay } from "node:timers/promises";
 import { CHUNK, hide, until } from "./harness.mjs";
 import { loadMember } from "./member.mjs";
 import { Network } from "./netns.mjs";
+import { COTURN_PORT, coturnOnly } from "./relay.mjs";
 
 export const MB = 1e6;
+
+/** What both servers share, and keep over a restart. */
+const secret = "a secret that outlives the server";
 
 /** Settles when the pages asked for before are connected: tests that run side by side start their browsers one after the other. */
 let started = Promise.resolve();
@@ -13,13 +18,14 @@ let started = Promise.resolve();
 /**
  * A sender and a recipient on hosts of their own, with a transfer under way at the rate of the sender's link.
  * @param {import("node:test").TestContext} t
- * @param {{ size: number, first?: number, rate?: number, relayOnly?: boolean, hidden?: boolean, serverArgs?: string[] }} options first: how much
- *   of it is on the recipient's disk when this returns; rate: Mbit/s; hidden: both tabs are in the background, and slowed down
+ * @param {{ size: number, first?: number, rate?: number, relay?: "" | "the server's" | "coturn", hidden?: boolean, recipientKind?: "chromium" | "firefox" }} options
+ *   first: how much of it is on the recipient's disk when this returns; rate: Mbit/s; relay: which they use, and nothing else; hidden: both
+ *   tabs are in the background, and slowed down
  */
-export async function underway(t, { size, first = MB, rate = 8, relayOnly = false, hidden = false, serverArgs = [] }) {
-  const connecting = started.then(() => connect(t, { rate, relayOnly, hidden, serverArgs }));
+export async function underway(t, { size, first = MB, rate = 8, relay = "", hidden = false, recipientKind = "chromium" }) {
+  const connecting = started.then(() => connect(t, { rate, relay, hidden, recipientKind }));
   started = connecting.then(() => {}, () => {});
-  const { network, sender, recipient } = await connecting;
+  const { network, sender, recipient, restartServer, restartCoturn } = await connecting;
   // What takes long is left to the pages, and asked for.
   await recipient.evaluate(() => {
     me.received = me.offer().then(async (offer) => {
@@ -42,6 +48,8 @@ export async function underway(t, { size, first = MB, rate = 8, relayOnly = fals
     network,
     sender,
     recipient,
+    restartServer,
+    restartCoturn,
     stored,
     /** How long until bytes flow again, in s. The recipient counts them; a chunk may have been between the wire and its disk. */
     async flows() {
@@ -67,13 +75,16 @@ export async function underway(t, { size, first = MB, rate = 8, relayOnly = fals
 /**
  * Two hosts whose pages are connected; the sender's link has that rate.
  * @param {import("node:test").TestContext} t
- * @param {{ rate: number, relayOnly: boolean, hidden: boolean, serverArgs: string[] }} options
+ * @param {{ rate: number, relay: string, hidden: boolean, recipientKind: string }} options
  */
-async function connect(t, { rate, relayOnly, hidden, serverArgs }) {
+async function connect(t, { rate, relay, hidden, recipientKind }) {
+  const serverArgs = relay === "coturn" ? coturnOnly(secret) : ["-turn-secret", secret];
   const network = await Network.start(t, 2, { serverArgs });
+  const startCoturn = () => network.startCoturn(t, { secret, port: COTURN_PORT });
+  let coturn = relay === "coturn" ? await startCoturn() : undefined;
   const pages = [];
-  for (const host of network.hosts) {
-    const { browser } = await host.startBrowser(t, { throttled: hidden });
+  for (const [i, host] of network.hosts.entries()) {
+    const { browser } = await (i === 1 && recipientKind === "firefox" ? host.startFirefox(t) : host.startBrowser(t, { throttled: hidden }));
     const [page] = await browser.pages();
     page.setDefaultTimeout(120_000);
     await loadMember(page, network.url);
@@ -82,11 +93,24 @@ async function connect(t, { rate, relayOnly, hidden, serverArgs }) {
   }
   const [sender, recipient] = pages;
   await network.hosts[0].cap({ up: rate });
+  const relayOnly = relay !== "";
   const link = await sender.evaluate(async (given) => {
     me.watch(await me.tallow.createRoom(given));
     return me.room.link;
   }, { name: "sender", relayOnly });
   await recipient.evaluate(async (to, given) => me.join(to, given), link, { name: "recipient", relayOnly });
   await Promise.all(pages.map((page) => page.evaluate(() => me.meets(1, 120_000))));
-  return { network, sender, recipient };
+  return {
+    network,
+    sender,
+    recipient,
+    /** Kills the server, its relay included, and starts it again after that many ms. @param {number} ms */
+    restartServer: (ms) => network.restartServer(t, ms, serverArgs),
+    /** The same for coturn, which is the only relay then; the server stays. @param {number} ms */
+    async restartCoturn(ms) {
+      await coturn?.kill();
+      await delay(ms, undefined, { signal: t.signal });
+      coturn = await startCoturn();
+    },
+  };
 }

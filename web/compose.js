@@ -3,7 +3,7 @@
 
 import { byId, count, el, say, size } from "./view.js";
 
-/** @typedef {{ path: string, file: File, handle?: FileSystemFileHandle } | { path: string, directory: true }} Chosen */
+/** @typedef {{ path: string, file: File, handle?: FileSystemFileHandle, folder?: FileSystemDirectoryHandle } | { path: string, directory: true }} Chosen */
 
 const SHOWN = 100; // of the chosen files; thousands of rows would only slow the page down
 
@@ -64,23 +64,14 @@ export class Compose {
   #chooser(buttonId, inputId) {
     const button = byId(buttonId, HTMLButtonElement);
     const input = byId(inputId, HTMLInputElement);
-    button.addEventListener("click", async () => {
-      // Only this way of choosing a folder tells of empty ones inside; not every browser has it.
-      const pick = /** @type {any} */ (globalThis).showDirectoryPicker;
-      if (inputId !== "folder" || typeof pick !== "function") return input.click();
-      try {
-        const folder = await pick({ id: "send" });
-        this.#reading((lost) => walk(folder.name, handleChildren(folder), lost));
-      } catch (error) {
-        if (!(error instanceof DOMException && error.name === "AbortError")) input.click(); // refused, in an embedded page say
-      }
-    });
+    // Not showDirectoryPicker: Chromium leaves out, without a word, files whose names it finds unsafe (docs/decisions.md).
+    button.addEventListener("click", () => input.click());
     input.addEventListener("change", () => {
       this.#add([...(input.files ?? [])].map((file) => ({ path: file.webkitRelativePath || file.name, file })));
       input.value = ""; // the same files can be chosen again
     });
     // Phones have no folders to choose.
-    button.hidden = inputId === "folder" && !("webkitdirectory" in input) && !("showDirectoryPicker" in globalThis);
+    button.hidden = inputId === "folder" && !("webkitdirectory" in input);
     button.disabled = false;
   }
 
@@ -108,7 +99,7 @@ export class Compose {
         const found = [];
         for (const { entry, file, handle } of taken) {
           const kept = await handle?.catch(() => undefined);
-          if (entry?.isDirectory) for (const item of await walk(entry.name, entryChildren(/** @type {FileSystemDirectoryEntry} */ (entry)), lost)) found.push(item);
+          if (entry?.isDirectory) for (const item of await walk(entry.name, entryChildren(/** @type {FileSystemDirectoryEntry} */ (entry), kept?.kind === "directory" ? kept : undefined), lost)) found.push(item);
           else if (file) found.push({ path: file.name, file, ...(kept?.kind === "file" && { handle: kept }) });
           else lost.push(entry?.name ?? "");
         }
@@ -160,8 +151,8 @@ export class Compose {
 const ATONCE = 32;
 
 /**
- * What is in a folder: a file's way to be had, or a folder's own children.
- * @typedef {{ name: string, file: () => Promise<File> } | { name: string, children: Children }} Child
+ * What is in a folder: a file's way to be had, and to be had again, or a folder's own children.
+ * @typedef {{ name: string, file: () => Promise<File>, again: () => Promise<{ handle: FileSystemFileHandle, folder: FileSystemDirectoryHandle } | undefined> } | { name: string, children: Children }} Child
  * @typedef {() => Promise<Child[]>} Children
  */
 
@@ -186,8 +177,8 @@ async function walk(path, children, lost) {
     const some = inside.slice(i, i + ATONCE).map(async (child) => {
       const under = `${path}/${child.name}`;
       if ("children" in child) return () => walk(under, child.children, lost);
-      const file = await child.file().catch(() => void lost.push(under));
-      return async () => /** @type {Chosen[]} */ (file ? [{ path: under, file }] : []);
+      const [file, again] = await Promise.all([child.file().catch(() => void lost.push(under)), child.again().catch(() => undefined)]);
+      return async () => /** @type {Chosen[]} */ (file ? [{ path: under, file, ...again }] : []);
     });
     // Folders one after another, in their order: as many at once as there are would be too many.
     for (const items of await Promise.all(some)) for (const item of await items()) found.push(item);
@@ -195,15 +186,14 @@ async function walk(path, children, lost) {
   return found;
 }
 
-/** @param {any} folder a FileSystemDirectoryHandle @returns {Children} */
-const handleChildren = (folder) => async () => {
-  const list = [];
-  for await (const child of folder.values()) list.push(child);
-  return list.map((child) => (child.kind === "file" ? { name: child.name, file: () => child.getFile() } : { name: child.name, children: handleChildren(child) }));
-};
-
-/** @param {FileSystemDirectoryEntry} folder @returns {Children} */
-const entryChildren = (folder) => async () => {
+/**
+ * By entries, for handles leave files out (as above). What a file's handle is for can do without.
+ * @param {FileSystemDirectoryEntry} folder
+ * @param {FileSystemDirectoryHandle} [handle] the same folder's
+ * @param {FileSystemDirectoryHandle} [top] the one that was dropped
+ * @returns {Children}
+ */
+const entryChildren = (folder, handle, top = handle) => async () => {
   const reader = folder.createReader();
   /** @type {FileSystemEntry[]} */
   const list = [];
@@ -213,9 +203,13 @@ const entryChildren = (folder) => async () => {
     if (batch.length === 0) break;
     list.push(...batch);
   }
-  return list.map((child) =>
-    child.isFile
-      ? { name: child.name, file: () => new Promise((resolve, reject) => /** @type {FileSystemFileEntry} */ (child).file(resolve, reject)) }
-      : { name: child.name, children: entryChildren(/** @type {FileSystemDirectoryEntry} */ (child)) },
-  );
+  return list.map((child) => {
+    const { name } = child;
+    if (child.isFile) {
+      const again = async () => (handle && top ? { handle: await handle.getFileHandle(name), folder: top } : undefined);
+      return { name, file: () => new Promise((resolve, reject) => /** @type {FileSystemFileEntry} */ (child).file(resolve, reject)), again };
+    }
+    const inner = async () => handle?.getDirectoryHandle(name).catch(() => undefined);
+    return { name, children: async () => entryChildren(/** @type {FileSystemDirectoryEntry} */ (child), await inner(), top)() };
+  });
 };

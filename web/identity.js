@@ -244,10 +244,11 @@ export function whileFree(member, work) {
 }
 
 /**
- * Keeps what a browser gives to read a transfer's files again.
- * @param {string} transfer
- * @param {{ index: number, path: string, handle: FileSystemFileHandle }[]} handles index: in the transfer; path: as it was given
+ * What a browser gives to read a file again. index: in the transfer; path: as it was given; folder: that the person picked, in which it is.
+ * @typedef {{ index: number, path: string, handle: FileSystemFileHandle, folder?: FileSystemDirectoryHandle }} Kept
  */
+
+/** Keeps what a browser gives to read a transfer's files again. @param {string} transfer @param {Kept[]} handles */
 export async function keepHandles(transfer, handles) {
   try {
     await withStore("handles", "readwrite", (store) => result(store.put({ transfer, handles, kept: Date.now() })));
@@ -256,7 +257,7 @@ export async function keepHandles(transfer, handles) {
   }
 }
 
-/** @param {string} transfer @returns {Promise<{ index: number, path: string, handle: FileSystemFileHandle }[]>} */
+/** @param {string} transfer @returns {Promise<Kept[]>} */
 export async function recallHandles(transfer) {
   try {
     return (await withStore("handles", "readonly", (store) => result(store.get(transfer))))?.handles ?? [];

@@ -451,9 +451,11 @@ export interface PeerStats {
 
 /**
  * What can be sent. A string is a text message (at most 1 MiB). `path` is relative, with "/" (folders travel as the paths of their files; an empty
- * one, or one that is to be there in any case, as a `directory`). A Blob without a path is sent as "data". With a `handle`, for a file that was dropped or picked where the browser gives one, a later page can read it again.
+ * one, or one that is to be there in any case, as a `directory`). A Blob without a path is sent as "data". With a `handle`, for a file that was
+ * dropped or picked where the browser gives one, a later page can read it again; with the `folder`, too, in which it was dropped or picked, the
+ * person is asked once for all that is in there.
  */
-export type Sendable = File | Blob | string | { path: string; file: File | Blob; handle?: FileSystemFileHandle } | { path: string; directory: true };
+export type Sendable = File | Blob | string | { path: string; file: File | Blob; handle?: FileSystemFileHandle; folder?: FileSystemDirectoryHandle } | { path: string; directory: true };
 
 export interface SendOptions {
   /** Who is to get it. Default: every member whose state is "open". */

@@ -751,7 +751,7 @@ async function offered(room, files, options) {
     for (const { blob } of files) if (blob?.size === 0) await checkEmpty(blob);
     room.checkOpen(); // what is attached is Go's to release
     const event = await room.call("send", { ...options, files: attached(room, files) });
-    const handles = files.flatMap(({ file, handle }, index) => (handle ? [{ index, path: file.path, handle }] : []));
+    const handles = files.flatMap(({ file, handle, folder }, index) => (handle ? [{ index, path: file.path, handle, folder }] : []));
     if (handles.length > 0 && room.held) void identity.keepHandles(event.id, handles);
     return event;
   } finally {
@@ -1318,14 +1318,19 @@ async function allRemembered(id, files) {
   return files.every(({ index, kind, size }) => kind !== "file" || size === 0 || kept.has(index));
 }
 
+/** Access to read what is behind a handle, which the person is asked for if need be. @param {any} handle */
+async function allowed(handle) {
+  if (handle.queryPermission && (await handle.queryPermission({ mode: "read" })) !== "granted" && (await handle.requestPermission({ mode: "read" })) !== "granted")
+    throw new TallowError("file-unreadable", "the person, or the browser, said no");
+}
+
 /** The files of a transfer that are still there, by what the browser gave to read them again. It may ask the person. @param {string} id */
 async function remembered(id) {
   const files = [];
-  for (const { path, handle } of await identity.recallHandles(id)) {
-    const access = /** @type {any} */ (handle);
+  for (const { path, handle, folder } of await identity.recallHandles(id)) {
     try {
-      if (access.queryPermission && (await access.queryPermission({ mode: "read" })) !== "granted" && (await access.requestPermission({ mode: "read" })) !== "granted")
-        throw new TallowError("file-unreadable", "the person, or the browser, said no");
+      if (folder) await allowed(folder); // and with it all that is inside
+      await allowed(handle);
       files.push({ path, file: await handle.getFile() });
     } catch (error) {
       if (error instanceof DOMException && ["NotFoundError", "NotReadableError", "TypeMismatchError"].includes(error.name)) continue; // it is lacking
@@ -1451,11 +1456,12 @@ function sendable(item) {
     ({ path } = given);
     checkPath(path);
   }
-  const handle = item === blob ? undefined : given.handle;
+  const { handle, folder } = item === blob ? /** @type {any} */ ({}) : given;
   check(handle === undefined || typeof handle?.getFile === "function", "handle is a FileSystemFileHandle");
+  check(folder === undefined || (handle && typeof folder?.getFileHandle === "function"), "folder is a FileSystemDirectoryHandle, and goes with a handle");
   const type = utf8.encode(blob.type).length <= maxType ? blob.type : "";
   const file = { kind: "file", path, type, lastModified: blob instanceof File ? Math.max(0, blob.lastModified) : 0, size: blob.size };
-  return { file, blob, handle, info: describe(file) };
+  return { file, blob, handle, folder, info: describe(file) };
 }
 
 /** @param {unknown} path */

@@ -292,7 +292,9 @@ func play(t *testing.T, p programs, plan *plan, sum *tally) {
 	for _, ended := range r.ends {
 		<-ended
 	}
-	sum.runs.Add(1)
+	if n := sum.runs.Add(1); n%100 == 0 {
+		t.Logf("%d runs", n)
+	}
 	for _, d := range plan.deaths {
 		sum.planned.Add(int64(len(d)))
 	}
