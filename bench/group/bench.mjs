@@ -1,7 +1,7 @@
 // One to a group, over links with a rate: every browser has a network namespace of its own, so that the network and not the
 // processor is what they share. Needs root.
 //
-//	node bench/group/bench.mjs [--only line,group,total,hidden] [--rounds 3] [--mb 4] [--uplink 8] [--downlink 1.5]
+//	node bench/group/bench.mjs [--only line,group,total,hidden] [--rounds 3] [--mb 4] [--uplink 8] [--downlink 1]
 //
 // Measured against a bare RTCDataChannel from the same browsers over the same links, one peer connection per recipient, 64 KiB
 // ArrayBuffers with at most 4 MiB queued each. Ours and bare take turns; a figure is the median of its rounds:
@@ -34,7 +34,7 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "3" },
     mb: { type: "string", default: "4" },
     uplink: { type: "string", default: "8" },
-    downlink: { type: "string", default: "1.5" },
+    downlink: { type: "string", default: "1" },
   },
 });
 // Of a full packet on the wire, what a data channel may fill: Chromium's SCTP packets have 1,191 bytes at most, 28 of them headers of SCTP and of its only

@@ -14,6 +14,7 @@ import (
 	"tallow/internal/core/fault"
 	"tallow/internal/core/seal"
 	"tallow/internal/core/wire"
+	"tallow/internal/raced"
 )
 
 // members are two members of a room: the initiator and the responder.
@@ -415,8 +416,12 @@ func TestNegotiationRenewed(t *testing.T) {
 // TestNegotiationWithoutRelay: what would carry a connection is away for a while, and nobody is told when it is back. Attempts fail soon, at one end
 // or at both, and others follow often enough.
 func TestNegotiationWithoutRelay(t *testing.T) {
+	step := 3700 * time.Millisecond
+	if raced.Enabled {
+		step *= 4
+	}
 	for name, fails := range map[string][]int{"both": {0, 1}, "initiator": {0}, "responder": {1}} {
-		for away := 5 * time.Second; away < 2*time.Minute; away += 3700 * time.Millisecond {
+		for away := 5 * time.Second; away < 2*time.Minute; away += step {
 			t.Run(fmt.Sprint(name, away), func(t *testing.T) {
 				s := newSimulation(t)
 				s.path, s.barren = false, fails

@@ -7,6 +7,7 @@ import (
 	"tallow/internal/core/chunk"
 	"tallow/internal/core/transfer"
 	"tallow/internal/core/wire"
+	"tallow/internal/raced"
 )
 
 // slow and fast are links on which the sim's compression, of 32 MiB per second, pays and does not.
@@ -42,7 +43,7 @@ func TestCompression(t *testing.T) {
 		{"text over links of every kind", text, false, []link{{slow, true}, {fast, true}, {slow, false}}, []int{chunks - 10, -1, -1}, 16},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if raced && (len(test.links) > 1 || test.data != text) {
+			if raced.Enabled && (len(test.links) > 1 || test.data != text) {
 				t.Skip("long")
 			}
 			s := newSim(t, 1, len(test.links), false, chunks*chunkSize)
@@ -132,7 +133,7 @@ func TestCompressionOfSmallFiles(t *testing.T) {
 // TestCompressionInterrupted: links that are lost, and whose rate changes, at any moment, and a limit on all: every byte arrives, once.
 func TestCompressionInterrupted(t *testing.T) {
 	seeds := uint64(12)
-	if raced {
+	if raced.Enabled {
 		seeds = 2
 	}
 	for seed := range seeds {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tallow/internal/core/transfer"
+	"tallow/internal/raced"
 )
 
 // TestLimits: limits hold within 5 %, from the first second on and after each change, also where time passes but once a second, as in a
@@ -26,7 +27,7 @@ func TestLimits(t *testing.T) {
 		{name: "a slow one", total: 1200 * kB, recipients: 4, slow: true, tick: 100 * time.Millisecond},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if raced && c.recipients > 2 {
+			if raced.Enabled && c.recipients > 2 {
 				t.Skip("long")
 			}
 			s := newSim(t, 1, c.recipients, false, 700*chunkSize)
