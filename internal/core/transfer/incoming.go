@@ -57,6 +57,7 @@ type Incoming struct {
 	repeated uint64    // bytes that came and were on disk already
 	kept     bool      // what is noted and stored outlives this process
 	checking bool      // what is on disk is being held against what a journal says was announced
+	settling bool      // as a journal says, all that End names had been verified
 	short    shortage  // of room on the disk
 	meter    meter
 
@@ -96,9 +97,9 @@ func RestoreIncoming(j *Journal, now time.Time) *Incoming {
 		in.restoreDone(j)
 		return in
 	}
-	in.state, in.checking = Interrupted, true
+	in.state, in.checking, in.settling = Interrupted, true, j.saving
 	for i := range in.files {
-		in.files[i].hashes = j.hashes[i].list
+		in.files[i].hashes, in.files[i].failed = j.hashes[i].list, j.failed[uint32(i)]
 	}
 	return in
 }
@@ -296,7 +297,7 @@ func (in *Incoming) finish(s State, code fault.Code) {
 	in.Close()
 	switch {
 	case in.done != nil && in.kept:
-		in.do(Settled{in.doneRecord()})
+		in.do(Settled{in.outcomeRecord(recordDone)})
 	case in.done == nil && in.wanted != nil:
 		in.do(Discard{})
 	}
@@ -507,17 +508,17 @@ func (in *Incoming) restored(e Restored) {
 		f.taken.Add(ref.Index)
 		f.stored.Add(ref.Index)
 	}
-	complete := true
+	complete := in.end != nil
 	for i := range in.files {
 		f := uint32(i)
 		in.files[i].bytes = chunkBytes(in.manifest, f, &in.files[i].stored)
 		in.stored += in.files[i].bytes
-		complete = complete && in.files[i].stored.Count() == in.manifest.Chunks(f) || !in.wanted.Has(f)
+		complete = complete && (!in.end.Files.Has(f) || in.files[i].stored.Count() == in.manifest.Chunks(f))
 	}
 	in.do(Changed{})
 	switch {
 	case in.over():
-	case complete && in.end != nil && bytes.Equal(in.end.Files, in.wanted):
+	case complete && (in.settling || bytes.Equal(in.end.Files, in.wanted)):
 		in.resume() // it needs nothing of its sender any more
 		in.check()
 	case in.offered:
@@ -799,6 +800,9 @@ func (in *Incoming) verified(e Verified) {
 	in.state, in.saving = Saving, true
 	if in.asked {
 		in.control(wire.Saving{Transfer: in.key.Transfer})
+	}
+	if in.kept {
+		in.do(Note{in.outcomeRecord(recordSaving)})
 	}
 	in.do(Commit{Files: in.end.Files})
 	in.do(Changed{})

@@ -34,6 +34,7 @@ import (
 //	11 plain     nothing is compressed
 //	12 done      when u64, [file u32, failure u8] each: the End before it is verified and durable, but for these files that were accepted
 //	13 forgotten member 16: no recipient any more
+//	14 saving    as done: what End names is verified, and nothing but its becoming durable lies before that
 //
 // What is on disk is not in it: a chunk counts again when what is there has the hash that was announced. So a chunk whose writing a crash cut
 // short is fetched again, and neither the order in which the system wrote things down nor a rotten disk can make wrong bytes right.
@@ -53,6 +54,7 @@ const (
 	recordPlain
 	recordDone
 	recordForgotten
+	recordSaving
 )
 
 // JournalName and ReceiptName are the names in Storage of a delivery's journal, and of what is left of it once it is verified and durable and the
@@ -82,8 +84,9 @@ type Journal struct {
 	recipients []*recipient
 	passed     []wire.ID
 	plain      bool
+	saving     bool
 	done       bool
-	failed     map[uint32]wire.FailureCode // once done
+	failed     map[uint32]wire.FailureCode // once saving or done
 }
 
 type journalFile struct {
@@ -153,7 +156,7 @@ func (j *Journal) record(kind byte, p []byte) bool {
 		if err != nil || end.Transfer != j.Key.Transfer || !end.Files.Fits(int(j.offer.Files)) || end.Files.Empty() {
 			return false
 		}
-		j.end = &end
+		j.end, j.saving, j.failed = &end, false, nil
 	case recordRecipient:
 		r, ok := parseRecipient(bytes.Clone(p), int(j.offer.Files))
 		if !ok || len(j.recipients) == wire.MaxParticipants && j.recipient(r.id) == nil {
@@ -197,7 +200,15 @@ func (j *Journal) record(kind byte, p []byte) bool {
 		j.plain = true
 		return len(p) == 0
 	case recordDone:
-		return j.addDone(p)
+		if !j.addOutcome(p) {
+			return false
+		}
+		j.done, j.Opened = true, fromMillis(p)
+	case recordSaving:
+		if !j.addOutcome(p) {
+			return false
+		}
+		j.saving = true
 	case recordForgotten:
 		if len(p) != 16 {
 			return false
@@ -239,7 +250,7 @@ func (j *Journal) addHashes(p []byte) bool {
 	return true
 }
 
-func (j *Journal) addDone(p []byte) bool {
+func (j *Journal) addOutcome(p []byte) bool {
 	if j.Outgoing || j.wanted == nil || j.end == nil || len(p)%5 != 8%5 {
 		return false
 	}
@@ -257,7 +268,7 @@ func (j *Journal) addDone(p []byte) bool {
 			return false
 		}
 	}
-	j.done, j.failed, j.Opened = true, failed, fromMillis(p)
+	j.failed = failed
 	return true
 }
 
@@ -413,15 +424,15 @@ func OpenedRecord(now time.Time) []byte {
 	return bytesRecord(nil, recordOpened, appendMillis(nil, now))
 }
 
-// doneRecord notes that what End names is verified and durable, and why other files that were accepted are not.
-func (in *Incoming) doneRecord() []byte {
+// outcomeRecord notes how far what End names has come, and why other files that were accepted have not.
+func (in *Incoming) outcomeRecord(kind byte) []byte {
 	p := appendMillis(nil, in.now)
 	for i := range in.files {
 		if code := in.files[i].failed; code != 0 && in.wanted.Has(uint32(i)) {
 			p = append(binary.BigEndian.AppendUint32(p, uint32(i)), byte(code))
 		}
 	}
-	return bytesRecord(nil, recordDone, p)
+	return bytesRecord(nil, kind, p)
 }
 
 // recipientRecord notes how far a delivery of ours is: its transfer's id, what was wanted, the last End signed, and how and when it has ended.

@@ -583,7 +583,8 @@ func (o *Outgoing) linkUp(id wire.ID) {
 	r.have = nil // what it said over a former link is replaced
 	r.unclaim()
 	if r.over() {
-		if r.untold != 0 || (r.state == Cancelled || r.state == Failed) && !r.offered.IsZero() { // after a restart nobody knows whether it was told
+		// After a restart nobody knows whether it was told. One that has sent a receipt has an end of its own, which it may be about to reach again.
+		if r.receipt == nil && (r.untold != 0 || (r.state == Cancelled || r.state == Failed) && !r.offered.IsZero()) {
 			o.sendCancel(r, cmp.Or(r.untold, wire.FailureCancelled))
 			r.untold = 0
 		}
