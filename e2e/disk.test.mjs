@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { CHUNK, startBrowser, startServer, until } from "./harness.mjs";
-import { prepare, startMember } from "./member.mjs";
+import { loadMember, prepare, startMember } from "./member.mjs";
 import { sharedBrowser } from "./shared.mjs";
 
 const MiB = 1 << 20;
@@ -179,4 +179,51 @@ test("a disk that is full: the delivery waits, says so at both ends, and goes on
     assert.equal(await hash(member), fourth);
     await twice();
   });
+});
+
+test("what a receipt is for has been flushed to the disk, and what tells of it beside it", { timeout: 240_000 }, async (t) => {
+  const server = await startServer(t);
+  const browser = await sharedBrowser(t);
+  const owner = await startMember(browser, server.url);
+  const member = await (await browser.createBrowserContext()).newPage();
+  member.setDefaultTimeout(120_000);
+  await member.setBypassCSP(true); // for a worker of our own
+  // Tells what the storage worker writes and flushes, in order.
+  await member.evaluateOnNewDocument(() => {
+    const spy = () => {
+      const told = new BroadcastChannel("disk");
+      const { createSyncAccessHandle } = FileSystemFileHandle.prototype;
+      FileSystemFileHandle.prototype.createSyncAccessHandle = async function () {
+        const handle = await createSyncAccessHandle.call(this);
+        for (const does of /** @type {const} */ (["write", "flush"])) {
+          const real = handle[does].bind(handle);
+          handle[does] = (/** @type {any[]} */ ...args) => (told.postMessage(`${does} ${this.name}`), real(...args));
+        }
+        return handle;
+      };
+    };
+    const Real = Worker;
+    Object.assign(globalThis, {
+      disk: [],
+      Worker: class extends Real {
+        constructor(/** @type {string | URL} */ url, /** @type {WorkerOptions} */ options) {
+          super(URL.createObjectURL(new Blob([`(${spy})(); importScripts(${JSON.stringify(new URL(url, location.href).href)});`])), options);
+        }
+      },
+    });
+    new BroadcastChannel("disk").onmessage = ({ data }) => /** @type {any} */ (globalThis).disk.push(data);
+  });
+  await loadMember(member, server.url);
+  await together(owner, member);
+  await owner.evaluate(() => void (me.transfer = me.room.send([{ path: "a.bin", file: me.blob(1_000_000, 1) }])));
+  await accept(member);
+  await hash(member);
+  await member.evaluate(() => me.incoming.finished);
+  assert.equal(await member.evaluate(() => me.tallow.features.storage), "opfs");
+  /** @type {string[]} */
+  const disk = await until("the last note", () => member.evaluate(() => /** @type {any} */ (globalThis).disk.at(-1) === "write journal" && /** @type {any} */ (globalThis).disk));
+  const data = disk.findLast((event) => event.startsWith("flush") && event !== "flush journal");
+  assert.ok(data, disk.join(", "));
+  // The last note says that it is done; all before it were durable then, after the data.
+  assert.deepEqual(disk.slice(disk.lastIndexOf(data)), [data, "flush journal", "write journal"], disk.join(", "));
 });

@@ -20,6 +20,7 @@ const patience = 8000;
  * @property {string} path
  * @property {FileSystemFileHandle} file
  * @property {any} access the sync access handle; undefined while closed
+ * @property {boolean} unflushed put() has written to it since the last flush
  * @property {boolean} committed
  */
 
@@ -85,7 +86,7 @@ async function find(path, create) {
   if (paths.has(path)) throw refuse("Error", "the file is in use");
   const [delivery, name] = path.split("/");
   const folder = await getFolder(delivery, create);
-  return { path, file: await folder.getFileHandle(name, { create }), access: undefined, committed: false };
+  return { path, file: await folder.getFileHandle(name, { create }), access: undefined, committed: false, unflushed: false };
 }
 
 /** @param {number | string} id @param {Stored} stored */
@@ -120,6 +121,20 @@ async function note() {
 
 /** A note that fails costs nobody a file: the next one may succeed. */
 const noteQuietly = () => note().catch(() => undefined);
+
+/** Makes what put() has written beside the files of a delivery durable. @param {string} delivery */
+async function flushBeside(delivery) {
+  for (const stored of files.values()) {
+    if (!stored.unflushed || !stored.path.startsWith(`${delivery}/`)) continue;
+    stored.unflushed = false; // of what is put while this waits
+    try {
+      await (await access(stored)).flush();
+    } catch (error) {
+      stored.unflushed = true;
+      throw error;
+    }
+  }
+}
 
 /** @param {any} handle @param {Uint8Array} data @param {number} at */
 async function writeAll(handle, data, at) {
@@ -163,12 +178,15 @@ const kinds = {
     if (at === 0 && length === 0) {
       await forget(path);
       const [delivery, name] = path.split("/");
+      await flushBeside(delivery); // something else takes its place
       const folder = await getFolder(delivery, false).catch(() => undefined);
       if (folder) await removeEntry(folder, name);
       return;
     }
     if (!files.has(path)) keep(path, await find(path, true));
-    const handle = await access(get(path));
+    const stored = get(path);
+    const handle = await access(stored);
+    stored.unflushed = true;
     await writeAll(handle, new Uint8Array(buffer, 0, length), at);
     await handle.truncate(at + length);
     await noteQuietly();
@@ -222,6 +240,7 @@ const kinds = {
     const stored = get(id);
     if (stored.committed) return;
     await (await access(stored)).flush();
+    await flushBeside(stored.path.split("/")[0]);
     await shut(stored);
     stored.committed = true;
   },
