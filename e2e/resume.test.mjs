@@ -481,9 +481,23 @@ test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
     assert.deepEqual(failed, ["file-changed"]);
   });
 
-  await t.test("and reads the files again by itself, where the browser has kept access to them", async () => {
+  await t.test("and reads the files again by itself, where the browser has kept access to them, having asked once for their folder", async () => {
     await interrupt(true);
-    await sender.evaluate(() => me.item.continue());
+    const asked = await sender.evaluate(async () => {
+      const [asked, answers] = [[], ["denied", "granted"]];
+      let now = "prompt";
+      Object.assign(FileSystemHandle.prototype, {
+        queryPermission: async () => now, // what is in a folder follows it
+        async requestPermission() {
+          asked.push(`${this.kind} ${this.name}`);
+          return (now = answers.shift());
+        },
+      });
+      asked.push(await me.code(me.item.continue()));
+      await me.item.continue();
+      return asked;
+    });
+    assert.deepEqual(asked, ["directory mine", "file-unreadable", "directory mine"]);
     assert.deepEqual(await received(), { hashes, failed: [] });
   });
 

@@ -93,6 +93,7 @@ test("a folder is chosen, and arrives as a zip with names and times", { timeout:
   const [chooser] = await Promise.all([ada.page.waitForFileChooser(), button.click()]);
   await chooser.accept([dir]);
   await ada.sees(/7 files, 300 kB/);
+  await ada.sees(/Empty folders come along when you drop the folder here instead\./);
   await ada.press("Send");
   await ben.sees(/Ada wants to send you .* and 6 more/);
   await ben.sees(/Album\//);

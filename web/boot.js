@@ -136,8 +136,8 @@ async function compile(url) {
   } catch (error) {
     throw new TallowError("server-unreachable", error);
   }
-  // compileStreaming would need a second copy of the body for the hash, and Chromium keeps what both of them buffer until it collects garbage:
-  // 26 MB in each tab (docs/decisions.md).
+  // compileStreaming would need a second copy of the body for the hash, and Chromium keeps what both of them buffer until it collects garbage
+  // (docs/decisions.md).
   const work = Promise.all([WebAssembly.compile(bytes), globalThis.crypto?.subtle?.digest("SHA-256", bytes)]);
   free(bytes); // both have made copies
   try {

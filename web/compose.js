@@ -13,6 +13,7 @@ export class Compose {
   #list = byId("chosen", HTMLUListElement);
   #text = byId("text", HTMLTextAreaElement);
   #lost = el("p", { class: "result bad", role: "alert" });
+  #hint = el("p", { class: "hint", role: "status" });
   #changed;
 
   /** @param {() => void} changed called when there is something else to send */
@@ -49,6 +50,7 @@ export class Compose {
 
   clear() {
     this.#lost.remove();
+    this.#hint.remove();
     this.#chosen = [];
     this.#text.value = "";
     this.#show();
@@ -67,8 +69,12 @@ export class Compose {
     // Not showDirectoryPicker: Chromium leaves out, without a word, files whose names it finds unsafe (docs/decisions.md).
     button.addEventListener("click", () => input.click());
     input.addEventListener("change", () => {
-      this.#add([...(input.files ?? [])].map((file) => ({ path: file.webkitRelativePath || file.name, file })));
+      const files = [...(input.files ?? [])];
+      this.#add(files.map((file) => ({ path: file.webkitRelativePath || file.name, file })));
       input.value = ""; // the same files can be chosen again
+      if (inputId !== "folder") return;
+      say(this.#hint, `${files.length > 0 ? "" : "There are no files in it. "}Empty folders come along when you drop the folder here instead.`);
+      this.#list.after(this.#hint);
     });
     // Phones have no folders to choose.
     button.hidden = inputId === "folder" && !("webkitdirectory" in input);
@@ -93,12 +99,12 @@ export class Compose {
       // The items are gone after the event, the entries and files taken from them stay.
       const items = [...event.dataTransfer.items].filter((item) => item.kind === "file");
       // A handle, where the browser gives one, lets a later visit read the file again.
-      const taken = items.map((item) => ({ entry: item.webkitGetAsEntry?.(), file: item.getAsFile(), handle: /** @type {any} */ (item).getAsFileSystemHandle?.() }));
+      const taken = items.map((item) => ({ entry: item.webkitGetAsEntry?.(), file: item.getAsFile(), handle: /** @type {any} */ (item).getAsFileSystemHandle?.()?.catch(() => undefined) }));
       this.#reading(async (lost) => {
         /** @type {Chosen[]} */
         const found = [];
         for (const { entry, file, handle } of taken) {
-          const kept = await handle?.catch(() => undefined);
+          const kept = await handle;
           if (entry?.isDirectory) for (const item of await walk(entry.name, entryChildren(/** @type {FileSystemDirectoryEntry} */ (entry), kept?.kind === "directory" ? kept : undefined), lost)) found.push(item);
           else if (file) found.push({ path: file.name, file, ...(kept?.kind === "file" && { handle: kept }) });
           else lost.push(entry?.name ?? "");

@@ -131,7 +131,7 @@ export class UnfinishedTransfer {
   readonly bytes: number;
   /** When it was begun or gone on with last, or had arrived, ms since 1970. */
   readonly when: number;
-  /** Outgoing: continue() needs no files: the browser has kept access to them (the `handle` of a Sendable), or there are none with anything in them. */
+  /** Outgoing: continue() without files does something: the browser has kept access to some (the `handle` of a Sendable), or there are none to read. */
   readonly remembered: boolean;
   /**
    * Outgoing: which files continue() has not been given yet; of these none needs to be given that is empty, and, as far as is known by the last call of it,

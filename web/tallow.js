@@ -1276,7 +1276,7 @@ async function waitingHere(transfer) {
     total: files.reduce((/** @type {number} */ sum, /** @type {any} */ file) => sum + file.size, 0),
     bytes: Math.max(before, ...recipients.map(({ bytes }) => bytes)),
     when: opened,
-    remembered: await allRemembered(id, files),
+    remembered: await someRemembered(id, files),
   };
   return new UnfinishedTransfer(own, data, { transfer });
 }
@@ -1306,36 +1306,51 @@ async function leftBehind(core, found, delivery, about) {
     total,
     bytes,
     when: opened,
-    remembered: !incoming && (await allRemembered(id, files)),
+    remembered: !incoming && (await someRemembered(id, files)),
   };
   return new UnfinishedTransfer(own, data, { identity: found, delivery, about, core });
 }
 
-/** Whether the browser has kept access to all files of a transfer that have to be read again. @param {string} id @param {any[]} files */
-async function allRemembered(id, files) {
-  // By index: paths are made safe on the way.
-  const kept = new Set((await identity.recallHandles(id)).map(({ index }) => index));
-  return files.every(({ index, kind, size }) => kind !== "file" || size === 0 || kept.has(index));
+/** Whether going on needs no files of the person, or not all: the browser has kept access to some. @param {string} id @param {any[]} files */
+async function someRemembered(id, files) {
+  return !files.some(({ kind, size }) => kind === "file" && size > 0) || (await identity.recallHandles(id)).length > 0;
 }
 
-/** Access to read what is behind a handle, which the person is asked for if need be. @param {any} handle */
+/** Whether what is behind a handle may be read, which the person is asked for if need be. @param {any} handle */
 async function allowed(handle) {
-  if (handle.queryPermission && (await handle.queryPermission({ mode: "read" })) !== "granted" && (await handle.requestPermission({ mode: "read" })) !== "granted")
-    throw new TallowError("file-unreadable", "the person, or the browser, said no");
+  try {
+    return !handle.queryPermission || (await handle.queryPermission({ mode: "read" })) === "granted" || (await handle.requestPermission({ mode: "read" })) === "granted";
+  } catch {
+    return false; // it may not ask now: the person has not just pressed something
+  }
 }
 
-/** The files of a transfer that are still there, by what the browser gave to read them again. It may ask the person. @param {string} id */
+/** How many files are opened at a time. */
+const ATONCE = 32;
+
+/** The files of a transfer that are still there, by what the browser gave to read them again. It may ask the person, once for each folder. @param {string} id */
 async function remembered(id) {
+  const kept = await identity.recallHandles(id);
+  if (kept.length > 0) void identity.keepHandles(id, kept); // from now on
+  /** @type {Map<any, boolean>} by handle */
+  const may = new Map();
+  for (const { handle, folder } of kept) {
+    const asked = folder ?? handle;
+    if (!may.has(asked)) may.set(asked, await allowed(asked));
+  }
+  const readable = kept.filter(({ handle, folder }) => may.get(folder ?? handle));
+  if (kept.length > 0 && readable.length === 0) throw new TallowError("file-unreadable", "the person, or the browser, said no");
+  /** @type {{ path: string, file: File }[]} */
   const files = [];
-  for (const { path, handle, folder } of await identity.recallHandles(id)) {
-    try {
-      if (folder) await allowed(folder); // and with it all that is inside
-      await allowed(handle);
-      files.push({ path, file: await handle.getFile() });
-    } catch (error) {
-      if (error instanceof DOMException && ["NotFoundError", "NotReadableError", "TypeMismatchError"].includes(error.name)) continue; // it is lacking
-      throw error instanceof TallowError ? error : new TallowError("file-unreadable", error);
-    }
+  for (let i = 0; i < readable.length; i += ATONCE) {
+    const some = readable.slice(i, i + ATONCE).map(async ({ path, handle }) => {
+      try {
+        return [{ path, file: await handle.getFile() }];
+      } catch {
+        return []; // it is lacking
+      }
+    });
+    for (const found of await Promise.all(some)) files.push(...found);
   }
   return files;
 }

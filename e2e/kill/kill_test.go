@@ -132,14 +132,15 @@ type plan struct {
 	recipients int
 	owner      int // 0 is the sender
 	takes      time.Duration
-	deaths     [3][]Death // of the sender and the recipients, one for each life; then they live on
+	wants      [3][]uint32 // of the files, by recipients who do not take all
+	deaths     [3][]Death  // of the sender and the recipients, one for each life; then they live on
 	outages    []time.Duration
 	patience   time.Duration
 }
 
 func (p *plan) String() string {
-	return fmt.Sprintf("TALLOW_KILL_SEED=%d: %d files, %d bytes in about %v to %d; member %d owns the room; deaths %+v, outages %v",
-		p.seed, len(p.files), p.size, p.takes, p.recipients, p.owner, p.deaths, p.outages)
+	return fmt.Sprintf("TALLOW_KILL_SEED=%d: %d files, %d bytes in about %v to %d; member %d owns the room; they take %v; deaths %+v, outages %v",
+		p.seed, len(p.files), p.size, p.takes, p.recipients, p.owner, p.wants, p.deaths, p.outages)
 }
 
 func newPlan(seed uint64, largest int64) *plan {
@@ -176,9 +177,19 @@ func (p *plan) resize(size int64) {
 	for i := range p.rand.IntN(4) * p.rand.IntN(2) {
 		p.files = append(p.files, File{fmt.Sprintf("dir/%d.bin", i), int64(p.rand.IntN(3 * chunkSize)), p.seed + uint64(i) + 1})
 	}
-	p.size, p.deaths, p.outages = 0, [3][]Death{}, nil
+	p.size, p.wants, p.deaths, p.outages = 0, [3][]uint32{}, [3][]Death{}, nil
 	for _, f := range p.files {
 		p.size += f.Size
+	}
+	for who := 1; who <= p.recipients && len(p.files) > 1; who++ {
+		if p.rand.IntN(2) == 0 {
+			p.wants[who] = []uint32{0} // a delivery worth killing
+			for i := 1; i < len(p.files); i++ {
+				if p.rand.IntN(2) == 0 {
+					p.wants[who] = append(p.wants[who], uint32(i))
+				}
+			}
+		}
 	}
 	p.takes = time.Duration(p.rand.Int64N(int64(1500 * time.Millisecond)))
 	if p.size > 64*mib+4*3*chunkSize {
@@ -192,6 +203,26 @@ func (p *plan) resize(size int64) {
 		}
 		p.deaths[who] = append(p.deaths[who], p.death(who, len(p.deaths[who])))
 	}
+}
+
+// taken is what a recipient accepts.
+func (p *plan) taken(who int) []File {
+	if p.wants[who] == nil {
+		return p.files
+	}
+	var list []File
+	for _, i := range p.wants[who] {
+		list = append(list, p.files[i])
+	}
+	return list
+}
+
+// sizeOf is how many bytes a recipient accepts.
+func (p *plan) sizeOf(who int) (n int64) {
+	for _, f := range p.taken(who) {
+		n += f.Size
+	}
+	return n
 }
 
 // moment is a random one from the start to a while after the end.
@@ -256,7 +287,7 @@ func play(t *testing.T, p programs, plan *plan, sum *tally) {
 	for i := range r.cfg {
 		r.ends[i], r.claims[i] = make(chan struct{}), map[string]bool{}
 		c := &r.cfg[i]
-		c.Name, c.Dir = fmt.Sprintf("member%d", i), filepath.Join(dir, fmt.Sprint(i))
+		c.Name, c.Dir, c.Wants = fmt.Sprintf("member%d", i), filepath.Join(dir, fmt.Sprint(i)), plan.wants[i]
 		binary.BigEndian.PutUint64(c.Seed[:], plan.seed)
 		c.Seed[8] = byte(i)
 		identity, err := seal.NewIdentity(c.Seed)
@@ -443,9 +474,9 @@ func (r *trial) lives(who int) {
 		if who > 0 {
 			now := count(filepath.Join(cfg.Dir, Received))
 			if had >= 0 && sent == sentNow {
-				most := r.plan.size - had + r.plan.size/1000 + overhead + slack*int64(deaths-cut)
+				most := r.plan.sizeOf(who) - had + r.plan.sizeOf(who)/1000 + overhead + slack*int64(deaths-cut)
 				if now-received > most {
-					r.fail(fmt.Errorf("recipient %d has received %d bytes in a life that began with %d of %d bytes", who, now-received, had, r.plan.size))
+					r.fail(fmt.Errorf("recipient %d has received %d bytes in a life that began with %d of %d bytes", who, now-received, had, r.plan.sizeOf(who)))
 				}
 			}
 			var err error
@@ -458,7 +489,7 @@ func (r *trial) lives(who int) {
 			return
 		}
 		switch {
-		case who > 0 && had > 0 && had < r.plan.size:
+		case who > 0 && had > 0 && had < r.plan.sizeOf(who):
 			r.sum.midway[1].Add(1)
 		case who == 0 && r.begun():
 			r.sum.midway[0].Add(1)
@@ -590,7 +621,8 @@ func (r *trial) whole(who int, id string) error {
 	if dir == "" {
 		return errors.New("nothing of it is on disk")
 	}
-	if r.plan.size == 0 {
+	size := r.plan.sizeOf(who)
+	if size == 0 {
 		return nil
 	}
 	f, err := os.Open(filepath.Join(dir, room.StoredName))
@@ -600,10 +632,10 @@ func (r *trial) whole(who int, id string) error {
 	defer f.Close()
 	got, want := sha256.New(), sha256.New()
 	n, err := io.Copy(got, f)
-	if err != nil || n != r.plan.size {
-		return fmt.Errorf("%d bytes of %d: %v", n, r.plan.size, err)
+	if err != nil || n != size {
+		return fmt.Errorf("%d bytes of %d: %v", n, size, err)
 	}
-	for _, file := range r.plan.files {
+	for _, file := range r.plan.taken(who) {
 		if _, err := io.Copy(want, io.NewSectionReader(&source{file, &fate{}}, 0, file.Size)); err != nil {
 			return err
 		}
@@ -620,7 +652,7 @@ func (r *trial) onDisk(who int) (int64, error) {
 	for _, dir := range r.deliveries(who) {
 		b, err := os.ReadFile(filepath.Join(dir, transfer.JournalName))
 		if errors.Is(err, os.ErrNotExist) {
-			most = r.plan.size
+			most = r.plan.sizeOf(who)
 			continue
 		}
 		j, bad := transfer.ParseJournal(b)
@@ -628,7 +660,7 @@ func (r *trial) onDisk(who int) (int64, error) {
 			return 0, errors.Join(err, bad)
 		}
 		if j.Done() {
-			most = r.plan.size
+			most = r.plan.sizeOf(who)
 			continue
 		}
 		f, err := os.Open(filepath.Join(dir, room.StoredName))
@@ -639,6 +671,9 @@ func (r *trial) onDisk(who int) (int64, error) {
 		m := in.Manifest()
 		var have, at int64
 		for i, file := range m.Files {
+			if !j.Wanted(uint32(i)) {
+				continue
+			}
 			for index, hash := range in.Announced(uint32(i)) {
 				ref := chunk.Ref{File: uint32(i), Index: uint32(index)}
 				b := make([]byte, m.Length(ref))

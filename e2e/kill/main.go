@@ -44,8 +44,9 @@ type Config struct {
 	Dir    string   // its disk
 	Files  []File   // to send; none: it receives
 	To     []wire.ID
-	Rate   int64  // bytes per second and recipient; 0: no limit
-	Death  *Death // nil: it lives until it is killed
+	Wants  []uint32 // of the files that it is offered; nil: all
+	Rate   int64    // bytes per second and recipient; 0: no limit
+	Death  *Death   // nil: it lives until it is killed
 }
 
 // File is a file to send, whose content follows from its seed.
@@ -180,7 +181,7 @@ func (m *member) live() error {
 		case room.OfferReceived:
 			id, err := key(e.Offer.From, e.Offer.ID)
 			if err == nil {
-				_, err = m.room.Accept(id, nil)
+				_, err = m.room.Accept(id, m.cfg.Wants)
 			}
 			if err != nil && fault.Of(err) != fault.UnknownTransfer { // it may be withdrawn
 				return err
