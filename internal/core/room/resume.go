@@ -173,20 +173,25 @@ func (j *journal) settle(last []byte) {
 	j.start(j.end)
 }
 
-// HandOver puts a receipt in the place of the journal of a delivery that is done, in a room that nobody is in: the person has its files.
+// HandOver puts a receipt in the place of the journal of a delivery that is done, in a room that nobody is in: the person has its files. Again, it
+// notes the new time.
 func HandOver(ctx context.Context, storage transfer.Durable, delivery string, now time.Time) error {
 	p, err := storage.Get(ctx, delivery, transfer.JournalName)
+	again := errors.Is(err, fs.ErrNotExist)
+	if again {
+		p, err = storage.Get(ctx, delivery, transfer.ReceiptName)
+	}
 	if err != nil {
 		return err
 	}
 	j, err := transfer.ParseJournal(p)
-	if err == nil && (!j.Done() || j.HandedOver()) {
+	if err == nil && (!j.Done() || j.HandedOver() != again) {
 		err = transfer.ErrJournal
 	}
 	if err == nil {
 		err = storage.Put(ctx, delivery, transfer.ReceiptName, j.Receipt(now), 0)
 	}
-	if err == nil {
+	if err == nil && !again {
 		err = storage.Put(ctx, delivery, transfer.JournalName, nil, 0)
 	}
 	return err
@@ -206,9 +211,9 @@ func (r *Room) HandedOver(delivery string) error {
 }
 
 func (r *Room) settle(s *store) {
-	now, first := r.cfg.Now(), s.handed.IsZero()
+	now := r.cfg.Now()
 	s.handed = now // again, too: the first time may have come to nothing
-	if storage, durable := s.storage.(transfer.Durable); first && r.cfg.Resume && durable {
+	if storage, durable := s.storage.(transfer.Durable); r.cfg.Resume && durable {
 		r.running.Go(func() {
 			s.journal.end()
 			s.beside.Lock()

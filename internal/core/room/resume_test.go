@@ -758,7 +758,11 @@ func TestDoneRestart(t *testing.T) {
 				if err := bob.room.HandedOver(result.Delivery); err != nil {
 					t.Fatal(err)
 				}
-				eventually(t, "the receipt", func() bool { return path(transfer.JournalName) == "" && path(transfer.ReceiptName) != "" })
+				eventually(t, "the receipt", func() bool {
+					b, err := os.ReadFile(path(transfer.ReceiptName))
+					j, bad := transfer.ParseJournal(b)
+					return err == nil && bad == nil && path(transfer.JournalName) == "" && clock.Now().Sub(j.Opened) < time.Minute
+				})
 			}
 			switch end {
 			case "discarded":
@@ -777,7 +781,10 @@ func TestDoneRestart(t *testing.T) {
 				wait(bob, "it to be gone", func(e room.ReceivedExpired) bool { return e.Delivery == result.Delivery })
 			case "expires after a restart":
 				handOver()
+				clock.skip(room.KeepHandedOver - time.Minute)
+				handOver() // begins the time anew
 				w.crash(bob, ann)
+				clock.skip(room.KeepHandedOver - time.Minute)
 				bob = l.born()
 				ann.meet(bob)
 				for _, e := range bob.since(0) {
