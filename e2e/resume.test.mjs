@@ -501,6 +501,28 @@ test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
     assert.deepEqual(await received(), { hashes, failed: [] });
   });
 
+  await t.test("and keeps that access while it tries once more for somebody", async () => {
+    const kept = await sender.evaluate(async () => {
+      const handle = await (await (await navigator.storage.getDirectory()).getDirectoryHandle("mine")).getFileHandle("0");
+      const transfer = me.room.send([{ path: "a.bin", file: await handle.getFile(), handle }]);
+      const { id } = await me.until(() => me.room.peers.find(({ state }) => state === "open"));
+      const database = await new Promise((resolve) => Object.assign(indexedDB.open("tallow"), { onsuccess: (event) => resolve(event.target.result) }));
+      const kept = () => new Promise((resolve) => Object.assign(database.transaction("handles").objectStore("handles").count(transfer.id), { onsuccess: (event) => resolve(event.target.result) }));
+      const becomes = (n) => me.until(async () => transfer.id && (await kept()) === n);
+      await becomes(1);
+      await transfer.cancel(id);
+      await transfer.finished.catch(() => {});
+      await becomes(0);
+      await transfer.retry(id);
+      await becomes(1);
+      await transfer.cancel();
+      await becomes(0);
+      database.close();
+      return true;
+    });
+    assert.ok(kept);
+  });
+
   await t.test("and one of the files that it kept access to is gone", async () => {
     await interrupt(true);
     const codes = await sender.evaluate(async () => {

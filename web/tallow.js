@@ -753,7 +753,7 @@ async function offered(room, files, options) {
     const event = await room.call("send", { ...options, files: attached(room, files) });
     const handles = files.flatMap(({ file, handle, folder }, index) => (handle ? [{ index, path: file.path, handle, folder }] : []));
     if (handles.length > 0 && room.held) void identity.keepHandles(event.id, handles);
-    return event;
+    return { ...event, handles };
   } finally {
     room.sending--;
   }
@@ -921,6 +921,8 @@ class TransferState {
       others.map(({ id, name, quality }) => ({ peer: id, name, state: "offered", total, bytes: 0, percent: 0, speed: 0, eta: -1, repeated: 0, quality, code: undefined, reason: "" })),
     );
     this.result = result;
+    /** What reads the files again after a reload. @type {import("./identity.js").Kept[]} */
+    this.handles = [];
     /** The name of what was received, in storage. @type {string | undefined} */
     this.delivery = undefined;
     /** Incoming: what has arrived, and whether it is still there. @type {Stored | undefined} */
@@ -981,6 +983,7 @@ class TransferState {
     if (over) this.renew();
     try {
       await this.room.call("retry", { id: this.id, peer });
+      if (over && this.handles.length > 0 && this.room.held) void identity.keepHandles(this.id, this.handles); // they were forgotten at the end
     } catch (error) {
       if (over && !this.over) {
         this.fail(error);
@@ -1001,6 +1004,7 @@ class TransferState {
     this.started = answer.then(
       (event) => {
         this.id = event.id;
+        this.handles = event.handles ?? [];
         room.known.set(this.id, this.transfer);
         if (!this.over && event.files) this.update(event);
         const early = room.early.filter((e) => e.id === this.id);
