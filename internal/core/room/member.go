@@ -212,12 +212,17 @@ func (m *member) tick(r *Room, now time.Time) {
 	if m.link == nil {
 		return
 	}
-	lapse := min(max(now.Sub(m.ticked), 0), maxLapse)
+	since := m.ticked
+	if m.pinged.After(since) { // what passed before the Ping that is out is no silence
+		since = m.pinged
+	}
+	lapse := min(max(now.Sub(since), 0), maxLapse)
 	m.ticked = now
 	if m.pingOut {
 		m.quiet += lapse
+		m.path.still += lapse
 	} else {
-		m.quiet = 0
+		m.quiet, m.path.still = 0, 0
 	}
 	switch {
 	case m.quiet > silence && (!m.negotiation.Doubted() || m.quiet > silence+m.negotiation.Patience()):
@@ -225,7 +230,7 @@ func (m *member) tick(r *Room, now time.Time) {
 	case !m.pingOut && m.pingDue(now):
 		m.sendPing(now)
 	}
-	m.watchPath(r, lapse)
+	m.watchPath(r)
 	if m.lookDue(now) && !m.looking {
 		m.statsAt = now
 		m.look(r, func() { m.looked(r, m.received) })

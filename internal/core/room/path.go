@@ -77,13 +77,8 @@ func (m *member) probe(r *Room) {
 	}
 }
 
-// watchPath lets time pass.
-func (m *member) watchPath(r *Room, lapse time.Duration) {
-	if !m.pingOut {
-		m.path.still = 0
-		return
-	}
-	m.path.still += lapse
+// watchPath judges the silence so far.
+func (m *member) watchPath(r *Room) {
 	limit := doubtAfter
 	if m.path.probed {
 		limit = probeAfter
