@@ -73,6 +73,7 @@ func newMember(r *Room, id wire.ID, hash wire.Hash) *member {
 		negotiation: peer.NewNegotiation(peer.NegotiationConfig{Room: r.keys, Self: r.identity, Peer: id, PeerKeyHash: hash,
 			Epoch: r.roster.Epoch, Conduct: r.conduct[hash], Manual: r.cfg.Manual, ReconnectAttempts: r.cfg.ReconnectAttempts,
 			Capabilities: r.capabilities()})}
+	m.negotiation.SetAway(r.away())
 	delete(r.verified, hash)
 	delete(r.conduct, hash)
 	return m
