@@ -240,7 +240,7 @@ func (m *member) tick(r *Room, now time.Time) {
 
 func (m *member) pong(now time.Time, token uint64) {
 	ping := &m.pings[token%maxPings]
-	if ping.token != token {
+	if token == 0 || ping.token != token {
 		return
 	}
 	ping.token = 0 // each counts once
