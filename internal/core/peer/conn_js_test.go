@@ -189,6 +189,38 @@ func TestCloseWhileOffering(t *testing.T) {
 	}
 }
 
+// TestCloseWhileAddingCandidate: nor that of a candidate. Nothing waits for it any longer than the connection lasts.
+func TestCloseWhileAddingCandidate(t *testing.T) {
+	a, b := newEnd(t, labs(t)[0]), newEnd(t, labs(t)[0])
+	negotiate(t, a, b, false)
+	before := runtime.NumGoroutine()
+	c := b.Conn.(*conn)
+	asked := make(chan struct{})
+	addIceCandidate := js.FuncOf(func(js.Value, []js.Value) any {
+		close(asked)
+		return js.Global().Get("Promise").New(js.Global().Get("Object"))
+	})
+	defer addIceCandidate.Release()
+	c.pc.JSValue().Set("addIceCandidate", addIceCandidate)
+	candidate := <-a.candidates
+	result := make(chan error, 1)
+	go func() { result <- c.AddCandidate(context.Background(), candidate) }()
+	wait(t, "the candidate", asked)
+	began := time.Now()
+	_ = c.Close()
+	if took := time.Since(began); took >= closeWithin {
+		t.Errorf("Close waited %v for a promise", took)
+	}
+	if err := <-result; !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+		}
+	}
+}
+
 // TestStatesOfICE: where a browser has no connectionState, as Firefox before 113, ICE's tell.
 func TestStatesOfICE(t *testing.T) {
 	prototype, object := js.Global().Get("RTCPeerConnection").Get("prototype"), js.Global().Get("Object")
