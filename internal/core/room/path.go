@@ -128,7 +128,7 @@ func (m *member) lookDue(now time.Time) bool {
 	return now.Sub(m.statsAt) >= every
 }
 
-// looked takes the transport's count of received bytes. It begins anew with each path.
+// looked takes the transport's count of received bytes. A browser may begin it anew.
 func (m *member) looked(r *Room, received uint64) {
 	now := r.cfg.Now()
 	if received != m.arrived {
