@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -131,7 +132,7 @@ func (c *config) check() error {
 	require(c.turnTTL >= time.Minute && c.turnTTL <= 30*24*time.Hour, "-turn-ttl must be from 1m to 720h")
 	relays := c.turn
 	for _, s := range c.iceServers.servers {
-		relays = relays || strings.HasPrefix(s.URLs[0], "turn")
+		relays = relays || slices.ContainsFunc(s.URLs, func(u string) bool { return strings.HasPrefix(u, "turn") })
 	}
 	require(relays || !c.relayOnly, "-relay-only needs a TURN server: -turn or -ice-servers")
 	return errors.Join(errs...)

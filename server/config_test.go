@@ -100,6 +100,18 @@ func TestConfigIsChecked(t *testing.T) {
 	}
 }
 
+func TestRelayOnlyTakesTURNAnywhere(t *testing.T) {
+	for servers, valid := range map[string]bool{
+		`[{"urls":["stun:a.example","turn:a.example"],"username":"u","credential":"c"}]`: true,
+		`[{"urls":"stun:a.example"},{"urls":"turns:b.example","secret":"s"}]`:            true,
+		`[{"urls":["stun:a.example","stuns:a.example"]}]`:                                false,
+	} {
+		if _, err := parse(nil, "-turn=false", "-relay-only", "-ice-servers", servers); (err == nil) != valid {
+			t.Errorf("%s: %v", servers, err)
+		}
+	}
+}
+
 func TestICEServersAreParsed(t *testing.T) {
 	c, err := parse(nil, "-turn=false", "-relay-only", "-ice-servers",
 		`[{"urls":["turn:a.example","turns:a.example"],"username":"u","credential":"c"},{"urls":"stun:b.example"}]`)

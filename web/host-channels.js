@@ -35,8 +35,9 @@ const protocols = ["", "udp", "tcp", "tls"];
  */
 
 /**
- * What was last read, in the order of rawStats in conn_js.go, and the id of the pair that was selected.
- * @typedef {{ values: Float64Array, pair: string | undefined }} Statistics
+ * What was last read, in the order of rawStats in conn_js.go, the id of the pair that was selected, and by its id each pair that has carried
+ * anything, as it was when it was last in a report.
+ * @typedef {{ values: Float64Array, pair: string | undefined, carriers: Map<string, any> }} Statistics
  */
 
 /** @param {import("./host.js").HostContext} host */
@@ -199,30 +200,33 @@ function summarize(report, last) {
   }
   // Older Firefoxes have no transport that names the pair, but mark it.
   const pair = report.get(transport?.selectedCandidatePairId) ?? pairs.find((p) => p.selected);
+  // Firefox counts per pair only: another one may have carried the beginning, and have gone since. It counts no packets, and no checks that it sends.
+  /** @type {Map<string, any>} */
+  const carriers = new Map(last?.carriers);
+  for (const p of pairs) if (p.bytesSent || p.bytesReceived) carriers.set(p.id, p);
+  /** @param {string} name */
+  const count = (name) => transport?.[name] ?? [...carriers.values()].reduce((sum, p) => sum + (p[name] ?? 0), 0);
+  values.set(["bytesSent", "bytesReceived", "packetsSent", "packetsReceived"].map(count));
   const changes = last?.values[9] ?? 0;
   if (!pair) {
     values[9] = changes;
-    return { values, pair: last?.pair };
+    return { values, pair: last?.pair, carriers };
   }
-  // Firefox counts per pair only: another one may have carried the beginning. It counts no packets, and no checks that it sends.
-  /** @param {string} name */
-  const count = (name) => transport?.[name] ?? pairs.reduce((sum, p) => sum + (p[name] ?? 0), 0);
   const local = report.get(pair.localCandidateId);
   const remote = report.get(pair.remoteCandidateId);
   /** @param {string[]} names @param {string | undefined} name */
   const index = (names, name) => Math.max(0, names.indexOf(name ?? ""));
-  values.set([
-    count("bytesSent"),
-    count("bytesReceived"),
-    count("packetsSent"),
-    count("packetsReceived"),
-    pair.requestsSent ?? 0,
-    pair.responsesReceived ?? 0,
-    // A relay that sees itself under another address than it told is a peer-reflexive candidate, and a relay.
-    index(candidateTypes, local?.relayProtocol ? "relay" : local?.candidateType),
-    index(candidateTypes, remote?.candidateType),
-    index(protocols, local?.relayProtocol ?? local?.protocol),
-    changes + (pair.id === last?.pair ? 0 : 1),
-  ]);
-  return { values, pair: pair.id };
+  values.set(
+    [
+      pair.requestsSent ?? 0,
+      pair.responsesReceived ?? 0,
+      // A relay that sees itself under another address than it told is a peer-reflexive candidate, and a relay.
+      index(candidateTypes, local?.relayProtocol ? "relay" : local?.candidateType),
+      index(candidateTypes, remote?.candidateType),
+      index(protocols, local?.relayProtocol ?? local?.protocol),
+      changes + (pair.id === last?.pair ? 0 : 1),
+    ],
+    4,
+  );
+  return { values, pair: pair.id, carriers };
 }

@@ -74,8 +74,9 @@ func Listen(fn func(status int32, value float64)) (target uint32, stop func()) {
 	}
 }
 
-// Call runs start with the number of a new operation, and blocks until the host completes it. The host completes every
-// operation, so Call takes no context: memory that start has passed must stay untouched until then.
+// Call runs start with the number of a new operation, and blocks until the host completes it. It takes no context: memory that start has
+// passed must stay untouched until then. So it is for operations that the host is sure to complete. Those of a connection are not, as a browser
+// leaves some of their promises unsettled once it is closed: these need Listen, and another way to end.
 func Call(start func(op uint32)) (status int32, value float64) {
 	type result struct {
 		status int32

@@ -149,13 +149,24 @@ func (c *conn) addCandidate(candidate wire.Candidate) error {
 	init, n := text(candidate.Candidate)
 	mid, midLength := text(candidate.SDPMid)
 	fragment, fragmentLength := text(candidate.UsernameFragment)
-	status, _ := host.Call(func(op uint32) {
-		peerAddCandidate(c.handle, init, n, mid, midLength, index, fragment, fragmentLength, op)
+	ready := make(chan int32, 1)
+	op, stop := host.Listen(func(status int32, _ float64) {
+		select {
+		case ready <- status:
+		default:
+		}
 	})
-	if status != 0 {
-		return errCandidate
+	defer stop()
+	peerAddCandidate(c.handle, init, n, mid, midLength, index, fragment, fragmentLength, op) // which copies the texts
+	select {
+	case status := <-ready:
+		if status != 0 {
+			return errCandidate
+		}
+		return nil
+	case <-c.closed: // the browser may never settle the promise
+		return ErrClosed
 	}
-	return nil
 }
 
 // configure calls the browser: pion's SetConfiguration refuses turn: addresses that it has validated wrongly.

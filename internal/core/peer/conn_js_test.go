@@ -189,6 +189,77 @@ func TestCloseWhileOffering(t *testing.T) {
 	}
 }
 
+// TestConnStatsOfPairs: where the browser counts for each pair only, as Firefox does, what a pair has carried counts after it has gone from the report, or
+// while none is selected.
+func TestConnStatsOfPairs(t *testing.T) {
+	c := newEnd(t, labs(t)[0]).Conn.(*conn)
+	object, promise := js.Global().Get("Object"), js.Global().Get("Promise")
+	var report js.Value
+	getStats := js.FuncOf(func(js.Value, []js.Value) any { return promise.Call("resolve", report) })
+	defer getStats.Release()
+	c.pc.JSValue().Set("getStats", getStats)
+	type pair struct {
+		id       string
+		sent     int
+		selected bool
+	}
+	for i, step := range []struct {
+		pairs []pair
+		want  uint64
+	}{
+		{[]pair{{"relay", 20_000, true}}, 20_000},
+		{[]pair{{"relay", 21_000, false}, {"direct", 5_000_000, true}}, 5_021_000},
+		{[]pair{{"relay", 21_000, false}, {"direct", 5_000_000, false}}, 5_021_000},
+		{[]pair{{"relay", 22_000, true}}, 5_022_000},
+		{nil, 5_022_000},
+		{[]pair{{"another", 6_000_000, true}}, 11_022_000},
+	} {
+		report = js.Global().Get("Map").New()
+		for _, p := range step.pairs {
+			entry := object.New()
+			for name, value := range map[string]any{"id": p.id, "type": "candidate-pair", "selected": p.selected, "bytesSent": p.sent, "bytesReceived": 2 * p.sent} {
+				entry.Set(name, value)
+			}
+			report.Call("set", p.id, entry)
+		}
+		if s, err := c.Stats(testContext(t)); err != nil || s.BytesSent != step.want || s.BytesReceived != 2*step.want {
+			t.Errorf("%d: %+v, %v, want %d", i, s, err, step.want)
+		}
+	}
+}
+
+// TestCloseWhileAddingCandidate: nor that of a candidate. Nothing waits for it any longer than the connection lasts.
+func TestCloseWhileAddingCandidate(t *testing.T) {
+	a, b := newEnd(t, labs(t)[0]), newEnd(t, labs(t)[0])
+	negotiate(t, a, b, false)
+	before := runtime.NumGoroutine()
+	c := b.Conn.(*conn)
+	asked := make(chan struct{})
+	addIceCandidate := js.FuncOf(func(js.Value, []js.Value) any {
+		close(asked)
+		return js.Global().Get("Promise").New(js.Global().Get("Object"))
+	})
+	defer addIceCandidate.Release()
+	c.pc.JSValue().Set("addIceCandidate", addIceCandidate)
+	candidate := <-a.candidates
+	result := make(chan error, 1)
+	go func() { result <- c.AddCandidate(context.Background(), candidate) }()
+	wait(t, "the candidate", asked)
+	began := time.Now()
+	_ = c.Close()
+	if took := time.Since(began); took >= closeWithin {
+		t.Errorf("Close waited %v for a promise", took)
+	}
+	if err := <-result; !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+		}
+	}
+}
+
 // TestStatesOfICE: where a browser has no connectionState, as Firefox before 113, ICE's tell.
 func TestStatesOfICE(t *testing.T) {
 	prototype, object := js.Global().Get("RTCPeerConnection").Get("prototype"), js.Global().Get("Object")

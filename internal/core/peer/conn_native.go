@@ -199,6 +199,15 @@ func (c *conn) Stats(ctx context.Context) (stats ConnStats, err error) {
 
 func (c *conn) stats() (s ConnStats, err error) {
 	transport := c.pc.SCTP().Transport().ICETransport()
+	// Bytes are the transport's, over all pairs that there have been. pion counts packets per pair only, and some figures are in the whole report only.
+	sums, report := transport.Stats(), c.pc.GetStats()
+	s = ConnStats{Pair: c.pairs, BytesSent: sums.BytesSent, BytesReceived: sums.BytesReceived}
+	for _, entry := range report {
+		if entry, ok := entry.(webrtc.ICECandidatePairStats); ok {
+			s.PacketsSent += uint64(entry.PacketsSent)
+			s.PacketsReceived += uint64(entry.PacketsReceived)
+		}
+	}
 	pair, found := transport.GetSelectedCandidatePairStats()
 	if !found {
 		return s, nil
@@ -211,13 +220,9 @@ func (c *conn) stats() (s ConnStats, err error) {
 		c.pair = id
 		c.pairs++
 	}
-	s = ConnStats{
-		Pair: c.pairs, BytesSent: pair.BytesSent, BytesReceived: pair.BytesReceived,
-		PacketsSent: uint64(pair.PacketsSent), PacketsReceived: uint64(pair.PacketsReceived),
-		LocalType: selected.Local.Typ.String(), RemoteType: selected.Remote.Typ.String(), Protocol: selected.Local.Protocol.String(),
-	}
-	// Some figures are in the whole report only.
-	for _, entry := range c.pc.GetStats() {
+	s.Pair = c.pairs
+	s.LocalType, s.RemoteType, s.Protocol = selected.Local.Typ.String(), selected.Remote.Typ.String(), selected.Local.Protocol.String()
+	for _, entry := range report {
 		switch entry := entry.(type) {
 		case webrtc.ICECandidatePairStats:
 			if entry.LocalCandidateID == pair.LocalCandidateID && entry.RemoteCandidateID == pair.RemoteCandidateID {

@@ -567,6 +567,43 @@ func TestConnStats(t *testing.T) {
 	}
 }
 
+// TestConnStatsOfAllPairs: what is counted is the connection's, whichever pair has carried it, and also while there is none.
+func TestConnStatsOfAllPairs(t *testing.T) {
+	a, b := connect(t, labs(t)[0])
+	total := uint64(0)
+	for i, size := range []int{1 << 20, 300_000, 50_000} {
+		if i > 0 {
+			if s, err := a.Stats(testContext(t)); err != nil || s.BytesSent < total {
+				t.Errorf("%+v, %v after %d bytes", s, err, total)
+			}
+			negotiate(t, a, b, true)
+			if s, err := a.Stats(testContext(t)); err != nil || s.BytesSent < total {
+				t.Errorf("%+v, %v after %d bytes and a restart", s, err, total)
+			}
+		}
+		write(t, a.Channel(wire.Bulk), size, uint64(i))
+		read(t, b.Channel(wire.Bulk), size, uint64(i))
+		total += uint64(size)
+		for ctx := testContext(t); ; {
+			sent, err := a.Stats(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			received, err := b.Stats(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if sent.BytesSent >= total && received.BytesReceived >= total && sent.BytesSent < 2*total {
+				break
+			}
+			if ctx.Err() != nil { // counters may lag
+				t.Fatalf("%+v, %+v after %d bytes", sent, received, total)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+}
+
 // TestConnRefusesOtherChannels: a channel that the remote opens by itself is closed.
 func TestConnRefusesOtherChannels(t *testing.T) {
 	a, b := connect(t, labs(t)[0])

@@ -111,6 +111,7 @@ type Negotiation struct {
 	openedAt  time.Time // of the open link, or the last one
 	conduct   Conduct
 	retryAt   time.Time // when to begin again; zero: nothing planned
+	away      bool      // nothing can be sent
 	now       time.Time
 	effects   []Effect
 }
@@ -255,6 +256,9 @@ func (n *Negotiation) SetEpoch(epoch uint64) {
 		n.hello.SetEpoch(epoch)
 	}
 }
+
+// SetAway says that nothing that the negotiation sends gets anywhere for now, or that it does again.
+func (n *Negotiation) SetAway(away bool) { n.away = away }
 
 // Start begins an attempt soon, unless a link is open, an attempt under way that is not stale, or none wanted: when the member appears in the
 // roster, or when something suggests that it is reachable again, on however little authority. A stale attempt ends only when another one begins.

@@ -22,6 +22,8 @@ const (
 	// at fastRate and beyond.
 	slack    = 100 * time.Millisecond
 	fastRate = 8 << 20 // bytes per second
+	// mostRTT is what a longer round trip counts as: with any more, a window is full at all but the slowest rates.
+	mostRTT = time.Minute
 	// assumedRTT is taken for the path's round-trip time until it is known.
 	assumedRTT = 50 * time.Millisecond
 	// probeGap is how long what a probe has found counts, where that is not the shortest ever; lowRounds is after how many rounds at less
@@ -258,7 +260,7 @@ func (p *pacer) forget(now time.Time) {
 
 // measured takes a round-trip time: the path is not longer.
 func (p *pacer) measured(rtt time.Duration) {
-	rtt = max(rtt, time.Millisecond)
+	rtt = min(max(rtt, time.Millisecond), mostRTT)
 	if p.floor == 0 || rtt < p.floor {
 		p.floor = rtt
 	}

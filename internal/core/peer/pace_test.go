@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -278,6 +279,17 @@ func TestPacerRefusesImpossibleReports(t *testing.T) {
 	p.sending(now, 1000)
 	if p.reported(now, 1001) || !p.reported(now, 600) || p.reported(now, 599) || !p.reported(now, 1000) {
 		t.Error("a report of more than was sent, or of less than before, was believed")
+	}
+}
+
+// TestPacerImpossibleRoundTrips: whatever is measured, something may be on its way, and no more than is ever let out.
+func TestPacerImpossibleRoundTrips(t *testing.T) {
+	for _, rtt := range []time.Duration{math.MinInt64, -1, 0, math.MaxInt64 - 1, math.MaxInt64} {
+		p := pacer{rate: 1 << 20}
+		p.measured(rtt)
+		if p.base < time.Millisecond || p.base > time.Hour || p.window() < wire.MinMessageSize || p.window() > HighWater {
+			t.Errorf("after a round trip of %d: %v, a window of %d", rtt, p.base, p.window())
+		}
 	}
 }
 

@@ -28,7 +28,7 @@ const (
 // recovery is what is being done about an open link whose path may be lost: PROTOCOL.md section 7, Restarts.
 type recovery struct {
 	doubted    bool
-	tries      int       // restarts made or asked for since
+	tries      int       // restarts since, made, asked for, or left out because nothing could be sent
 	nextAt     time.Time // of the next one or, after the last, the end of the link
 	generation uint32    // the newest restart: made (initiator) or taken (responder)
 	offered    uint32    // initiator: the newest whose offer is out; one that has come to none must not make a request seem to cross it
@@ -146,14 +146,16 @@ func (n *Negotiation) mend() {
 		n.lost(fault.ConnectionFailed)
 		return
 	}
-	if r.tries == 0 {
-		if r.begun == 0 {
-			r.forgotten = n.now
+	if !n.away { // else it would cost the path that may come back: pion drops the pair that it has selected with the offer
+		if r.tries == 0 {
+			if r.begun == 0 {
+				r.forgotten = n.now
+			}
+			r.begun++
 		}
-		r.begun++
+		n.restart()
 	}
-	r.tries++
-	n.restart()
+	r.tries++ // which is void once the network is back; where it does not come, the link ends as soon as any
 	r.nextAt = n.now.Add(restartTime)
 	if r.tries < n.attempts() {
 		r.nextAt = r.nextAt.Add(backoff(r.tries))

@@ -323,6 +323,75 @@ func TestRestartExhausted(t *testing.T) {
 	}
 }
 
+// TestRestartAway: what cannot be sent is not made. The doubt stands, and a link that comes to life by itself stays what it was; one whose path
+// is lost is restarted at once when the server is back, and ends as soon as any where it does not come back.
+func TestRestartAway(t *testing.T) {
+	away := func(t *testing.T, i int) (*simulation, *side) {
+		s := opened(t)
+		calm := s.hub
+		s.hub = func(from int, p SendPayload) []time.Duration {
+			if s.sides[from].away {
+				return nil
+			}
+			return calm(from, p)
+		}
+		for _, side := range s.sides {
+			side.SetAway(true)
+		}
+		s.lose(i)
+		return s, s.sides[i]
+	}
+	unmade := func(s *simulation) {
+		s.t.Helper()
+		if n := s.count("0 restarts") + s.count("1 sends 12"); n > 0 {
+			s.fatal("%d restarts without a server", n)
+		}
+	}
+	for i := range 2 {
+		t.Run(fmt.Sprint("alive ", i), func(t *testing.T) {
+			s, side := away(t, i)
+			s.run(15 * time.Second)
+			unmade(s)
+			for _, side := range s.sides {
+				side.links[side.OpenAttempt()].path = true
+			}
+			s.do(side, side.Alive(s.now, side.OpenAttempt()))
+			s.run(time.Minute)
+			unmade(s)
+			s.expectMended()
+		})
+		t.Run(fmt.Sprint("back ", i), func(t *testing.T) {
+			s, side := away(t, i)
+			s.run(15 * time.Second)
+			unmade(s)
+			for _, side := range s.sides {
+				side.SetAway(false)
+			}
+			s.do(side, side.Doubt(s.now, side.OpenAttempt(), true))
+			s.run(900 * time.Millisecond)
+			s.expectMended()
+			if n := s.count("0 restarts"); n != 1 || s.count("opens connection") > 0 {
+				s.fatal("%d restarts", n)
+			}
+		})
+		t.Run(fmt.Sprint("for good ", i), func(t *testing.T) {
+			s, side := away(t, i)
+			started := s.now
+			for side.OpenAttempt() != 0 {
+				s.run(100 * time.Millisecond)
+			}
+			if took := s.now.Sub(started); took > 21*time.Second || took < 19*time.Second { // as in TestRestartExhausted
+				s.fatal("the link ended after %v", took)
+			}
+			unmade(s)
+			s.run(2 * time.Minute)
+			if state, code := side.State(); state != LinkFailed || code != fault.ConnectionFailed {
+				s.fatal("state %d %s", state, code)
+			}
+		})
+	}
+}
+
 // TestRestartBeside: a member that answers no restart is met anew, beside the link and without regard to how long a link that is alive
 // is protected.
 func TestRestartBeside(t *testing.T) {

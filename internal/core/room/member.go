@@ -73,6 +73,7 @@ func newMember(r *Room, id wire.ID, hash wire.Hash) *member {
 		negotiation: peer.NewNegotiation(peer.NegotiationConfig{Room: r.keys, Self: r.identity, Peer: id, PeerKeyHash: hash,
 			Epoch: r.roster.Epoch, Conduct: r.conduct[hash], Manual: r.cfg.Manual, ReconnectAttempts: r.cfg.ReconnectAttempts,
 			Capabilities: r.capabilities()})}
+	m.negotiation.SetAway(r.away())
 	delete(r.verified, hash)
 	delete(r.conduct, hash)
 	return m
@@ -212,12 +213,17 @@ func (m *member) tick(r *Room, now time.Time) {
 	if m.link == nil {
 		return
 	}
-	lapse := min(max(now.Sub(m.ticked), 0), maxLapse)
+	since := m.ticked
+	if m.pinged.After(since) { // what passed before the Ping that is out is no silence
+		since = m.pinged
+	}
+	lapse := min(max(now.Sub(since), 0), maxLapse)
 	m.ticked = now
 	if m.pingOut {
 		m.quiet += lapse
+		m.path.still += lapse
 	} else {
-		m.quiet = 0
+		m.quiet, m.path.still = 0, 0
 	}
 	switch {
 	case m.quiet > silence && (!m.negotiation.Doubted() || m.quiet > silence+m.negotiation.Patience()):
@@ -225,7 +231,7 @@ func (m *member) tick(r *Room, now time.Time) {
 	case !m.pingOut && m.pingDue(now):
 		m.sendPing(now)
 	}
-	m.watchPath(r, lapse)
+	m.watchPath(r)
 	if m.lookDue(now) && !m.looking {
 		m.statsAt = now
 		m.look(r, func() { m.looked(r, m.received) })
@@ -234,7 +240,7 @@ func (m *member) tick(r *Room, now time.Time) {
 
 func (m *member) pong(now time.Time, token uint64) {
 	ping := &m.pings[token%maxPings]
-	if ping.token != token {
+	if token == 0 || ping.token != token {
 		return
 	}
 	ping.token = 0 // each counts once

@@ -77,13 +77,8 @@ func (m *member) probe(r *Room) {
 	}
 }
 
-// watchPath lets time pass.
-func (m *member) watchPath(r *Room, lapse time.Duration) {
-	if !m.pingOut {
-		m.path.still = 0
-		return
-	}
-	m.path.still += lapse
+// watchPath judges the silence so far.
+func (m *member) watchPath(r *Room) {
 	limit := doubtAfter
 	if m.path.probed {
 		limit = probeAfter
@@ -133,7 +128,7 @@ func (m *member) lookDue(now time.Time) bool {
 	return now.Sub(m.statsAt) >= every
 }
 
-// looked takes the transport's count of received bytes. It begins anew with each path.
+// looked takes the transport's count of received bytes. A browser may begin it anew.
 func (m *member) looked(r *Room, received uint64) {
 	now := r.cfg.Now()
 	if received != m.arrived {

@@ -115,3 +115,41 @@ func TestLongPath(t *testing.T) {
 		}
 	}
 }
+
+// TestLateTick: what has passed before a Ping is no silence after it, however late the tick that sends it comes. The link that nobody uses is not
+// doubted: ICE is not restarted.
+func TestLateTick(t *testing.T) {
+	for name, wakes := range map[string]bool{"late": false, "late, and the browser says so": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 2, 0)
+			ann, bob := &restarting{clock: newClock()}, &restarting{clock: newClock()}
+			ann.person = w.create("Ann", ann.config)
+			bob.person = w.joinWith("Bob", ann.room.Link(), bob.config)
+			meetAll(ann.person, bob.person)
+			for _, m := range []*restarting{ann, bob, ann, bob} { // whoever of them makes the restarts
+				mark := m.mark()
+				answered := func() {
+					waitAfter(m.person, mark, "an answer", func(e room.PeerChanged) bool { return e.Peer.RTT > 0 })
+					mark = m.mark()
+				}
+				answered() // the next Ping is not out yet
+				m.clock.skip(3 * time.Second)
+				if wakes {
+					m.room.Nudge()
+				}
+				answered()
+				answered()
+			}
+			for _, pair := range [][2]*restarting{{ann, bob}, {bob, ann}} {
+				m, o := pair[0], pair[1]
+				if made, connected := m.counts(); made != 0 || connected != 1 {
+					t.Errorf("%s: %d restarts, %d connections", m.name, made, connected)
+				}
+				if s := m.figures(o.person); s.Reconnects != 0 || s.State != room.PeerOpen {
+					t.Errorf("%s: %+v", m.name, s)
+				}
+			}
+		})
+	}
+}

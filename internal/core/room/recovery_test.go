@@ -195,6 +195,45 @@ func TestRestartWaitsForTheServer(t *testing.T) {
 	}
 }
 
+// TestBlockedWithoutTheServer: nothing passes for some seconds while the server is away. ICE is not restarted, for want of anybody who would tell the other
+// end: pion gives up its path for a restart. The link and the transfer go on over the path that they had.
+func TestBlockedWithoutTheServer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	ann, bob := restartingPair(w, nil)
+	file := content(4*mib, 1)
+	id, g := ann.halfway(file, bob.person)
+	marks := []int{ann.mark(), bob.mark()}
+	w.stopHub()
+	for i, m := range []*restarting{ann, bob} {
+		waitAfter(m.person, marks[i], "the loss of the server", func(e room.RoomChanged) bool { return e.State == room.StateDisconnected })
+	}
+	block := func(blocked bool) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.dead[bob.address] = blocked
+	}
+	block(true)
+	time.Sleep(4 * time.Second) // no event tells of a doubt
+	block(false)
+	g.open()
+	bob.check(bob.finished(id), file)
+	if e := entry(t, ann.finished(id), bob.person); e.State != room.DeliveryDone {
+		t.Errorf("ledger: %+v", e)
+	}
+	ann.kept(marks[0], bob.person)
+	bob.kept(marks[1], ann.person)
+	for _, pair := range [][2]*restarting{{ann, bob}, {bob, ann}} {
+		m, o := pair[0], pair[1]
+		if made, connected := m.counts(); made != 0 || connected != 1 {
+			t.Errorf("%s: %d restarts, %d connections", m.name, made, connected)
+		}
+		if n := m.figures(o.person).Reconnects; n != 0 {
+			t.Errorf("%s counts %d reconnections", m.name, n)
+		}
+	}
+}
+
 // TestRestartRogue: a member whose restart names another certificate is cut off; nothing of the restart is applied.
 func TestRestartRogue(t *testing.T) {
 	for _, offering := range []bool{true, false} {
@@ -231,13 +270,24 @@ func TestRestartRogue(t *testing.T) {
 	}
 }
 
-// TestRestartInVain: a path that is lost for good. The link ends after as many restarts as are wanted, and so does the search for another
-// one: the member is shown as failed, the delivery fails.
+// TestRestartInVain: a path that is lost for good. The link ends after as many restarts as are wanted, or the time for them where there is no server,
+// and so does the search for another one: the member is shown as failed, the delivery fails.
 func TestRestartInVain(t *testing.T) {
-	t.Parallel()
+	for name, server := range map[string]bool{"with the server": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testRestartInVain(t, server)
+		})
+	}
+}
+
+func testRestartInVain(t *testing.T, server bool) {
 	w := newWorld(t, 11, 0)
 	const attempts = 3 // which end after more than the silence by which a link that is not in doubt is lost
-	ann, bob := restartingPair(w, func(cfg *room.Config) { cfg.ReconnectAttempts = attempts })
+	ann, bob := restartingPair(w, func(cfg *room.Config) {
+		cfg.ReconnectAttempts = attempts
+		cfg.ServerURL += "/?" + cfg.Name
+	})
 	if ann.room.Self().ID > bob.room.Self().ID {
 		ann, bob = bob, ann // the one that makes the restarts is left alone
 	}
@@ -246,16 +296,24 @@ func TestRestartInVain(t *testing.T) {
 	before, _ := ann.counts()
 	mark := ann.mark()
 	w.mu.Lock()
-	w.dead[bob.address] = true
+	w.dead[bob.name] = true
 	w.mu.Unlock()
-	w.stopHub() // nobody asks for restarts besides, or seems to be back
+	w.kill(bob.person) // nobody asks for restarts besides, or seems to be back
+	if !server {
+		w.stopHub()
+		waitAfter(ann.person, mark, "the loss of the server", func(e room.RoomChanged) bool { return e.State == room.StateDisconnected })
+	}
 	ann.clock.run(4)
 	changed := func(what string, match func(room.Peer) bool) {
 		waitAfter(ann.person, mark, what, func(e room.PeerChanged) bool { return match(e.Peer) })
 	}
 	changed("the end of the link", func(p room.Peer) bool { return p.State == room.PeerConnecting })
-	if made, _ := ann.counts(); made-before != attempts {
-		t.Errorf("%d restarts, want %d", made-before, attempts)
+	want := 0
+	if server {
+		want = attempts
+	}
+	if made, _ := ann.counts(); made-before != want {
+		t.Errorf("%d restarts, want %d", made-before, want)
 	}
 	ann.clock.run(20)
 	changed("the end of the search", func(p room.Peer) bool { return p.State == room.PeerFailed && p.Code == fault.ConnectionFailed })

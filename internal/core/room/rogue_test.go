@@ -523,6 +523,27 @@ func TestRogueFlood(t *testing.T) {
 	ann.stayed(anns)
 }
 
+// TestRoguePongs: an answer to no Ping says nothing of the round trip, were it the one with which empty slots are marked.
+func TestRoguePongs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	all := w.group("Ann", "Eve")
+	ann, g := all[0], rogue{all[1]}
+	mark := ann.mark()
+	for token := range uint64(16) {
+		g.tell(ann, wire.Pong{Token: token << 40}, wire.Pong{})
+	}
+	waitAfter(ann, mark, "a genuine answer", func(e room.PeerChanged) bool { return e.Peer.RTT > 0 })
+	for _, e := range ann.since(mark) {
+		if e, ok := e.(room.PeerChanged); ok && e.Peer.RTT > float64(patience.Milliseconds()) {
+			t.Fatalf("a round trip of %v ms", e.Peer.RTT)
+		}
+	}
+	if s := ann.figures(g.person); s.State != room.PeerOpen || s.CurrentRTT > float64(patience.Milliseconds()) {
+		t.Errorf("%+v", s)
+	}
+}
+
 // TestRogueOffers: the files of all offers of a member that wait for an answer are bounded, not only their number.
 func TestRogueOffers(t *testing.T) {
 	t.Parallel()

@@ -520,7 +520,8 @@ func (r *Room) signal(e signaling.Event) {
 	now := r.cfg.Now()
 	switch e := e.(type) {
 	case signaling.Entered:
-		r.connected, r.failures, r.refusal = true, 0, ""
+		r.failures, r.refusal = 0, ""
+		r.setConnected(true)
 		r.setICE(e.ICE)
 		r.ownerIn = slices.Contains(e.Present, r.link.Owner)
 		r.outbox.Reset(now)
@@ -540,7 +541,7 @@ func (r *Room) signal(e signaling.Event) {
 				r.members[id].probe(r)
 			}
 		}
-		r.connected = false
+		r.setConnected(false)
 		r.failures++
 		code, told := closingCodes[e.Code]
 		if !told && e.Code != 0 {
@@ -561,6 +562,17 @@ func (r *Room) signal(e signaling.Event) {
 		}
 	}
 }
+
+// setConnected notes whether the hub takes what is sent.
+func (r *Room) setConnected(connected bool) {
+	r.connected = connected
+	for _, m := range r.members {
+		m.negotiation.SetAway(r.away())
+	}
+}
+
+// away reports whether what negotiations send gets nowhere for now. What the caller carries may have its own ways.
+func (r *Room) away() bool { return !r.connected && !r.cfg.Manual }
 
 var closingCodes = map[wire.ClosingCode]fault.Code{
 	wire.ClosingBadRequest:         fault.ServerRefused,

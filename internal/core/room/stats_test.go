@@ -199,12 +199,14 @@ func TestQualityOfSilence(t *testing.T) {
 	})
 }
 
-// TestQualityOfDeafness: the same where packets still pass, so that only time tells.
+// TestQualityOfDeafness: the same where packets still pass, so that only time tells: within 10 s, also where it passes but once a second, as in a
+// hidden tab.
 func TestQualityOfDeafness(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 11, 0)
-	deaf := make(chan struct{})
+	clock, deaf := newClock(), make(chan struct{})
 	ann := w.create("Ann", func(c *room.Config) {
+		c.Now = clock.Now
 		newConn := c.NewConn
 		c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
 			conn, err := newConn(cfg)
@@ -213,11 +215,21 @@ func TestQualityOfDeafness(t *testing.T) {
 	})
 	bob := w.join("Bob", ann.room.Link())
 	meetAll(ann, bob)
-	mark := ann.mark()
+	clock.run(0)
 	close(deaf)
-	e := waitAfter(ann, mark, "silence", func(e room.PeerChanged) bool { return e.Peer.Quality == room.QualityDisconnected })
-	if e.Peer.State != room.PeerOpen {
-		t.Fatalf("the link ended before anybody noticed: %+v", e.Peer)
+	for began := clock.Now(); ; {
+		clock.skip(time.Second)
+		s, passed := ann.figures(bob), clock.Now().Sub(began)
+		if s.State != room.PeerOpen {
+			t.Fatalf("the link ended before anybody noticed: %+v", s)
+		}
+		if s.Quality == room.QualityDisconnected {
+			t.Logf("noticed after %v", passed)
+			return
+		}
+		if passed >= 10*time.Second {
+			t.Fatalf("not noticed after %v: %+v", passed, s)
+		}
 	}
 }
 
