@@ -170,6 +170,26 @@ test("DataChannelManager connects two pages that both begin", { timeout: 480_000
   assert.equal(carried.length, 5, "a Knock, a Hello to each of the two who asked for it, an offer and an answer");
 });
 
+test("DataChannelManager waits no longer than a link lasts, though another one follows at once", { timeout: 480_000 }, async (t) => {
+  const [ann] = await roomOf(t, ["Ann", "Bob"]);
+  await ann.evaluate(() => me.meets(1, 120_000));
+  const seen = await ann.evaluate(async () => {
+    const [{ id }] = me.room.peers;
+    const manager = new me.api.DataChannelManager({ room: me.room });
+    me.events.length = 0;
+    const states = () => me.events.filter((e) => e.type === "peerchange").map((e) => e.state).filter((state, i, all) => state !== all[i - 1]).join();
+    const gone = me.code(manager.disconnectPeer(id)).then((code) => (me.gone = code));
+    await manager.createConnection(id);
+    await me.until(() => me.events.some((e) => e.state === "connecting") && me.room.peers[0].state === "open");
+    const out = { states: states(), gone: await me.until(() => me.gone, 10_000).catch(() => "waits") };
+    const cut = me.code(manager.disconnectPeer(id));
+    const destroyed = await me.code(manager.destroy());
+    return { ...out, cut: await cut, destroyed, end: me.room.peers[0].state, later: await me.code(manager.disconnectPeer(id)) };
+  });
+  assert.match(seen.states, /closing,connecting,open$/, "closed is not told");
+  assert.deepEqual({ ...seen, states: "" }, { states: "", gone: "resolved", cut: "cancelled", destroyed: "resolved", end: "closed", later: "cancelled" });
+});
+
 test("SignalingClient invites, tells who joined and left, and carries values", { timeout: 480_000 }, async (t) => {
   const pages = await roomOf(t, ["Ann", "Bob", "Cleo"], { connections: "manual" });
   // Each page connects what the server carries, each candidate by itself.

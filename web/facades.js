@@ -121,9 +121,7 @@ export class DataChannelManager {
   }
   /** @param {string | Peer} peer */
   async disconnectPeer(peer) {
-    const { id } = peerOf(this.#room, peer);
-    const gone = () => (this.#room.peers.find((p) => p.id === id)?.state ?? "closed") === "closed" || undefined;
-    await waitFor(this.#room, CHANGES, gone, () => this.#room.disconnect(id));
+    await this.#disconnect(peer, this.#destroyed.signal);
   }
   getConnectedPeers() {
     return this.#room.peers.filter(({ state }) => state === "open");
@@ -135,7 +133,20 @@ export class DataChannelManager {
   async destroy() {
     this.#destroyed.abort();
     if (this.#room.state === "closed") return;
-    await Promise.all(this.#room.peers.filter(({ state }) => state !== "closed").map((peer) => this.disconnectPeer(peer)));
+    await Promise.all(this.#room.peers.filter(({ state }) => state !== "closed").map((peer) => this.#disconnect(peer)));
+  }
+
+  /** @param {string | Peer} peer @param {AbortSignal} [signal] */
+  async #disconnect(peer, signal) {
+    const { id, state: before } = peerOf(this.#room, peer);
+    // Where somebody wants another link already, closed need not be told.
+    let leaves = false;
+    const gone = (state = this.#room.peers.find((p) => p.id === id)?.state ?? "closed") => {
+      leaves ||= state === "closing" || state === "closed";
+      return (leaves && state !== "closing") || undefined;
+    };
+    gone(before);
+    await waitFor(this.#room, CHANGES, () => gone(), () => this.#room.disconnect(id), signal);
   }
 
   #trickle() {

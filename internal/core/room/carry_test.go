@@ -378,3 +378,19 @@ func TestDisconnect(t *testing.T) {
 		other.state(marks[1], one, room.PeerOpen)
 	}
 }
+
+// TestConnectAtOnce: what is being made is ended and wanted again within one run of the loop: that it was closed is told all the same.
+func TestConnectAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	a, b := w.manual()
+	mark := a.mark()
+	if err := a.room.Connect(b.id(), false); err != nil {
+		t.Fatal(err)
+	}
+	a.state(mark, b, room.PeerConnecting)
+	mark = a.mark()
+	a.room.Again(b.id())
+	a.state(mark, b, room.PeerClosed)
+	a.state(mark, b, room.PeerConnecting)
+}

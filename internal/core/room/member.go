@@ -337,8 +337,9 @@ func (m *member) do(r *Room, effects []peer.Effect) {
 					c.end(wire.ByeReplaced)
 				}
 			}
-		case peer.StateChanged: // publishChanges compares snapshots, but may come when a goodbye is over already
-			if state, _ := m.negotiation.State(); state == peer.LinkClosing {
+		case peer.StateChanged: // publishChanges compares snapshots, but may come when a goodbye is over already, or another link wanted
+			state, _ := m.negotiation.State()
+			if state == peer.LinkClosing || state == peer.LinkClosed && r.members[m.id] == m { // else it has left, and its end comes late
 				r.publishPeer(m)
 			}
 		}

@@ -1,6 +1,7 @@
 package room
 
 import (
+	"tallow/internal/core/fault"
 	"tallow/internal/core/peer"
 	"tallow/internal/core/seal"
 	"tallow/internal/core/wire"
@@ -23,4 +24,13 @@ func (r *Room) Identity() *seal.Identity { return r.identity }
 func (r *Room) Kept() (n int) {
 	r.do(func() { n = len(r.incoming) + len(r.outgoing) })
 	return n
+}
+
+// Again is Disconnect and Connect that have come together.
+func (r *Room) Again(id wire.ID) {
+	r.do(func() {
+		m := r.members[id]
+		m.rest(r, fault.Cancelled)
+		m.do(r, m.negotiation.Connect(r.cfg.Now()))
+	})
 }
