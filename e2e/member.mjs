@@ -5,13 +5,13 @@
  * functions below as "me".
  * @param {import("puppeteer-core").Browser} browser
  * @param {string} url of the server
- * @param {{ before?: () => void }} [options] before runs in the page before anything else
+ * @param {{ before?: (() => void) | (() => void)[] }} [options] before runs in the page before anything else
  */
-export async function startMember(browser, url, { before } = {}) {
+export async function startMember(browser, url, { before = [] } = {}) {
   const context = await browser.createBrowserContext();
   const page = await context.newPage();
   page.setDefaultTimeout(120_000);
-  if (before) await page.evaluateOnNewDocument(before);
+  for (const fn of [before].flat()) await page.evaluateOnNewDocument(fn);
   return loadMember(page, url);
 }
 

@@ -64,11 +64,26 @@ export function disobey() {
   };
 }
 
+/** Runs in a page before anything else: its member does not hear that the server demands relays (RelayOnly of Entered and ICEServers), and takes whatever comes. */
+export function unbound() {
+  const Real = globalThis.WebSocket;
+  globalThis.WebSocket = class extends Real {
+    constructor(url, protocols) {
+      super(url, protocols);
+      this.addEventListener("message", ({ data }) => {
+        const message = new Uint8Array(data);
+        if (message[0] === 0x81) message[3] = 0;
+        if (message[0] === 0x84) message[1] = 0;
+      });
+    }
+  };
+}
+
 /**
  * Has a sender and a recipient meet, on pages of their own.
  * @param {import("./netns.mjs").Network} network
  * @param {import("puppeteer-core").Browser[]} browsers
- * @param {{ before?: (() => void)[], options?: object[] }} [given] for each of the two
+ * @param {{ before?: ((() => void) | (() => void)[])[], options?: object[] }} [given] for each of the two
  */
 export async function meet(network, browsers, { before = [record, record], options = [{}, {}] } = {}) {
   const [sender, recipient] = await Promise.all(browsers.map((browser, i) => startMember(browser, network.url, { before: before[i] })));
