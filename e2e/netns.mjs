@@ -63,6 +63,12 @@ class Host {
     return JSON.parse(stdout)[0].stats64.tx.bytes;
   }
 
+  /** What waits before the capped link now, in bytes, with every header. */
+  async queued() {
+    const { stdout } = await this.run("tc", "-s", "-j", "qdisc", "show", "dev", this.device, "root");
+    return JSON.parse(stdout)[0].backlog;
+  }
+
   /**
    * Counts every packet that enters or leaves this host from now on.
    * @param {import("node:test").TestContext} t

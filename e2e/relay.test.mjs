@@ -104,10 +104,10 @@ test("relay only", { timeout: 900_000 }, async (t) => {
 
   await network.restartServer(t, 0, ["-relay-only", "-turn-secret", secret]);
 
-  // Chromium is made to gather what it should not; Firefox writes more into its descriptions by itself.
-  for (const [name, browser, before] of /** @type {const} */ ([["Chromium", browsers[0], [disobey, record]], ["Firefox", firefox, [record]]])) {
+  // The browser is made to gather what it should not, or there would be nothing to keep back.
+  for (const [name, browser] of /** @type {const} */ ([["Chromium", browsers[0]], ["Firefox", firefox]])) {
     await t.test(`the server demands it of ${name}: a member that takes whatever comes hears of no address, nor is one taken from it`, async () => {
-      const { sender, recipient } = await meet(network, [browser, browsers[1]], { before: [[...before], [unbound, record]] });
+      const { sender, recipient } = await meet(network, [browser, browsers[1]], { before: [[disobey, record], [unbound, record]] });
       const bound = await Promise.all([sender, recipient].map((page) => page.evaluate(() => me.room.relayOnly)));
       assert.deepEqual(bound, [true, false]);
       assert.equal(await sender.evaluate(() => me.room.peers[0].route), "relay");

@@ -15,7 +15,13 @@
 //	               seen to be slowed down: the rate, relative to the foreground
 //
 // The line before the last has the figures of the bare loop, and of the link's rate as such what bytes of the file take (file_share), and our packets
-// with every header (wire_share).
+// with every header (wire_share). There is also
+//
+//	control_ms     how much longer messages of the control channel take while the same uplink is full: the median of currentRTT (the last ping's
+//	               round trip, as the sender's peer.stats() has it) meanwhile, less that of the idle link, less the median of what the bytes
+//	               that wait before the capped link, as tc counts them, take at its rate. What waits inside the browsers, in SCTP's buffers or for
+//	               their turn, is not subtracted, nor are the processors' delays. With line only; the raw readings are printed.
+//
 // A round is void when the processors were busy for more than 80 % of the time, and a figure of which no other round is left. The file is a
 // Blob in the sender's memory.
 
@@ -44,6 +50,8 @@ const rounds = Number(values.rounds);
 const size = Number(values.mb) * 1e6;
 const uplink = Number(values.uplink);
 const downlink = Number(values.downlink);
+const pingEvery = 2000; // ms between pings
+const fullFor = 30; // seconds that the link is full while they are looked at
 const only = values.only.split(",");
 
 const cleanups = [];
@@ -160,7 +168,7 @@ async function fairness(over, to, received) {
  * at a hidden page wakes it.
  * @param {import("puppeteer-core").Page} sender @param {Member[]} to
  */
-async function runTallow(sender, to, watch = false) {
+async function runTallow(sender, to, watch = false, bytes = size) {
   const received = Promise.all(
     to.map(({ page }) =>
       page.evaluate(async () => {
@@ -176,11 +184,11 @@ async function runTallow(sender, to, watch = false) {
       const result = await me.room.send([{ path: "file.bin", file: me.file(n) }], { to: ids }).finished;
       if (result.failedRecipients.length) throw new Error(JSON.stringify(result.failedRecipients));
     },
-    size,
+    bytes,
     to.map(({ id }) => id),
   );
   const fair = watch && (await fairness(received, to, async () => (me.before === undefined ? 0 : (await me.sender.stats()).bytesReceived - me.before)));
-  for (const got of await received) if (got !== size) throw new Error("a file is not whole");
+  for (const got of await received) if (got !== bytes) throw new Error("a file is not whole");
   await sent;
   for (const { page } of to) await page.evaluate(() => void delete me.before);
   return fair;
@@ -271,6 +279,48 @@ const line = (names) =>
     .join(" ");
 
 /**
+ * What a full uplink costs the control channel, besides the queue before it.
+ * @param {any} host the sender's @param {import("puppeteer-core").Page} sender @param {Member} to
+ */
+async function measureControl(host, sender, to) {
+  const look = () =>
+    sender.evaluate(async (id) => {
+      const { currentRTT, payloadSent } = await me.room.peers.find((peer) => peer.id === id).stats();
+      return { currentRTT, payloadSent };
+    }, to.id);
+  const [idle, full, queue] = /** @type {number[][]} */ ([[], [], []]);
+  await delay(2 * pingEvery); // the last ping was a full link's
+  while (idle.length < 5) {
+    await delay(pingEvery);
+    idle.push((await look()).currentRTT);
+  }
+  const bytes = (uplink * 1e6 * fullFor) / 8;
+  const { payloadSent } = await look();
+  const load = await timed(async () => {
+    let running = true;
+    const over = runTallow(sender, [to], false, bytes);
+    over.finally(() => (running = false)).catch(() => {});
+    while (running) {
+      const waiting = [];
+      for (let i = 0; i < 8; i++) {
+        await delay(pingEvery / 8);
+        waiting.push(((await host.queued()) * 8) / 1000 / uplink);
+      }
+      const now = await look();
+      const sent = (now.payloadSent - payloadSent) / bytes;
+      if (sent < 0.1 || sent > 0.95) continue; // it begins, or ends
+      full.push(now.currentRTT);
+      queue.push(...waiting);
+    }
+    await over;
+  });
+  report(`uplink ${uplink}: for control`, load, bytes);
+  const raw = { idle, full, queue };
+  for (const [name, list] of Object.entries(raw)) console.log(`  ${name.padEnd(5)} ms: ${list.map((ms) => ms.toFixed(1)).join(" ")}`);
+  note("control_ms", full.length ? median(full) - median(idle) - median(queue) : NaN, load);
+}
+
+/**
  * The sender's uplink is capped. @param {Awaited<ReturnType<typeof gather>>} group @param {number[]} sizes of the groups besides one
  */
 async function measureUplink({ network, sender, members }, sizes) {
@@ -291,6 +341,7 @@ async function measureUplink({ network, sender, members }, sizes) {
       note("line_share", rate(size, one.seconds) / uplink / payload, one);
       note("file_share", rate(size, one.seconds) / uplink, one);
       note("line_share_bare", rate(size, bare.seconds) / uplink / payload, bare);
+      await measureControl(host, sender, members[0]);
     }
     for (const n of sizes) {
       const all = await timed(() => runTallow(sender, members.slice(0, n), n === 10));
@@ -355,7 +406,7 @@ try {
     await measureHidden(group);
     await group.end();
   }
-  console.log(line(["total_ratio_2", "total_ratio_5", "line_share_bare", "file_share", "wire_share", "jain_10_bare"]));
+  console.log(line(["total_ratio_2", "total_ratio_5", "line_share_bare", "file_share", "wire_share", "jain_10_bare", "control_ms"]));
   console.log(line(["line_share", "group_ratio_3", "group_ratio_10", "total_ratio_10", "jain_10", "hidden_ratio"]));
 } finally {
   for (const fn of cleanups.reverse()) await fn();
