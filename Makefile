@@ -76,7 +76,7 @@ staticcheck:
 	$(JS) bin/staticcheck $(CLIENT)
 
 unit: $(SERVER)
-	$(GO) test -race -timeout 10m ./...
+	$(GO) test -race -timeout 20m ./...
 
 # The core and the bridge in a real browser.
 unit-js: deps
