@@ -83,9 +83,10 @@ export function unbound() {
  * Has a sender and a recipient meet, on pages of their own.
  * @param {import("./netns.mjs").Network} network
  * @param {import("puppeteer-core").Browser[]} browsers
- * @param {{ before?: ((() => void) | (() => void)[])[], options?: object[] }} [given] for each of the two
+ * @param {{ before?: ((() => void) | (() => void)[])[], options?: object[], routed?: boolean }} [given] for each of the two; routed: waits until
+ * both know their route
  */
-export async function meet(network, browsers, { before = [record, record], options = [{}, {}] } = {}) {
+export async function meet(network, browsers, { before = [record, record], options = [{}, {}], routed = true } = {}) {
   const [sender, recipient] = await Promise.all(browsers.map((browser, i) => startMember(browser, network.url, { before: before[i] })));
   const link = await sender.evaluate(async (given) => {
     me.watch(await me.tallow.createRoom(given));
@@ -93,7 +94,7 @@ export async function meet(network, browsers, { before = [record, record], optio
   }, { name: "sender", ...options[0] });
   await recipient.evaluate(async (to, given) => me.join(to, given), link, { name: "recipient", ...options[1] });
   await Promise.all([sender, recipient].map((page) => page.evaluate(() => me.meets(1, 120_000))));
-  for (const page of [sender, recipient]) await until("a route", () => page.evaluate(() => me.room.peers[0]?.route), 120_000);
+  for (const page of routed ? [sender, recipient] : []) await until("a route", () => page.evaluate(() => me.room.peers[0]?.route), 120_000);
   return { sender, recipient };
 }
 

@@ -107,11 +107,11 @@ test("relay only", { timeout: 900_000 }, async (t) => {
   // The browser is made to gather what it should not, or there would be nothing to keep back.
   await t.test("the server demands it: a member that takes whatever comes hears of no address, nor is one taken from it", async () => {
     for (const browser of [browsers[0], firefox]) {
-      const { sender, recipient } = await meet(network, [browser, browsers[1]], { before: [[disobey, record], [unbound, record]] });
+      const { sender, recipient } = await meet(network, [browser, browsers[1]], { before: [[disobey, record], [unbound, record]], routed: false });
+      for (const page of [recipient, sender]) await tells(page, network);
       const bound = await Promise.all([sender, recipient].map((page) => page.evaluate(() => me.room.relayOnly)));
       assert.deepEqual(bound, [true, false]);
-      assert.equal(await sender.evaluate(() => me.room.peers[0].route), "relay");
-      for (const page of [recipient, sender]) await tells(page, network);
+      assert.equal(await until("a route", () => sender.evaluate(() => me.room.peers[0]?.route), 120_000), "relay");
       const gathered = await recipient.evaluate(async () => (await me.room.exposure()).map(({ what, detail }) => `${what} ${detail}`));
       assert.ok(gathered.includes("candidate host"), "it had other addresses to tell");
       await close({ sender, recipient });
