@@ -136,11 +136,6 @@ func (c *conn) setOffer(offer webrtc.SessionDescription) error {
 
 // addCandidate calls the browser: pion has no room for an absent sdpMLineIndex, which an end of candidates needs.
 func (c *conn) addCandidate(candidate wire.Candidate) error {
-	select {
-	case <-c.closed: // shut may have released the handle: it does not wait for ever
-		return ErrClosed
-	default:
-	}
 	index := int32(candidate.SDPMLineIndex)
 	if candidate.Candidate == "" {
 		index = -1
@@ -149,6 +144,17 @@ func (c *conn) addCandidate(candidate wire.Candidate) error {
 	init, n := text(candidate.Candidate)
 	mid, midLength := text(candidate.SDPMid)
 	fragment, fragmentLength := text(candidate.UsernameFragment)
+	status, err := c.await(context.Background(), func(op uint32) { // which copies the texts
+		peerAddCandidate(c.handle, init, n, mid, midLength, index, fragment, fragmentLength, op)
+	})
+	if err == nil && status != 0 {
+		err = errCandidate
+	}
+	return err
+}
+
+// await starts an operation of the host, and waits for its end or that of the connection: a browser never settles some promises.
+func (c *conn) await(ctx context.Context, start func(op uint32)) (status int32, err error) {
 	ready := make(chan int32, 1)
 	op, stop := host.Listen(func(status int32, _ float64) {
 		select {
@@ -157,15 +163,19 @@ func (c *conn) addCandidate(candidate wire.Candidate) error {
 		}
 	})
 	defer stop()
-	peerAddCandidate(c.handle, init, n, mid, midLength, index, fragment, fragmentLength, op) // which copies the texts
+	select {
+	case <-c.closed: // shut may have released the handle: it does not wait for ever
+		return 0, ErrClosed
+	default:
+	}
+	start(op)
 	select {
 	case status := <-ready:
-		if status != 0 {
-			return errCandidate
-		}
-		return nil
-	case <-c.closed: // the browser may never settle the promise
-		return ErrClosed
+		return status, nil
+	case <-c.closed:
+		return 0, ErrClosed
+	case <-ctx.Done():
+		return 0, ctx.Err()
 	}
 }
 
@@ -208,29 +218,12 @@ var (
 
 // Stats implements Conn.
 func (c *conn) Stats(ctx context.Context) (ConnStats, error) {
-	ready := make(chan int32, 1)
-	op, stop := host.Listen(func(status int32, _ float64) {
-		select {
-		case ready <- status:
-		default:
-		}
-	})
-	defer stop()
-	select {
-	case <-c.closed:
-		return ConnStats{}, ErrClosed
-	default:
+	status, err := c.await(ctx, func(op uint32) { peerStats(c.handle, op) })
+	if err != nil {
+		return ConnStats{}, err
 	}
-	peerStats(c.handle, op)
-	select {
-	case status := <-ready:
-		if status != 0 {
-			return ConnStats{}, errStats
-		}
-	case <-c.closed:
-		return ConnStats{}, ErrClosed
-	case <-ctx.Done():
-		return ConnStats{}, ctx.Err()
+	if status != 0 {
+		return ConnStats{}, errStats
 	}
 	raw := new(rawStats)
 	if peerReadStats(c.handle, unsafe.Pointer(raw)) < 0 {
