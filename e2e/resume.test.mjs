@@ -645,13 +645,16 @@ test("the page lists what is unfinished, and goes on with it", { timeout: 400_00
   await ben.open(link);
   await ada.meets(1);
   const slow = "0.05"; // MB/s: there is time to press what is to be pressed
+  const pausedMidway = async () => {
+    await ada.press("Send");
+    await ada.limit(slow);
+    await ben.press("Accept");
+    await ada.seesDelivery("Ben", /^Transferring · [1-9]/);
+    await ada.press("Pause");
+    await ada.seesDelivery("Ben", /^Paused/);
+  };
   await ada.choose(big.file, small.file);
-  await ada.press("Send");
-  await ada.limit(slow);
-  await ben.press("Accept");
-  await ada.seesDelivery("Ben", /^Transferring · [1-9]/);
-  await ada.press("Pause");
-  await ada.seesDelivery("Ben", /^Paused/);
+  await pausedMidway();
 
   await t.test("a reload of the recipient goes on by itself", async () => {
     await ben.page.reload();
@@ -722,12 +725,7 @@ test("the page lists what is unfinished, and goes on with it", { timeout: 400_00
     });
     await ada.drop(dropped);
     await ada.sees(/2 files, 3 MB/);
-    await ada.press("Send");
-    await ada.limit(slow);
-    await ben.press("Accept");
-    await ada.seesDelivery("Ben", /^Transferring · [1-9]/);
-    await ada.press("Pause");
-    await ada.seesDelivery("Ben", /^Paused/);
+    await pausedMidway();
     await ada.page.reload();
     await ada.sees(/Unfinished[^]*Sending a\.bin and 1 more \(3 MB\) to Ben/);
     await ada.press("Continue");
@@ -737,11 +735,7 @@ test("the page lists what is unfinished, and goes on with it", { timeout: 400_00
 
   await t.test("what is discarded is gone, on both sides", async () => {
     await ada.choose(big.file);
-    await ada.press("Send");
-    await ada.limit(slow);
-    await ben.press("Accept");
-    await ada.seesDelivery("Ben", /^Transferring · [1-9]/);
-    await ada.press("Pause");
+    await pausedMidway();
     await ada.page.reload();
     await ada.press("Discard");
     await ben.sees(/Cancelled by the other side/, 60_000);

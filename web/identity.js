@@ -244,8 +244,8 @@ export function whileFree(member, work) {
 }
 
 /**
- * What a browser gives to read a file again. index: in the transfer; path: as it was given; folder: that the person picked, in which it is.
- * @typedef {{ index: number, path: string, handle: FileSystemFileHandle, folder?: FileSystemDirectoryHandle }} Kept
+ * What a browser gives to read a file again. path: as it was given; folder: that the person dropped, in which it is.
+ * @typedef {{ path: string, handle: FileSystemFileHandle, folder?: FileSystemDirectoryHandle }} Kept
  */
 
 /** Keeps what a browser gives to read a transfer's files again. @param {string} transfer @param {Kept[]} handles */
@@ -263,6 +263,15 @@ export async function recallHandles(transfer) {
     return (await withStore("handles", "readonly", (store) => result(store.get(transfer))))?.handles ?? [];
   } catch {
     return [];
+  }
+}
+
+/** Whether there are any. There may be thousands, so they are not read for that. @param {string} transfer */
+export async function hasHandles(transfer) {
+  try {
+    return (await withStore("handles", "readonly", (store) => result(store.count(transfer)))) > 0;
+  } catch {
+    return false;
   }
 }
 

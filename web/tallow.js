@@ -751,7 +751,7 @@ async function offered(room, files, options) {
     for (const { blob } of files) if (blob?.size === 0) await checkEmpty(blob);
     room.checkOpen(); // what is attached is Go's to release
     const event = await room.call("send", { ...options, files: attached(room, files) });
-    const handles = files.flatMap(({ file, handle, folder }, index) => (handle ? [{ index, path: file.path, handle, folder }] : []));
+    const handles = files.flatMap(({ file, handle, folder }) => (handle ? [{ path: file.path, handle, folder }] : []));
     if (handles.length > 0 && room.held) void identity.keepHandles(event.id, handles);
     return { ...event, handles };
   } finally {
@@ -1317,7 +1317,7 @@ async function leftBehind(core, found, delivery, about) {
 
 /** Whether going on needs no files of the person, or not all: the browser has kept access to some. @param {string} id @param {any[]} files */
 async function someRemembered(id, files) {
-  return !files.some(({ kind, size }) => kind === "file" && size > 0) || (await identity.recallHandles(id)).length > 0;
+  return !files.some(({ kind, size }) => kind === "file" && size > 0) || identity.hasHandles(id);
 }
 
 /** Whether what is behind a handle may be read, which the person is asked for if need be. @param {any} handle */

@@ -80,13 +80,17 @@ func leakCheck(t *testing.T) func() {
 		if n := page.Get("host").Get("kept").Int(); n != kept {
 			t.Errorf("the host keeps %d objects, %d before", n, kept)
 		}
-		deadline := time.Now().Add(10 * time.Second)
-		for runtime.NumGoroutine() > routines {
-			if time.Now().After(deadline) {
-				stacks := make([]byte, 64<<10)
-				t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), routines, stacks[:runtime.Stack(stacks, true)])
-			}
-			time.Sleep(10 * time.Millisecond)
+		goroutinesEnd(t, routines)
+	}
+}
+
+// goroutinesEnd waits until there are no more than before.
+func goroutinesEnd(t *testing.T, before int) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			stacks := make([]byte, 64<<10)
+			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
 		}
 	}
 }
@@ -253,11 +257,7 @@ func TestCloseWhileAddingCandidate(t *testing.T) {
 	if err := <-result; !errors.Is(err, ErrClosed) {
 		t.Error(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
-		}
-	}
+	goroutinesEnd(t, before)
 }
 
 // TestStatesOfICE: where a browser has no connectionState, as Firefox before 113, ICE's tell.
