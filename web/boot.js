@@ -3,7 +3,7 @@
 // bytes pass through the host (host.js), objects under numbers.
 
 import { TallowError } from "./errors.js";
-import { createHost } from "./host.js";
+import { createHost, free } from "./host.js";
 import channels from "./host-channels.js";
 import crypto from "./host-crypto.js";
 import deflate from "./host-deflate.js";
@@ -147,17 +147,6 @@ async function compile(url) {
   } catch (error) {
     throw new TallowError(error instanceof WebAssembly.CompileError ? "unsupported-browser" : "internal", error);
   }
-}
-
-/**
- * Gives a buffer's memory back at once. One that is detached otherwise keeps it until the browser collects garbage.
- * @param {ArrayBuffer} buffer
- */
-function free(buffer) {
-  const { port1, port2 } = new MessageChannel();
-  port1.postMessage(null, [buffer]);
-  port1.close();
-  port2.close();
 }
 
 /**

@@ -125,14 +125,14 @@ export default function channels(host) {
       if (!state || state.head === state.waiting.length) return -1;
       const message = state.waiting[state.head];
       if (message.byteLength > size) return -2;
-      host.bytes(ptr, message.byteLength).set(new Uint8Array(message));
-      state.unread -= message.byteLength + messageCost;
+      const length = host.move(ptr, message);
+      state.unread -= length + messageCost;
       state.waiting[state.head++] = read;
       if (state.head * 2 >= state.waiting.length) {
         state.waiting.splice(0, state.head);
         state.head = 0;
       }
-      return message.byteLength;
+      return length;
     },
 
     /** Closes the channel, and goes on reporting. @param {number} handle */

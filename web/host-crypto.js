@@ -20,7 +20,7 @@ export default function cryptoPart(host) {
   const deliver = (op, dst, result) =>
     result.then(
       (data) => {
-        host.bytes(dst, data.byteLength).set(new Uint8Array(data));
+        host.move(dst, data);
         host.complete(op, ok);
       },
       // OperationError is how decrypt says that the tag is wrong.

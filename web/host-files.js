@@ -2,6 +2,8 @@
 // The host's files: what a person chose, read into Go's memory, and storage for what is received: the origin private file system, written by a
 // worker (storage-worker.js), or memory where that is missing. Go's half: internal/bridge/bytes/source_js.go and storage_js.go.
 
+import { free } from "./host.js";
+
 /** The statuses of internal/bridge/bytes/error_js.go. Each but ok comes with the handle of a text. */
 const ok = 0;
 const failed = -1;
@@ -173,7 +175,7 @@ export default function filesPart(host, { workerURL } = {}) {
  * @property {number} taken where the next segment begins
  * @property {number} left what is still to come of this segment
  * @property {any} reader of this segment
- * @property {Uint8Array} rest what has come and was not asked for yet
+ * @property {Uint8Array<ArrayBuffer>} rest what has come and was not asked for yet
  * @property {Promise<unknown>} last the last read under way
  */
 
@@ -197,8 +199,7 @@ function createReader(host) {
   /** @param {Blob} blob @param {number} at @param {number} ptr @param {number} length */
   const slice = async (blob, at, ptr, length) => {
     const data = await blob.slice(at, at + length).arrayBuffer();
-    host.bytes(ptr, data.byteLength).set(new Uint8Array(data));
-    return data.byteLength;
+    return host.move(ptr, data);
   };
 
   /** @typedef {{ blob: Blob, ptr: number, resolve: (n: number) => void, reject: (error: unknown) => void }} Small */
@@ -226,6 +227,7 @@ function createReader(host) {
       resolve(blob.size);
       at += blob.size + mark.length;
     }
+    free(data.buffer);
     return true;
   };
   /**
@@ -266,8 +268,10 @@ function createReader(host) {
         stream.left -= value.length;
       }
       const n = Math.min(length - done, stream.rest.length);
+      const { buffer } = stream.rest;
       host.bytes(ptr + done, n).set(stream.rest.subarray(0, n));
       stream.rest = stream.rest.subarray(n);
+      if (stream.rest.length === 0) free(buffer);
       done += n;
     }
     if (stream.rest.length === 0 && stream.taken === blob.size) await blob.slice(-1).arrayBuffer();
