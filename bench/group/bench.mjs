@@ -17,10 +17,11 @@
 // The line before the last has the figures of the bare loop, and of the link's rate as such what bytes of the file take (file_share), and our packets
 // with every header (wire_share). There is also
 //
-//	control_ms     how much longer messages of the control channel take while the same uplink is full: the median of currentRTT (the last ping's
-//	               round trip, as the sender's peer.stats() has it) meanwhile, less that of the idle link, less the median of what the bytes
-//	               that wait before the capped link, as tc counts them, take at its rate. What waits inside the browsers, in SCTP's buffers or for
-//	               their turn, is not subtracted, nor are the processors' delays. With line only; the raw readings are printed.
+//	control_ms     how much longer messages of the control channel take than the path itself, while the same uplink is full: the median of
+//	               currentRTT (the last ping's round trip, as the sender's peer.stats() has it) less the median of what ICE's checks take at
+//	               the same time (currentRoundTripTime of the pair in use): they leave through the same socket, with all that waits behind
+//	               it, and know nothing of SCTP and what waits there. With line only; the raw readings, and what waits before the link
+//	               as tc counts it, are printed.
 //
 // A round is void when the processors were busy for more than 80 % of the time, and a figure of which no other round is left. The file is a
 // Blob in the sender's memory.
@@ -228,6 +229,15 @@ async function gather(n, throttled = false) {
   for (const host of network.hosts) {
     const { browser } = await host.startBrowser(scope, { throttled });
     const [page] = await browser.pages();
+    await page.evaluateOnNewDocument(() => {
+      globalThis.connections = [];
+      const construct = (/** @type {any} */ native, /** @type {any[]} */ args) => {
+        const connection = new native(...args);
+        connections.push(connection);
+        return connection;
+      };
+      globalThis.RTCPeerConnection = new Proxy(RTCPeerConnection, { construct });
+    });
     await loadMember(page, network.url);
     await page.evaluate(prepareBare);
     pages.push(page);
@@ -286,9 +296,17 @@ async function measureControl(host, sender, to) {
   const look = () =>
     sender.evaluate(async (id) => {
       const { currentRTT, payloadSent } = await me.room.peers.find((peer) => peer.id === id).stats();
-      return { currentRTT, payloadSent };
+      // The connection that has sent most is the one that this is about.
+      let used;
+      for (const connection of connections) {
+        if ([...bare.sent.values()].some(({ pc }) => pc === connection)) continue;
+        for (const report of (await connection.getStats()).values()) {
+          if (report.type === "candidate-pair" && report.bytesSent > (used?.bytesSent ?? 0)) used = report;
+        }
+      }
+      return { currentRTT, payloadSent, check: used.currentRoundTripTime * 1000 };
     }, to.id);
-  const [idle, full, queue] = /** @type {number[][]} */ ([[], [], []]);
+  const [idle, full, checks, queue] = /** @type {number[][]} */ ([[], [], [], []]);
   await delay(2 * pingEvery); // the last ping was a full link's
   while (idle.length < 5) {
     await delay(pingEvery);
@@ -310,14 +328,15 @@ async function measureControl(host, sender, to) {
       const sent = (now.payloadSent - payloadSent) / bytes;
       if (sent < 0.1 || sent > 0.95) continue; // it begins, or ends
       full.push(now.currentRTT);
+      checks.push(now.check);
       queue.push(...waiting);
     }
     await over;
   });
   report(`uplink ${uplink}: for control`, load, bytes);
-  const raw = { idle, full, queue };
+  const raw = { idle, full, checks, queue };
   for (const [name, list] of Object.entries(raw)) console.log(`  ${name.padEnd(5)} ms: ${list.map((ms) => ms.toFixed(1)).join(" ")}`);
-  note("control_ms", full.length ? median(full) - median(idle) - median(queue) : NaN, load);
+  note("control_ms", full.length ? median(full) - median(checks) : NaN, load);
 }
 
 /**
