@@ -1,6 +1,7 @@
 // The long form of page.test.mjs, for make soak: files that do not fit into memory, through the page, compared on disk. With TALLOW_BIG the first is of so
 // many bytes.
 
+import assert from "node:assert/strict";
 import test from "node:test";
 import { expectFiles, startServer, tempDir, writeFile } from "./harness.mjs";
 import { Person } from "./person.mjs";
@@ -36,6 +37,7 @@ for (const { size, recipients } of [
     const seconds = (performance.now() - start) / 1000;
     const peaks = await Promise.all(watches.map((watch) => watch.stop()));
     t.diagnostic(`${seconds.toFixed(0)} s, ${(size / 1e6 / seconds).toFixed(1)} MB/s; peak PSS of the tabs in MB: ${peaks.map((peak) => (peak / 1e6).toFixed(0)).join(", ")}`);
+    assert.ok(Math.max(...peaks) < 400e6, "the tabs take more memory the larger the file is"); // with 64 MiB they take 120 to 150 MB
     for (const person of others) await expectFiles(person.downloads, [big], 600_000);
   });
 }

@@ -4,6 +4,8 @@
 
 /** How many files are written at a time: making one takes longer than writing it, if it is small. */
 const atATime = 8;
+/** How much is copied between two looks at whether to go on. */
+const partBytes = 16 << 20;
 
 /** "a.txt", 2 → "a (2).txt". @param {string} name @param {number} n */
 function numbered(name, n) {
@@ -98,7 +100,17 @@ export async function saveInto(root, items, signal) {
     try {
       const blob = await file();
       const out = await handle.createWritable();
-      await blob.stream().pipeTo(out, { signal });
+      try {
+        // The browser copies parts of a Blob by itself; those of a stream would pass through the tab.
+        for (let at = 0; at < blob.size; at += partBytes) {
+          signal?.throwIfAborted();
+          await out.write(blob.slice(at, at + partBytes));
+        }
+      } catch (error) {
+        await out.abort().catch(() => {});
+        throw error;
+      }
+      await out.close();
     } catch (error) {
       await folder.removeEntry(name).catch(() => {}); // it is ours, and not whole
       throw error;

@@ -41,8 +41,7 @@ export default function deflatePart(host) {
         reader.cancel().catch(() => {});
         return capacity + 1;
       }
-      host.bytes(dst + total, value.byteLength).set(value);
-      total += value.byteLength;
+      total += host.move(dst + total, value.buffer);
     }
   }
 

@@ -5,12 +5,22 @@
 
 /** @typedef {{ status: number, value: number }} Completion */
 
-const { port1: nowhere, port2 } = new MessageChannel();
-port2.close();
+/** Takes what is posted, and keeps nothing. */
+const nowhere = (() => {
+  const { port1, port2 } = new MessageChannel();
+  port1.close();
+  const probe = new ArrayBuffer(1);
+  port1.postMessage(null, [probe]);
+  if (probe.byteLength === 0) return port1;
+  // Chromium does not even look at what is posted to a closed port, and drops what goes to one. Older Safaris keep that for ever.
+  const other = new MessageChannel();
+  other.port2.close();
+  return other.port1;
+})();
 
 /**
- * Gives a buffer's memory back at once, by sending it where nobody is. Chromium keeps that of one which is dropped, or detached otherwise, until
- * it collects garbage, and is in no hurry to: what is not in the collector's own heap counts little (docs/decisions.md).
+ * Gives a buffer's memory back at once. Chromium keeps that of one which is dropped, or detached otherwise, until it collects garbage, and is in no
+ * hurry to: what is not in the collector's own heap counts little (docs/decisions.md).
  * @param {ArrayBuffer} buffer
  */
 export const free = (buffer) => nowhere.postMessage(null, [buffer]);

@@ -2,6 +2,8 @@
 // A zip file (APPNOTE.TXT 6.3.10) around bytes that lie in a Blob already: stored, not compressed, with sizes known in advance, zip64 where it
 // is needed, and UTF-8 names. Nothing is copied: the result is a Blob of headers and slices, so it takes no memory however large it is.
 
+import { free } from "./host.js";
+
 /**
  * What goes into a zip: `size` bytes from `at` on of the Blob.
  * @typedef {{ path: string, at: number, size: number, lastModified: number, directory: boolean }} Entry
@@ -174,6 +176,7 @@ async function sum(run, entries, signal) {
         left -= piece.length;
         rest = rest.subarray(piece.length);
       }
+      free(value.buffer);
     }
     if (left > 0 || entries.slice(current + 1).some(({ size }) => size > 0)) throw new DOMException("it is shorter than it was", "NotReadableError");
   } finally {
