@@ -1,7 +1,7 @@
 // One to a group, over links with a rate: every browser has a network namespace of its own, so that the network and not the
 // processor is what they share. Needs root.
 //
-//	node bench/group/bench.mjs [--only line,group,total,hidden] [--rounds 3] [--mb 4] [--uplink 8] [--downlink 1]
+//	node bench/group/bench.mjs [--only line,group,total,hidden] [--rounds 3] [--mb 4] [--uplink 8] [--downlink 0.6]
 //
 // Measured against a bare RTCDataChannel from the same browsers over the same links, one peer connection per recipient, 64 KiB
 // ArrayBuffers with at most 4 MiB queued each. Ours and bare take turns; a figure is the median of its rounds:
@@ -10,7 +10,8 @@
 //	               after the headers of a browser's packets (payload below)
 //	group_ratio_N  the same uplink, N recipients: the time until all have the file, relative to one recipient
 //	jain_10        there, how evenly ten share it: Jain's index over the bytes that have come to each transport when they are half of all
-//	total_ratio_N  each recipient's downlink capped: all bytes per second, ours over bare
+//	total_ratio_N  each recipient's downlink capped, half the file: all bytes per second, ours over bare. The links are as slow as it takes
+//	               for two processors to fill ten of them.
 //	hidden_ratio   the same uplink, one recipient, both pages hidden, without the driver's switches against throttling and with timers
 //	               seen to be slowed down: the rate, relative to the foreground
 //
@@ -41,7 +42,7 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "3" },
     mb: { type: "string", default: "4" },
     uplink: { type: "string", default: "8" },
-    downlink: { type: "string", default: "1" },
+    downlink: { type: "string", default: "0.6" },
   },
 });
 // Of a full packet on the wire, what a data channel may fill: Chromium's SCTP packets have 1,191 bytes at most, 28 of them headers of SCTP and of its only
@@ -196,17 +197,17 @@ async function runTallow(sender, to, watch = false, bytes = size) {
 }
 
 /** @param {import("puppeteer-core").Page} sender @param {Member[]} to */
-async function runBare(sender, to, watch = false) {
+async function runBare(sender, to, watch = false, bytes = size) {
   await Promise.all(
     to.map(({ page }) =>
       page.evaluate(async (n) => {
         bare.expect(n);
         bare.before = await bare.transported();
-      }, size),
+      }, bytes),
     ),
   );
   const finished = Promise.all(to.map(({ page }) => page.evaluate(() => bare.finished)));
-  const sent = sender.evaluate((ids, n) => bare.send(ids, n), to.map(({ id }) => id), size);
+  const sent = sender.evaluate((ids, n) => bare.send(ids, n), to.map(({ id }) => id), bytes);
   const fair = watch && (await fairness(finished, to, async () => (await bare.transported()) - bare.before));
   await finished;
   await sent;
@@ -379,12 +380,13 @@ async function measureUplink({ network, sender, members }, sizes) {
 /** The recipients' downlinks are capped. @param {Awaited<ReturnType<typeof gather>>} group */
 async function measureTotal({ sender, members }) {
   for (const { host } of members) await host.cap({ down: downlink });
+  const bytes = size / 2;
   for (let round = 0; round < rounds; round++) {
     for (const n of [2, 5, 10]) {
-      const ours = await timed(() => runTallow(sender, members.slice(0, n)));
-      report(`downlinks ${downlink}: tallow to ${n}`, ours, size * n);
-      const bare = await timed(() => runBare(sender, members.slice(0, n)));
-      report(`downlinks ${downlink}: bare to ${n}`, bare, size * n);
+      const ours = await timed(() => runTallow(sender, members.slice(0, n), false, bytes));
+      report(`downlinks ${downlink}: tallow to ${n}`, ours, bytes * n);
+      const bare = await timed(() => runBare(sender, members.slice(0, n), false, bytes));
+      report(`downlinks ${downlink}: bare to ${n}`, bare, bytes * n);
       note(`total_ratio_${n}`, bare.seconds / ours.seconds, bare, ours);
     }
   }
