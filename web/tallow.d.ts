@@ -824,7 +824,7 @@ export class DataChannelManager {
   acceptConnection(peer: string | Peer, value: string): Promise<string | undefined>;
   completeConnection(peer: string | Peer, value: string): Promise<string | undefined>;
   addIceCandidate(peer: string | Peer, value: string): Promise<void>;
-  /** Room.disconnect(), and resolves when it is closed. */
+  /** Room.disconnect(), and resolves when it is closed, or the room is. */
   disconnectPeer(peer: string | Peer): Promise<void>;
   getConnectedPeers(): readonly Peer[];
   getStats(peer: string | Peer): Promise<PeerStats>;
