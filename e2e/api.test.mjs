@@ -446,3 +446,47 @@ test("an accept that fails leaves the offer to be answered", { timeout: 240_000 
   assert.deepEqual(await accept([0]), { code: "disk-full", open: [true] });
   assert.deepEqual(await accept([1]), { code: "resolved", open: [] });
 });
+
+test("ICE servers are replaced, for the connections that there are and for those to come", { timeout: 240_000 }, async (t) => {
+  const server = await startServer(t, { args: ["-turn=false"] });
+  const browser = await sharedBrowser(t);
+  const configurations = () => {
+    const given = { made: [], set: [] };
+    const Real = globalThis.RTCPeerConnection;
+    globalThis.RTCPeerConnection = class extends Real {
+      constructor(configuration) {
+        super(configuration);
+        given.made.push(configuration?.iceServers?.map((one) => one.username).join());
+      }
+      setConfiguration(configuration) {
+        super.setConfiguration(configuration);
+        given.set.push(configuration.iceServers.map((one) => one.username).join());
+      }
+    };
+    Object.assign(globalThis, { given });
+  };
+  const owner = await startMember(browser, server.url, { before: configurations });
+  const iceServers = (/** @type {string} */ username) => [{ urls: "turn:127.0.0.1:9?transport=udp", username, credential: "password" }];
+  const link = await create(owner, { iceServers: iceServers("one") });
+  await join(await startMember(browser, server.url), link);
+  await owner.evaluate(() => me.meets(1, 120_000));
+  await owner.evaluate((servers) => me.room.setIceServers(servers), iceServers("two"));
+  await owner.evaluate(() => me.until(() => given.set.at(-1) === "two", 120_000));
+  await join(await startMember(browser, server.url), link);
+  await owner.evaluate(() => me.meets(2, 120_000));
+  const { made, set } = await owner.evaluate(() => given);
+  assert.deepEqual([made[0], made.at(-1), [...new Set(set)]], ["one", "two", ["two"]], JSON.stringify({ made, set }));
+
+  const codes = await owner.evaluate(async () => {
+    const wrong = [];
+    for (const servers of [undefined, 42, "turn:x", [{}], [{ urls: [] }], [{ urls: "turn:x", username: 1 }]]) wrong.push(await me.code(me.room.setIceServers(servers)));
+    const stun = [{ urls: "stun:127.0.0.1:9" }];
+    const before = await me.code(me.room.setIceServers(stun));
+    const hidden = await me.tallow.createRoom({ relayOnly: true, iceServers: [{ urls: "turn:127.0.0.1:9", username: "u", credential: "p" }] });
+    const relay = [await me.code(hidden.setIceServers(stun)), await me.code(hidden.setIceServers([])), (await hidden.exposure()).filter(({ what }) => what === "turn").length];
+    const none = await me.code(me.room.setIceServers([]));
+    await me.room.leave();
+    return { wrong, before, relay, none, after: await me.code(me.room.setIceServers(stun)) };
+  });
+  assert.deepEqual(codes, { wrong: Array(6).fill("invalid-argument"), before: "resolved", relay: ["no-relay", "no-relay", 1], none: "resolved", after: "room-closed" });
+});

@@ -190,6 +190,27 @@ test("DataChannelManager waits no longer than a link lasts, though another one f
   assert.deepEqual({ ...seen, states: "" }, { states: "", gone: "resolved", cut: "cancelled", destroyed: "resolved", end: "closed", later: "cancelled" });
 });
 
+test("what a facade ends, the end of the room ends as well", { timeout: 480_000 }, async (t) => {
+  const [ann, bob] = await roomOf(t, ["Ann", "Bob"]);
+  const seen = await ann.evaluate(async () => {
+    await me.meets(1, 120_000);
+    const channels = new me.api.DataChannelManager({ room: me.room });
+    const others = new me.api.DataChannelManager({ room: me.room });
+    const group = new me.api.GroupTransferManager({ room: me.room });
+    group.initializeGroupTransfer(["text"]);
+    group.sendToAll().catch(() => {}); // it may fail before the room has ended, or with it
+    const [{ id }] = me.room.peers;
+    const codes = await Promise.all([me.room.leave(), channels.disconnectPeer(id), others.destroy(), group.destroy()].map((one) => me.code(one)));
+    return { codes, after: [await me.code(channels.disconnectPeer(id)), await me.code(others.destroy()), await me.code(group.destroy())] };
+  });
+  assert.deepEqual(seen, { codes: ["resolved", "resolved", "resolved", "resolved"], after: ["resolved", "resolved", "resolved"] });
+  const ending = await bob.evaluate(async () => {
+    const manager = new me.api.DataChannelManager({ room: me.room });
+    return Promise.all([me.code(manager.destroy()), me.code(me.room.leave())]);
+  });
+  assert.deepEqual(ending, ["resolved", "resolved"]);
+});
+
 test("SignalingClient invites, tells who joined and left, and carries values", { timeout: 480_000 }, async (t) => {
   const pages = await roomOf(t, ["Ann", "Bob", "Cleo"], { connections: "manual" });
   // Each page connects what the server carries, each candidate by itself.

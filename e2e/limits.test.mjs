@@ -1,5 +1,5 @@
 // Limits on what goes out, in the API and in the page. The upper bound is the promise, and holds however busy the machine is; the lower
-// one only tells a limit from a standstill.
+// one, that most of a limit is used, is waited for on a busy machine.
 
 import assert from "node:assert/strict";
 import test from "node:test";
@@ -48,7 +48,7 @@ test("limits, changed under way", { timeout: 480_000 }, async (t) => {
       assert.ok(bytes < most + 2 * limit, `${what}: ${bytes} bytes where ${most + 2 * limit} may go`);
       const sure = bytes < most || to.earliest - from.latest > 12;
       // A busy machine may have stood still for a while.
-      if (sure && share > 0.4) return;
+      if (sure && share > 0.7) return;
       assert.ok(performance.now() < end, `${what}: ${share.toFixed(3)} of the limit`);
     }
   };

@@ -30,9 +30,10 @@ export function iceServer(url, secret, seconds) {
   return { urls: [url], username, credential: createHmac("sha1", secret).update(username).digest("base64") };
 }
 
-/** Runs in a page before anything else: notes what its connections are configured with, and are given by the others. */
+/** Runs in a page before anything else: notes what its connections are configured with, and are given by the others, ICE restarts among it. */
 export function record() {
-  const seen = { configurations: [], descriptions: [], candidates: [] };
+  const seen = { configurations: [], descriptions: [], candidates: [], restarts: 0 };
+  const fragment = (description) => /^a=ice-ufrag:(\S+)/m.exec(description?.sdp ?? "")?.[1];
   const Real = globalThis.RTCPeerConnection;
   globalThis.RTCPeerConnection = class extends Real {
     constructor(configuration) {
@@ -41,6 +42,8 @@ export function record() {
     }
     setRemoteDescription(description) {
       seen.descriptions.push(description.sdp);
+      const before = fragment(this.remoteDescription);
+      if (before && before !== fragment(description)) seen.restarts++;
       return super.setRemoteDescription(description);
     }
     addIceCandidate(candidate) {

@@ -3,6 +3,7 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { until } from "./harness.mjs";
 import { startMember } from "./member.mjs";
 import { Network } from "./netns.mjs";
@@ -14,6 +15,19 @@ const size = 2 * MB;
 
 /** Packets that any host sends, by which those of one network find each other: ARP, IPv6 neighbours, multicast groups. */
 const usual = (/** @type {{ protocol: string }} */ { protocol }) => ["arp", "icmpv6", "igmp"].includes(protocol);
+
+const relaysOf = (/** @type {Network} */ { address }) => [TURN_PORT, COTURN_PORT].map((port) => `${address}:${port}`);
+
+/** What of a capture went neither to the relays nor to the origin. @param {{ protocol: string, remote: string, bytes: number }[]} flows @param {Network} network */
+function elsewhere(flows, network) {
+  const { host: origin, hostname } = new URL(network.url);
+  const relays = relaysOf(network);
+  // A packet that comes for a socket just closed is answered with ICMP, by the kernel.
+  const refused = (/** @type {any} */ flow) => flow.protocol === "icmp" && flow.remote === hostname;
+  return flows.filter(
+    (flow) => !usual(flow) && !refused(flow) && !(flow.protocol === "tcp" && flow.remote === origin) && !(["udp", "tcp"].includes(flow.protocol) && relays.includes(flow.remote)),
+  );
+}
 
 /** What the descriptions and candidates that a page was given name, other than the relay. @param {{ descriptions: string[], candidates: string[] }} seen @param {string} relay */
 function strangers({ descriptions, candidates }, relay) {
@@ -84,16 +98,10 @@ test("relay only", { timeout: 900_000 }, async (t) => {
   }
 
   await t.test("all packets so far went to the relays and the origin", async () => {
-    const { host: origin, hostname } = new URL(network.url);
-    // A packet that comes for a socket just closed is answered with ICMP, by the kernel.
-    const refused = (/** @type {any} */ flow) => flow.protocol === "icmp" && flow.remote === hostname;
-    const relays = [TURN_PORT, COTURN_PORT].map((port) => `${network.address}:${port}`);
+    const relays = relaysOf(network);
     for (const [i, end] of captures.entries()) {
       const flows = await end();
-      const others = flows.filter(
-        (flow) => !usual(flow) && !refused(flow) && !(flow.protocol === "tcp" && flow.remote === origin) && !(["udp", "tcp"].includes(flow.protocol) && relays.includes(flow.remote)),
-      );
-      assert.deepEqual(others, []);
+      assert.deepEqual(elsewhere(flows, network), []);
       const ways = i === 2 ? [{ relay: relays[0], over: ["udp", "tcp"] }] : relays.flatMap((relay) => [{ relay, over: ["udp"] }, { relay, over: ["tcp"] }]); // Firefox had the choice
       for (const { relay, over } of ways) {
         const bytes = flows.filter((flow) => flow.remote === relay && over.includes(flow.protocol)).reduce((sum, flow) => sum + flow.bytes, 0);
@@ -117,6 +125,40 @@ test("relay only", { timeout: 900_000 }, async (t) => {
       await close({ sender, recipient });
     }
   });
+
+  // The recipient takes whatever comes, so that it would notice. Firefox's connections are made anew rather than restarted.
+  for (const [i, name] of /** @type {[number, string][]} */ ([[0, "Chromium"], [2, "Firefox"]])) {
+    await t.test(`what ${name} does after a failure tells of nothing but the relay, and no packet goes elsewhere`, async () => {
+      const host = network.hosts[i];
+      const end = await host.capture(t);
+      const { sender, recipient } = await meet(network, [i === 0 ? browsers[0] : firefox, browsers[1]], { before: [record, [unbound, record]], routed: false });
+      const failures = {
+        "the interface is down": async () => {
+          await host.link(false);
+          await delay(6000, undefined, { signal: t.signal });
+          await host.link(true);
+        },
+        "the address changes": () => host.readdress(100 + i),
+      };
+      for (const [failure, fail] of Object.entries(failures)) {
+        const seen = () => recipient.evaluate(() => ({ restarts: seen.restarts, connections: seen.configurations.length, candidates: seen.candidates.length }));
+        const before = await seen();
+        await fail();
+        await until(`a restart, or another connection, when ${failure}`, async () => {
+          const now = await seen();
+          return now.candidates > before.candidates && (now.restarts > before.restarts || now.connections > before.connections);
+        }, 120_000);
+        const whole = () => me.room.state === "open" && me.room.peers[0]?.state === "open" && me.room.peers[0].quality !== "disconnected" && me.room.peers[0].route;
+        assert.equal(await until(`a route when ${failure}`, () => sender.evaluate(whole), 120_000), "relay");
+        await until(`the other end's route when ${failure}`, () => recipient.evaluate(whole), 120_000);
+        await deliver(sender, recipient, size);
+      }
+      if (name === "Chromium") assert.ok((await recipient.evaluate(() => seen.restarts)) > 0, "a restart is among it");
+      await tells(recipient, network);
+      await close({ sender, recipient });
+      assert.deepEqual(elsewhere(await end(), network), []);
+    });
+  }
 
   await network.restartServer(t, 0, ["-turn-secret", secret]);
 

@@ -82,7 +82,7 @@ func parseConfig(args []string, getenv func(string) string, out io.Writer) (*con
 	f.Var(&c.turnExternalIPs, "turn-external-ip", "`address` under which this host is reached, where it is not its own (repeatable: IPv4 and IPv6)")
 	f.StringVar(&c.turnSecret, "turn-secret", "", "`secret` that TURN credentials are made from; random if empty")
 	f.DurationVar(&c.turnTTL, "turn-ttl", 12*time.Hour, "how long TURN credentials are valid")
-	f.IntVar(&c.turnQuota, "turn-quota", 60, "most TURN allocations of one member; 0: no limit")
+	f.IntVar(&c.turnQuota, "turn-quota", 60, "most TURN allocations of one member, beyond which it loses those that it left behind; 0: no limit")
 	f.IntVar(&c.turnQuotaPerIP, "turn-quota-per-ip", 256, "the same, of one IPv4 address or IPv6 /64; 0: no limit")
 	f.IntVar(&c.turnMaxRelays, "turn-max-relays", 4000, "most TURN allocations; 0: no limit")
 	f.Var(&c.turnAllow, "turn-allow", "`CIDR` that TURN relays to although it is not public (repeatable)")

@@ -71,6 +71,15 @@ function waitFor(room, types, look, call, signal) {
   });
 }
 
+/** Waits for what ends something; a room that closes meanwhile has ended it, too. @param {Promise<unknown> | undefined} ending */
+async function ended(ending) {
+  try {
+    await ending;
+  } catch (error) {
+    if (!(error instanceof TallowError) || error.code !== "room-closed") throw error;
+  }
+}
+
 const opened = Symbol("opened");
 
 export class DataChannelManager {
@@ -146,7 +155,7 @@ export class DataChannelManager {
       return (leaves && state !== "closing") || undefined;
     };
     gone(before);
-    await waitFor(this.#room, CHANGES, () => gone(), () => this.#room.disconnect(id), signal);
+    await ended(waitFor(this.#room, CHANGES, () => gone(), () => this.#room.disconnect(id), signal));
   }
 
   #trickle() {
@@ -272,7 +281,7 @@ export class GroupTransferManager {
   async destroy() {
     this.#destroyed = true;
     this.#recipients = this.#files = [];
-    if (this.#room.state !== "closed") await this.#transfer?.cancel();
+    if (this.#room.state !== "closed") await ended(this.#transfer?.cancel());
   }
 }
 

@@ -173,7 +173,7 @@ export interface RoomOptions {
   serverURL?: string | URL;
   /** The page that the link opens. By default this page. */
   pageURL?: string | URL;
-  /** Used instead of what the server offers. */
+  /** Used instead of what the server offers. Room.setIceServers() replaces them. */
   iceServers?: RTCIceServer[];
   /**
    * Connect through relays only, so that members do not learn this one's address: no other candidate is gathered, told or taken. The server may
@@ -294,6 +294,12 @@ export class Room extends EventTarget {
   send(items: Sendable | Iterable<Sendable>, options?: SendOptions): OutgoingTransfer;
   /** Limits all that is sent from this page to the room, in bytes per second; 0: no limit. Deliveries get equal shares of it. */
   setTotalBandwidthLimit(total: number): Promise<void>;
+  /**
+   * Replaces the option `iceServers`, with fresh credentials before those expire, for example; none: what the server offers. New connections use them
+   * at once, those that there are from their next ICE restart on. Rejects with `invalid-argument`, `room-closed`, or, where only relays may be used
+   * and there is none among them, with `no-relay`; then what was used before stays.
+   */
+  setIceServers(servers: Iterable<RTCIceServer>): Promise<void>;
   /** Owner: lets nobody new in, or lets them in again. */
   lock(locked?: boolean): Promise<void>;
   /** Owner: answers a `joinrequest`. */
@@ -818,7 +824,7 @@ export class DataChannelManager {
   acceptConnection(peer: string | Peer, value: string): Promise<string | undefined>;
   completeConnection(peer: string | Peer, value: string): Promise<string | undefined>;
   addIceCandidate(peer: string | Peer, value: string): Promise<void>;
-  /** Room.disconnect(), and resolves when it is closed. */
+  /** Room.disconnect(), and resolves when it is closed, or the room is. */
   disconnectPeer(peer: string | Peer): Promise<void>;
   getConnectedPeers(): readonly Peer[];
   getStats(peer: string | Peer): Promise<PeerStats>;

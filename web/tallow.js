@@ -323,6 +323,10 @@ export class Room extends EventTarget {
     checkLimit(total);
     await this[own].call("setRoomLimit", { limit: total });
   }
+  /** @param {Iterable<RTCIceServer>} servers */
+  async setIceServers(servers) {
+    await this[own].call("setIceServers", { iceServers: iterable(servers, "servers").map(iceServer) });
+  }
   async lock(locked = true) {
     await this[own].lock(Boolean(locked));
   }

@@ -52,6 +52,7 @@ var methods = map[string]func(*instance, []byte) (any, error){
 	"setLimit":       decoded((*instance).setLimit),
 	"setTotalLimit":  decoded((*instance).setTotalLimit),
 	"setRoomLimit":   decoded((*instance).setRoomLimit),
+	"setIceServers":  decoded((*instance).setIceServers),
 	"continue":       decoded((*instance).continueTransfer),
 	"describe":       decoded((*instance).describe),
 	"file":           decoded((*instance).file),
@@ -209,15 +210,24 @@ func (i *instance) parseLink(args struct{ Link string }) (any, error) {
 	}{keys.ID.String()}, nil
 }
 
-type enterArgs struct {
-	Room       int
-	Link       string
-	Name       string
-	ServerURL  string
-	IceServers []struct {
-		URLs                 []string `json:"urls"`
-		Username, Credential string
+type iceServers []struct {
+	URLs                 []string `json:"urls"`
+	Username, Credential string
+}
+
+func (list iceServers) wire() (servers []wire.ICEServer) {
+	for _, s := range list {
+		servers = append(servers, wire.ICEServer{URLs: s.URLs, Username: s.Username, Credential: s.Credential})
 	}
+	return servers
+}
+
+type enterArgs struct {
+	Room          int
+	Link          string
+	Name          string
+	ServerURL     string
+	IceServers    iceServers
 	RelayOnly     bool
 	MaxRecipients int
 	Admission     room.Admission
@@ -265,6 +275,7 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 		Name:          args.Name,
 		ServerURL:     args.ServerURL,
 		Seed:          args.Seed,
+		ICE:           args.IceServers.wire(),
 		RelayOnly:     args.RelayOnly,
 		MaxRecipients: args.MaxRecipients,
 		Admission:     args.Admission,
@@ -295,9 +306,6 @@ func (i *instance) enterRoom(args enterArgs, enter func(context.Context, room.Co
 				go m.leave()
 			}
 		},
-	}
-	for _, s := range args.IceServers {
-		cfg.ICE = append(cfg.ICE, wire.ICEServer{URLs: s.URLs, Username: s.Username, Credential: s.Credential})
 	}
 	r, err := enter(ctx, cfg)
 	m.room = r
@@ -666,6 +674,13 @@ func (i *instance) setRoomLimit(args struct {
 	Limit float64
 }) (any, error) {
 	return i.do(args.Room, func(r *room.Room) error { return r.SetRoomLimit(bytesPerSecond(args.Limit)) })
+}
+
+func (i *instance) setIceServers(args struct {
+	Room       int
+	IceServers iceServers
+}) (any, error) {
+	return i.do(args.Room, func(r *room.Room) error { return r.SetICEServers(args.IceServers.wire()) })
 }
 
 // bytesPerSecond is a limit that tallow.js has found to be a number, not below 0: one that is too small to be kept is not none, and one

@@ -31,7 +31,7 @@ type Config struct {
 	ExternalIPs []netip.Addr   // under which clients and peers reach this host, at most one per family; none: its own
 	Secret      []byte         // from which credentials are made; not empty
 	TTL         time.Duration  // of credentials; at least a second
-	Quota       int            // allocations of one credential's holder at the same time; 0: no bound
+	Quota       int            // allocations of one credential's holder at the same time, beyond which it loses those left behind; 0: no bound
 	PerAddress  int            // allocations of one client address, as limit.Customer counts them; 0: no bound
 	MaxRelays   int            // allocations in all; 0: no bound
 	Allow       []netip.Prefix // relayed to although they are special (policy.go)
@@ -50,10 +50,10 @@ type Server struct {
 	mu        sync.Mutex
 	closed    bool
 	relays    map[*relayConn]struct{}
-	flows     map[flow]*relayConn  // the same by who asked for them
-	holders   map[string]int       // allocations by holder
-	customers map[netip.Prefix]int // the same by client address
-	open      sync.WaitGroup       // relays and TCP clients
+	flows     map[flow]*relayConn                // the same by who asked for them
+	holders   map[string]map[*relayConn]struct{} // the same by holder
+	customers map[netip.Prefix]int               // allocations by client address
+	open      sync.WaitGroup                     // relays and TCP clients
 }
 
 type counts struct {
@@ -86,6 +86,9 @@ const (
 	// An allocation can name so many peers at once, by permission or channel, or renew them, and one more in each period:
 	// the library keeps all of them for minutes, and looks through the channels for each datagram.
 	peerBurst, peerPeriod = 128, 4 * time.Second
+	// An allocation through which its client has sent nothing for so long carries no connection: consent (RFC 7675) has
+	// expired. Its client may have lost the address that it belongs to, and could not end it.
+	silence = 30 * time.Second
 	// portAttempts to find a port that is free for both UDP and TCP.
 	portAttempts = 16
 )
@@ -110,7 +113,7 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	udp.SetReadBuffer(4 << 20) // as much as the kernel grants: one goroutine reads for all
 	s := &Server{
 		cfg: cfg, policy: policy, port: bound.Port(),
-		relays: make(map[*relayConn]struct{}), flows: make(map[flow]*relayConn), holders: make(map[string]int), customers: make(map[netip.Prefix]int),
+		relays: make(map[*relayConn]struct{}), flows: make(map[flow]*relayConn), holders: make(map[string]map[*relayConn]struct{}), customers: make(map[netip.Prefix]int),
 	}
 	s.tcp = &listener{
 		Listener: tcp, server: s, idle: tcpIdle, conns: make(map[netip.AddrPort]*clientConn),
@@ -120,7 +123,7 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 		Realm:         realm,
 		LoggerFactory: loggers{cfg.Log},
 		AuthHandler:   s.authenticate,
-		QuotaHandler:  func(user, _ string, _ net.Addr) bool { return s.withinQuota(parseOwner(user)) },
+		QuotaHandler:  func(user, _ string, _ net.Addr) bool { return s.makeRoom(parseOwner(user)) },
 		PacketConnConfigs: []turn.PacketConnConfig{
 			{PacketConn: udp, RelayAddressGenerator: generator{s, nil}, PermissionHandler: s.permit},
 		},
@@ -249,16 +252,45 @@ func (s *Server) mayName(f flow) bool {
 	return c != nil && c.peers.Allow()
 }
 
-// withinQuota lets the library answer 486; what binds is the count in reserve.
-func (s *Server) withinQuota(o owner) bool {
+// makeRoom lets the library answer 486; what binds is the count in reserve. A holder at its quota loses what it has left
+// behind: each change of network leaves as many allocations as it had, which nobody can use and which live for minutes.
+func (s *Server) makeRoom(o owner) bool {
+	s.mu.Lock()
+	within := s.withinQuota(o)
+	var left *relayConn
+	if !within && s.withinCustomersQuota(o) {
+		left = s.leftBehind(o)
+	}
+	s.mu.Unlock()
+	if left == nil {
+		return within
+	}
+	left.Close() // the library notices, and forgets the allocation
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.withinQuotaLocked(o)
+	return s.withinQuota(o)
 }
 
-func (s *Server) withinQuotaLocked(o owner) bool {
-	return (s.cfg.Quota == 0 || s.holders[o.holder] < s.cfg.Quota) &&
-		(s.cfg.PerAddress == 0 || s.customers[limit.Customer(o.client.Addr())] < s.cfg.PerAddress)
+// leftBehind is the allocation that its holder has not used for longest, of those for another address than o's and those that
+// are silent; nil: there is none. The caller holds mu.
+func (s *Server) leftBehind(o owner) (left *relayConn) {
+	silent := time.Now().Add(-silence).UnixNano()
+	for c := range s.holders[o.holder] {
+		if (c.owner.client.Addr() != o.client.Addr() || c.used.Load() <= silent) && (left == nil || c.used.Load() < left.used.Load()) {
+			left = c
+		}
+	}
+	return left
+}
+
+// The caller of these holds mu.
+
+func (s *Server) withinQuota(o owner) bool {
+	return (s.cfg.Quota == 0 || len(s.holders[o.holder]) < s.cfg.Quota) && s.withinCustomersQuota(o)
+}
+
+func (s *Server) withinCustomersQuota(o owner) bool {
+	return s.cfg.PerAddress == 0 || s.customers[limit.Customer(o.client.Addr())] < s.cfg.PerAddress
 }
 
 // reserve counts c and lets others reach it, until release.
@@ -268,10 +300,13 @@ func (s *Server) reserve(c *relayConn) error {
 	switch {
 	case s.closed:
 		return errClosed
-	case !s.withinQuotaLocked(c.owner), s.cfg.MaxRelays > 0 && len(s.relays) >= s.cfg.MaxRelays:
+	case !s.withinQuota(c.owner), s.cfg.MaxRelays > 0 && len(s.relays) >= s.cfg.MaxRelays:
 		return errQuota
 	}
-	s.holders[c.owner.holder]++
+	if s.holders[c.owner.holder] == nil {
+		s.holders[c.owner.holder] = make(map[*relayConn]struct{})
+	}
+	s.holders[c.owner.holder][c] = struct{}{}
 	s.customers[limit.Customer(c.owner.client.Addr())]++
 	s.relays[c] = struct{}{}
 	s.flows[c.flow()] = c
@@ -288,13 +323,13 @@ func (s *Server) release(c *relayConn) {
 		delete(s.flows, c.flow())
 	}
 	s.policy.freed(c.addr)
-	decrement(s.holders, c.owner.holder)
-	decrement(s.customers, limit.Customer(c.owner.client.Addr()))
-}
-
-func decrement[K comparable](counts map[K]int, key K) {
-	if counts[key]--; counts[key] == 0 {
-		delete(counts, key)
+	of := s.holders[c.owner.holder]
+	if delete(of, c); len(of) == 0 {
+		delete(s.holders, c.owner.holder)
+	}
+	customer := limit.Customer(c.owner.client.Addr())
+	if s.customers[customer]--; s.customers[customer] == 0 {
+		delete(s.customers, customer)
 	}
 }
 
@@ -322,6 +357,7 @@ func (g generator) AllocatePacketConn(conf turn.AllocateListenerConfig) (net.Pac
 		UDPConn: udp, server: g.Server, owner: parseOwner(conf.UserID), tcp: g.listener != nil, addr: netip.AddrPortFrom(f.relay, port),
 		peers: rate.NewLimiter(rate.Every(peerPeriod), peerBurst),
 	}
+	c.used.Store(time.Now().UnixNano())
 	if g.listener != nil {
 		c.client = g.listener.client(c.owner.client)
 	}
@@ -350,6 +386,7 @@ type relayConn struct {
 	client *clientConn    // over which it was; nil for UDP, and where the client has gone
 	addr   netip.AddrPort // as clients are told
 	peers  *rate.Limiter  // that the client names
+	used   atomic.Int64   // when its client last sent through it, or asked for it; Unix time in ns
 	once   sync.Once
 }
 
@@ -357,6 +394,7 @@ func (c *relayConn) flow() flow { return flow{c.owner.client, c.tcp} }
 
 // WriteTo implements net.PacketConn.
 func (c *relayConn) WriteTo(p []byte, to net.Addr) (int, error) {
+	c.used.Store(time.Now().UnixNano())
 	udp, ok := to.(*net.UDPAddr)
 	if !ok {
 		return 0, errNotUDP

@@ -51,7 +51,17 @@ type client struct {
 
 func dial(t *testing.T, s *Server, network, user, pass string) *client {
 	t.Helper()
-	conn, err := net.Dial(network, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), s.port).String())
+	return dialFrom(t, s, network, "127.0.0.1", user, pass)
+}
+
+// dialFrom is dial from a local address of the client's own.
+func dialFrom(t *testing.T, s *Server, network, from, user, pass string) *client {
+	t.Helper()
+	d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))}
+	if network == "tcp" {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))
+	}
+	conn, err := d.Dial(network, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), s.port).String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -484,6 +494,86 @@ func TestQuotas(t *testing.T) {
 	clients[2].allocate()
 }
 
+// A member whose network changes again and again, in a full room, gets its new relays at the cost of those that it left behind.
+func TestQuotaOfAMemberThatMoves(t *testing.T) {
+	for _, network := range []string{"udp", "tcp"} {
+		t.Run(network, func(t *testing.T) { quotaOfAMemberThatMoves(t, network) })
+	}
+}
+
+func quotaOfAMemberThatMoves(t *testing.T, network string) {
+	const links = 4
+	s := start(t, func(c *Config) { c.Quota, c.MaxRelays = 2*links, 2*links+1 })
+	user, pass := s.Credentials("holder", time.Now())
+	other := member(t, s)
+	other.user, other.pass = s.Credentials("other", time.Now())
+	others := other.allocate()
+	var before []*client
+	for generation := range 5 {
+		var now []*client
+		for range links {
+			c := dialFrom(t, s, network, fmt.Sprintf("127.0.0.%d", 2+generation), user, pass)
+			c.allocate()
+			now = append(now, c)
+		}
+		// The generation before is whole: what was left behind first, went first.
+		for _, c := range before {
+			if code, _ := c.request(stun.MethodRefresh); code != 0 {
+				t.Fatalf("generation %d cost one before it that was not the oldest: %d", generation, code)
+			}
+		}
+		before = now
+	}
+	if st := s.Stats(); st.Relays != 2*links+1 || st.Holders != 2 {
+		t.Fatalf("stats %+v", st)
+	}
+	if code, _ := other.request(stun.MethodCreatePermission, rawPeer(others)); code != 0 {
+		t.Fatalf("another holder's allocation: %d", code)
+	}
+	// What is used is kept, whatever is older: a member may have two networks at once.
+	used := before[0]
+	if code, _ := used.request(stun.MethodCreatePermission, rawPeer(others)); code != 0 {
+		t.Fatal(code)
+	}
+	for i := range 2*links - 1 {
+		dialFrom(t, s, network, "127.0.0.9", user, pass).allocate()
+		used.send(others, "still here")
+		if code, _ := used.request(stun.MethodRefresh); code != 0 { // answered after the datagram was dealt with
+			t.Fatalf("after %d allocations from elsewhere: %d", i+1, code)
+		}
+	}
+}
+
+// Nor can a member end what it had where it comes back to the address that it had, behind a NAT for one; silence tells.
+func TestQuotaOfAMemberThatComesBack(t *testing.T) {
+	s := start(t, func(c *Config) { c.Quota = 2 })
+	used, silent := member(t, s), member(t, s)
+	self := used.allocate()
+	if code, _ := used.request(stun.MethodCreatePermission, rawPeer(self)); code != 0 {
+		t.Fatal(code)
+	}
+	silent.allocate()
+	if code, _ := member(t, s).request(stun.MethodAllocate, udpTransport); code != int(stun.CodeAllocQuotaReached) {
+		t.Fatalf("while both may be in use: %d", code)
+	}
+	s.mu.Lock()
+	for c := range s.relays {
+		c.used.Add(-int64(silence))
+	}
+	s.mu.Unlock()
+	used.send(self, "still here")
+	if code, _ := used.request(stun.MethodRefresh); code != 0 { // answered after the datagram was dealt with
+		t.Fatal(code)
+	}
+	member(t, s).allocate()
+	if code, _ := used.request(stun.MethodRefresh); code != 0 {
+		t.Fatalf("the one in use: %d", code)
+	}
+	if code, _ := member(t, s).request(stun.MethodAllocate, udpTransport); code != int(stun.CodeAllocQuotaReached) {
+		t.Fatalf("where all are in use: %d", code)
+	}
+}
+
 // Whoever makes up members has one address still.
 func TestQuotaOfAnAddress(t *testing.T) {
 	s := start(t, func(c *Config) { c.Quota, c.PerAddress = 2, 3 })
@@ -506,7 +596,7 @@ func TestQuotaOfAnAddress(t *testing.T) {
 	if err := s.reserve(&relayConn{owner: owner{at, "another"}}); !errors.Is(err, errQuota) {
 		t.Fatalf("beyond the quota: %v", err)
 	}
-	if !s.withinQuota(owner{netip.MustParseAddrPort("8.8.4.4:9"), "another"}) {
+	if !s.makeRoom(owner{netip.MustParseAddrPort("8.8.4.4:9"), "another"}) {
 		t.Fatal("another address is refused")
 	}
 	if code, _ := first.request(stun.MethodRefresh, stun.RawAttribute{Type: stun.AttrLifetime, Value: []byte{0, 0, 0, 0}}); code != 0 {

@@ -291,6 +291,95 @@ func TestCredentialsRenewed(t *testing.T) {
 	}
 }
 
+// Credentials of the caller's own are the caller's to renew, for the connections that there are and for those to come.
+func TestOwnCredentialsRenewed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	own := func(n int) []wire.ICEServer {
+		return []wire.ICEServer{{URLs: aRelay[0].URLs, Username: fmt.Sprint(n), Credential: "password"}}
+	}
+	var mu sync.Mutex
+	var given []int // to a connection that there was
+	var last int    // to the newest connection at its making
+	ann := w.create("Ann", func(c *room.Config) {
+		c.ICE = own(1)
+		real := c.NewConn
+		c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
+			mu.Lock()
+			last = number(cfg.ICE)
+			mu.Unlock()
+			cfg.ICE = wire.ICEServers{} // nobody is asked
+			conn, err := real(cfg)
+			return &renewedConn{conn, func(ice wire.ICEServers) {
+				mu.Lock()
+				defer mu.Unlock()
+				given = append(given, number(ice))
+			}}, err
+		}
+	})
+	bob := w.join("Bob", ann.room.Link())
+	meetAll(ann, bob)
+	mu.Lock()
+	if last != 1 {
+		t.Errorf("the first connection got %d", last)
+	}
+	mu.Unlock()
+	if err := ann.room.SetICEServers(own(2)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the connection gets them", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(given) > 0 && given[len(given)-1] == 2
+	})
+	w.tell(ann.id(), wire.ICEServers{TTL: 600, Servers: own(9)}.Append(nil)) // what the hub offers makes no difference
+	cleo := w.join("Cleo", ann.room.Link())
+	meetAll(ann, cleo)
+	mu.Lock()
+	if last != 2 || slices.Contains(given, 9) {
+		t.Errorf("a new connection got %d, the others %v", last, given)
+	}
+	mu.Unlock()
+	// Without any of one's own it is the hub's that are used again.
+	if err := ann.room.SetICEServers(nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the connections get the hub's", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return given[len(given)-1] == 9
+	})
+	if err := ann.room.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := ann.room.SetICEServers(own(3)); fault.Of(err) != fault.RoomClosed {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+// Where only relays may be used, servers without one are refused, and those before stay.
+func TestOwnServersWithoutRelay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	ann := w.create("Ann", func(c *room.Config) { c.RelayOnly, c.ICE = true, aRelay })
+	before := ann.exposure()
+	for name, own := range map[string][]wire.ICEServer{"STUN": {{URLs: []string{"stun:127.0.0.1:1"}}}, "what the hub has not": nil} {
+		if err := ann.room.SetICEServers(own); fault.Of(err) != fault.NoRelay {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if now := ann.exposure(); !slices.Equal(now, before) {
+		t.Errorf("%+v, was %+v", now, before)
+	}
+	other := []wire.ICEServer{{URLs: []string{"turn:127.0.0.1:2?transport=udp"}, Username: "user", Credential: "password"}}
+	if err := ann.room.SetICEServers(other); err != nil {
+		t.Fatal(err)
+	}
+	if now := ann.exposure(); !slices.ContainsFunc(now, func(e room.Exposure) bool { return e.What == room.ExposedTURN && e.Detail == other[0].URLs[0] }) {
+		t.Errorf("the other relay is not exposed to: %+v", now)
+	}
+}
+
 func number(ice wire.ICEServers) int {
 	if len(ice.Servers) == 0 {
 		return 0

@@ -68,12 +68,13 @@ type Room struct {
 	inbox     signaling.Inbox
 	dropped   uint64 // envelopes that did not open, or that nothing more was done about
 	connected bool
-	redialAt  time.Time // when to try a server again that has refused; zero: not at all
-	published time.Time // when progress was last reported
-	nudged    time.Time // when the client last was, for a link in doubt
-	failures  int       // attempts to reach the server since the last success
-	ice       wire.ICEServers
-	iceAt     time.Time
+	redialAt  time.Time       // when to try a server again that has refused; zero: not at all
+	published time.Time       // when progress was last reported
+	nudged    time.Time       // when the client last was, for a link in doubt
+	failures  int             // attempts to reach the server since the last success
+	hubICE    wire.ICEServers // offered by the hub
+	ice       wire.ICEServers // in use
+	iceAt     time.Time       // when hubICE came, or was asked for last
 	ticked    time.Time
 
 	state    State
@@ -586,11 +587,33 @@ var closingCodes = map[wire.ClosingCode]fault.Code{
 	wire.ClosingServerFull:         fault.ServerFull,
 }
 
-func (r *Room) setICE(ice wire.ICEServers) {
-	r.ice, r.iceAt = ice, r.cfg.Now()
-	if len(r.cfg.ICE) > 0 {
-		r.ice.Servers, r.ice.TTL = r.cfg.ICE, 0
+// SetICEServers replaces Config.ICE: new connections use them at once, and those that there are from their next restart on.
+func (r *Room) SetICEServers(own []wire.ICEServer) error {
+	return r.attempt(func() error {
+		if r.relayOnly() && !hasRelay(instead(r.hubICE, own)) {
+			return fault.New(fault.NoRelay, nil)
+		}
+		r.cfg.ICE = own
+		r.useICE()
+		return nil
+	})
+}
+
+// instead are the servers to use where the caller has its own. Those do not expire for us: the caller renews them.
+func instead(offered wire.ICEServers, own []wire.ICEServer) wire.ICEServers {
+	if len(own) > 0 {
+		offered.Servers, offered.TTL = own, 0
 	}
+	return offered
+}
+
+func (r *Room) setICE(offered wire.ICEServers) {
+	r.hubICE, r.iceAt = offered, r.cfg.Now()
+	r.useICE()
+}
+
+func (r *Room) useICE() {
+	r.ice = instead(r.hubICE, r.cfg.ICE)
 	for _, id := range r.order {
 		r.members[id].setICE(r, r.ice)
 	}
