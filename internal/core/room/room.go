@@ -68,6 +68,7 @@ type Room struct {
 	inbox     signaling.Inbox
 	dropped   uint64 // envelopes that did not open, or that nothing more was done about
 	connected bool
+	enteredAt time.Time // when the hub last let us in
 	redialAt  time.Time // when to try a server again that has refused; zero: not at all
 	published time.Time // when progress was last reported
 	nudged    time.Time // when the client last was, for a link in doubt
@@ -520,7 +521,7 @@ func (r *Room) signal(e signaling.Event) {
 	now := r.cfg.Now()
 	switch e := e.(type) {
 	case signaling.Entered:
-		r.failures, r.refusal = 0, ""
+		r.failures, r.refusal, r.enteredAt = 0, "", now
 		r.setConnected(true)
 		r.setICE(e.ICE)
 		r.ownerIn = slices.Contains(e.Present, r.link.Owner)
