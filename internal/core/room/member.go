@@ -294,6 +294,8 @@ func (m *member) do(r *Room, effects []peer.Effect) {
 			if c := m.conns[e.Attempt]; c != nil {
 				if e.Offer != "" {
 					c.restarted()
+				} else {
+					m.unsend(r, wire.PayloadRestart) // while this one is being made: whoever took the one before would have it wait
 				}
 				c.work(func() { c.restart(e) })
 			}
