@@ -31,6 +31,7 @@ type path struct {
 	still  time.Duration // for which nothing has come since the Ping that is out
 	probed bool          // something suggests that the network has changed since
 	lookAt time.Time     // when arrived was noted
+	seen   uint64        // bytes that the transport had received at the last look
 }
 
 // maxPings is how many Pings may wait for their answers: on a slow path one takes longer than the next one waits.
@@ -131,8 +132,8 @@ func (m *member) lookDue(now time.Time) bool {
 // looked takes the transport's count of received bytes. A browser may begin it anew.
 func (m *member) looked(r *Room, received uint64) {
 	now := r.cfg.Now()
-	if received != m.arrived {
-		m.path.still = 0
+	if received != m.path.seen {
+		m.path.still, m.path.seen = 0, received
 	}
 	switch {
 	case received >= m.arrived+flowing:
