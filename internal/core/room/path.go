@@ -110,7 +110,7 @@ func (r *Room) nudge() {
 func (m *member) hear(r *Room) {
 	m.heard, m.pingOut = r.cfg.Now(), false
 	m.quality.Heard()
-	m.traffic.Heard()
+	m.traffic.Heard(m.negotiation.Doubted())
 	m.path.probed = false
 	if m.negotiation.Doubted() {
 		m.do(r, m.negotiation.Alive(m.heard, m.negotiation.OpenAttempt()))
