@@ -203,7 +203,7 @@ func (r *Room) enter(ctx context.Context) error {
 		err = fault.New(fault.Cancelled, ctx.Err())
 	}
 	if err != nil {
-		r.shut(context.Background(), StateClosed, fault.Of(err))
+		r.shut(context.WithoutCancel(ctx), StateClosed, fault.Of(err))
 		return err
 	}
 	return nil
@@ -395,7 +395,7 @@ func (r *Room) close(code fault.Code) {
 		r.answer(fault.New(code, nil))
 		return // Create or Join shuts it
 	}
-	go r.shut(context.Background(), StateClosed, code)
+	go r.shut(r.ctx, StateClosed, code)
 }
 
 // shut ends everything the room owns and waits for it.
