@@ -164,6 +164,22 @@ export default function channels(host) {
       );
     },
 
+    /** Waits for box.promise, whose outcome goes to box.value or box.error. Completes op with 0 or -1. @param {number} handle @param {number} op */
+    peer_settle(handle, op) {
+      /** @type {{ promise: Promise<any>, value?: any, error?: any }} */
+      const box = host.object(handle);
+      box.promise.then(
+        (value) => {
+          box.value = value;
+          host.complete(op, 0);
+        },
+        (error) => {
+          box.error = error;
+          host.complete(op, -1);
+        },
+      );
+    },
+
     /** Gathers statistics for peer_read_stats and completes op with 0 or -1. @param {number} handle @param {number} op */
     peer_stats(handle, op) {
       /** @type {RTCPeerConnection} */

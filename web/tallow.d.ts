@@ -430,7 +430,7 @@ export interface PeerStats {
   readonly protocol: "" | "udp" | "tcp" | "tls";
   /** Seconds that the present connection has been open; 0: there is none. */
   readonly uptime: number;
-  /** Connections after the first, and times that one went on after its path was lost. */
+  /** Connections after the first, and times that one went on after its path had seemed lost from here. */
   readonly reconnects: number;
   /** On the wire, with what encryption and transport add. */
   readonly bytesSent: number;

@@ -19,6 +19,9 @@ var _ Conn = (*conn)(nil)
 //go:wasmimport tallow peer_add_candidate
 func peerAddCandidate(handle host.Handle, candidate unsafe.Pointer, n uint32, mid unsafe.Pointer, midLength uint32, index int32, fragment unsafe.Pointer, fragmentLength uint32, op uint32)
 
+//go:wasmimport tallow peer_settle
+func peerSettle(handle host.Handle, op uint32)
+
 //go:wasmimport tallow peer_stats
 func peerStats(handle host.Handle, op uint32)
 
@@ -131,7 +134,53 @@ func (c *conn) restarts() {}
 
 // setOffer sets the offer as the local description, in place of one that has no answer too.
 func (c *conn) setOffer(offer webrtc.SessionDescription) error {
-	return c.pc.SetLocalDescription(offer)
+	return c.setLocalDescription(offer)
+}
+
+func (c *conn) createOffer(restart bool) (webrtc.SessionDescription, error) {
+	return c.description("createOffer", map[string]any{"iceRestart": restart})
+}
+
+func (c *conn) createAnswer() (webrtc.SessionDescription, error) {
+	return c.description("createAnswer")
+}
+
+func (c *conn) setLocalDescription(d webrtc.SessionDescription) error {
+	_, err := c.call("setLocalDescription", map[string]any{"type": d.Type.String(), "sdp": d.SDP})
+	return err
+}
+
+func (c *conn) setRemoteDescription(d webrtc.SessionDescription) error {
+	_, err := c.call("setRemoteDescription", map[string]any{"type": d.Type.String(), "sdp": d.SDP})
+	return err
+}
+
+func (c *conn) description(method string, args ...any) (d webrtc.SessionDescription, err error) {
+	v, err := c.call(method, args...)
+	if err != nil {
+		return d, err
+	}
+	return webrtc.SessionDescription{Type: webrtc.NewSDPType(v.Get("type").String()), SDP: v.Get("sdp").String()}, nil
+}
+
+// call calls a method of the browser's that returns a promise, and awaits what that brings: pion would wait for one that is never settled for ever.
+func (c *conn) call(method string, args ...any) (value js.Value, err error) {
+	defer func() {
+		if thrown := recover(); thrown != nil {
+			err = fmt.Errorf("browser: %v", thrown)
+		}
+	}()
+	box := js.Global().Get("Object").New()
+	handle := host.Attach(box)
+	defer handle.Release()
+	status, err := c.await(c.ctx, func(op uint32) {
+		box.Set("promise", c.pc.JSValue().Call(method, args...))
+		peerSettle(handle, op)
+	})
+	if err == nil && status != 0 {
+		err = js.Error{Value: box.Get("error")}
+	}
+	return box.Get("value"), err
 }
 
 // addCandidate calls the browser: pion has no room for an absent sdpMLineIndex, which an end of candidates needs.
@@ -144,7 +193,7 @@ func (c *conn) addCandidate(candidate wire.Candidate) error {
 	init, n := text(candidate.Candidate)
 	mid, midLength := text(candidate.SDPMid)
 	fragment, fragmentLength := text(candidate.UsernameFragment)
-	status, err := c.await(context.Background(), func(op uint32) { // which copies the texts
+	status, err := c.await(c.ctx, func(op uint32) { // which copies the texts
 		peerAddCandidate(c.handle, init, n, mid, midLength, index, fragment, fragmentLength, op)
 	})
 	if err == nil && status != 0 {
@@ -164,7 +213,7 @@ func (c *conn) await(ctx context.Context, start func(op uint32)) (status int32, 
 	})
 	defer stop()
 	select {
-	case <-c.closed: // shut may have released the handle: it does not wait for ever
+	case <-c.ctx.Done(): // shut may have released the handle: it does not wait for ever
 		return 0, ErrClosed
 	default:
 	}
@@ -172,11 +221,13 @@ func (c *conn) await(ctx context.Context, start func(op uint32)) (status int32, 
 	select {
 	case status := <-ready:
 		return status, nil
-	case <-c.closed:
-		return 0, ErrClosed
-	case <-ctx.Done():
-		return 0, ctx.Err()
+	case <-c.ctx.Done():
+	case <-ctx.Done(): // perhaps the same
 	}
+	if c.ctx.Err() != nil {
+		return 0, ErrClosed
+	}
+	return 0, ctx.Err()
 }
 
 // configure calls the browser: pion's SetConfiguration refuses turn: addresses that it has validated wrongly.

@@ -77,7 +77,7 @@ func NewConnWith(cfg ConnConfig, settings webrtc.SettingEngine) (Conn, error) {
 	pc.OnConnectionStateChange(func(webrtc.PeerConnectionState) { signal(c.notice) })
 	pc.OnICEGatheringStateChange(func(state webrtc.ICEGatheringState) {
 		if state == webrtc.ICEGatheringStateComplete {
-			c.loops.run(func() { _ = c.exclusively(context.Background(), "set ICE servers", c.configureNext) })
+			c.loops.run(func() { _ = c.exclusively(c.ctx, "set ICE servers", c.configureNext) })
 		}
 	})
 	pc.OnICECandidate(func(candidate *webrtc.ICECandidate) {
@@ -96,7 +96,7 @@ func (c *conn) tell() {
 	for {
 		select {
 		case <-c.notice:
-		case <-c.closed:
+		case <-c.ctx.Done():
 			return
 		}
 		c.noticeMu.Lock()
@@ -153,7 +153,21 @@ func (c *conn) setOffer(offer webrtc.SessionDescription) error {
 	if c.pc.SignalingState() == webrtc.SignalingStateHaveLocalOffer {
 		return nil
 	}
-	return c.pc.SetLocalDescription(offer)
+	return c.setLocalDescription(offer)
+}
+
+func (c *conn) createOffer(restart bool) (webrtc.SessionDescription, error) {
+	return c.pc.CreateOffer(&webrtc.OfferOptions{ICERestart: restart})
+}
+
+func (c *conn) createAnswer() (webrtc.SessionDescription, error) { return c.pc.CreateAnswer(nil) }
+
+func (c *conn) setLocalDescription(d webrtc.SessionDescription) error {
+	return c.pc.SetLocalDescription(d)
+}
+
+func (c *conn) setRemoteDescription(d webrtc.SessionDescription) error {
+	return c.pc.SetRemoteDescription(d)
 }
 
 func (c *conn) addCandidate(candidate wire.Candidate) error {

@@ -24,7 +24,8 @@ type conn struct {
 
 	turn   chan struct{} // whoever put the token in may negotiate; Close keeps it, unless somebody else does
 	early  earlyCandidates
-	closed chan struct{} // Close has begun
+	ctx    context.Context // ends when Close begins
+	cancel context.CancelFunc
 	gone   chan struct{} // Close is done
 	once   sync.Once
 
@@ -32,7 +33,8 @@ type conn struct {
 }
 
 func newConn(cfg ConnConfig, pc *webrtc.PeerConnection) *conn {
-	c := &conn{cfg: cfg, pc: pc, turn: make(chan struct{}, 1), closed: make(chan struct{}), gone: make(chan struct{})}
+	c := &conn{cfg: cfg, pc: pc, turn: make(chan struct{}, 1), gone: make(chan struct{})}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.relayOnly.Store(cfg.RelayOnly || cfg.ICE.RelayOnly)
 	return c
 }
@@ -70,19 +72,20 @@ func (c *conn) stray(candidateType string) {
 	}
 }
 
-// closeWithin is how long Close waits for an operation under way. Of a browser's, some never end: their promises are not settled.
+// closeWithin is how long Close waits for an operation under way.
 const closeWithin = 2 * time.Second
 
-// exclusively runs fn when nothing else negotiates. fn runs to its end even if ctx ends, or the connection is closed, before.
+// exclusively runs fn when nothing else negotiates. fn runs to its end even if ctx ends before, and natively if the connection is closed; in the
+// browser it ends then.
 func (c *conn) exclusively(ctx context.Context, operation string, fn func() error) error {
 	select {
-	case <-c.closed:
+	case <-c.ctx.Done():
 		return ErrClosed
 	default:
 	}
 	select {
 	case c.turn <- struct{}{}:
-	case <-c.closed:
+	case <-c.ctx.Done():
 		return ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
@@ -113,7 +116,7 @@ func (c *conn) Offer(ctx context.Context, restart bool) (string, error) {
 		if restart {
 			c.restarts()
 		}
-		if offer, err = c.pc.CreateOffer(&webrtc.OfferOptions{ICERestart: restart}); err != nil {
+		if offer, err = c.createOffer(restart); err != nil {
 			return err
 		}
 		return c.setOffer(offer)
@@ -132,10 +135,10 @@ func (c *conn) Answer(ctx context.Context, offer string) (string, error) {
 		if err := c.setRemote(webrtc.SDPTypeOffer, offer); err != nil {
 			return err
 		}
-		if answer, err = c.pc.CreateAnswer(nil); err != nil {
+		if answer, err = c.createAnswer(); err != nil {
 			return err
 		}
-		return c.pc.SetLocalDescription(answer)
+		return c.setLocalDescription(answer)
 	})
 	if err != nil {
 		return "", err
@@ -153,7 +156,7 @@ func (c *conn) setRemote(t webrtc.SDPType, sdp string) error {
 	if c.relayOnly.Load() {
 		sdp, _ = relayDescription(sdp)
 	}
-	if err := c.pc.SetRemoteDescription(webrtc.SessionDescription{Type: t, SDP: sdp}); err != nil {
+	if err := c.setRemoteDescription(webrtc.SessionDescription{Type: t, SDP: sdp}); err != nil {
 		return err
 	}
 	for _, candidate := range c.early.describe(sdp) {
@@ -193,7 +196,7 @@ func (c *conn) Channel(ch wire.Channel) Channel { return c.channels[ch] }
 // Close implements Conn.
 func (c *conn) Close() error {
 	c.once.Do(func() {
-		close(c.closed)
+		c.cancel()
 		late := time.NewTimer(closeWithin)
 		defer late.Stop()
 		select {

@@ -35,7 +35,7 @@ type TrafficStats struct {
 	MeanSendRate, MeanReceiveRate float64 // over all the time that there was a connection
 	Loss                          float64 // share of connectivity checks of the last minute without an answer; -1: unknown
 	Uptime                        time.Duration
-	Reconnects                    int // connections after the first, and times that one went on after an ICE restart
+	Reconnects                    int // connections after the first, and times that one in doubt went on after an ICE restart
 }
 
 // tally adds up a counter that begins anew with each connection, and on some platforms with each candidate pair.
@@ -81,12 +81,13 @@ func (t *Traffic) Closed(now time.Time) {
 // Restarted says that the connection looks for a path anew, without being a new one.
 func (t *Traffic) Restarted() { t.restarted, t.checks = true, nil }
 
-// Heard says that something has come over the connection: if it was restarted, that has helped.
-func (t *Traffic) Heard() {
-	if t.restarted {
+// Heard says that something has come over the connection, which was in doubt until now or was not: if it was restarted meanwhile, that has helped.
+// A restart without a doubt is one that only the peer wanted.
+func (t *Traffic) Heard(doubted bool) {
+	if t.restarted && doubted {
 		t.reconnects++
-		t.restarted = false
 	}
+	t.restarted = false
 }
 
 // Read takes the counters of the present connection.

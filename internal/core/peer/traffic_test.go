@@ -82,15 +82,21 @@ func TestTraffic(t *testing.T) {
 	if s := c.Stats(c.now); s.BytesSent != sent+107 || s.Reconnects != 1 {
 		t.Errorf("another pair, and nothing has come yet: %+v", s)
 	}
-	c.Heard()
-	c.Heard()
+	c.Heard(true)
+	c.Heard(true)
 	if s := c.Stats(c.now); s.Reconnects != 2 {
 		t.Errorf("restarted: %+v", s)
+	}
+	c.Restarted() // for the peer's sake
+	c.Heard(false)
+	c.Heard(true)
+	if s := c.Stats(c.now); s.Reconnects != 2 {
+		t.Errorf("restarted, and never in doubt: %+v", s)
 	}
 	c.Restarted() // in vain
 	c.Closed(c.now)
 	c.Opened(c.now)
-	c.Heard()
+	c.Heard(true)
 	if s := c.Stats(c.now); s.Reconnects != 3 {
 		t.Errorf("third connection: %+v", s)
 	}

@@ -17,7 +17,7 @@ const (
 	denial     = time.Minute // a newcomer that was denied may ask again after it
 	// claimAhead is how far beyond the owner's clock a claimed epoch counts.
 	claimAhead = 24 * time.Hour
-	// linkless is how long a member stays in the roster without a link, seatless how long where a newcomer wants its place.
+	// linkless is how long a member stays in the roster that has gone, seatless how long where a newcomer wants its place.
 	linkless = 60 * time.Second
 	seatless = 15 * time.Second
 	// joinGap is how close upon each other joins may go out: the hub can provoke them. rejoinEvery is how often a member
@@ -175,18 +175,30 @@ func (o *ownership) deny(id wire.ID, now time.Time) {
 	}
 }
 
-// seat is the member whose place a newcomer may have: the one that has been without a link for longest, if that is long enough.
+// seat is the member whose place a newcomer may have: the one that has been gone for longest, if that is long enough.
 func (o *ownership) seat(r *Room) *member {
 	var gone *member
 	for _, h := range o.admitted[1:] {
-		if m := r.members[memberID(h)]; m != nil && !m.open() && (gone == nil || m.since.Before(gone.since)) {
+		if m := r.members[memberID(h)]; m != nil && !m.open() && (gone == nil || m.goneSince(r).Before(gone.goneSince(r))) {
 			gone = m
 		}
 	}
-	if gone == nil || r.cfg.Now().Sub(gone.since) < seatless {
+	if gone == nil || r.cfg.Now().Sub(gone.goneSince(r)) < seatless {
 		return nil
 	}
 	return gone
+}
+
+// goneSince is when a member without a link last gave a sign of life, or would have had no way to: one that has no path to us but still asks for
+// the roster is there, and may well have links to others, and while the server is away from us nobody can ask.
+func (m *member) goneSince(r *Room) time.Time {
+	last := m.since
+	for _, t := range []time.Time{m.joined, r.enteredAt} {
+		if t.After(last) {
+			last = t
+		}
+	}
+	return last
 }
 
 func (o *ownership) refuse(r *Room, to, nonce wire.ID, code wire.RefuseCode) {
@@ -263,9 +275,7 @@ func (o *ownership) drop(id wire.ID) {
 // tick drops members that have gone.
 func (o *ownership) tick(r *Room, now time.Time) {
 	for _, h := range o.admitted[1:] {
-		// A member that has no path to us but still asks for the roster is there, and may well have links to others. Without the
-		// server nobody can ask.
-		if m := r.members[memberID(h)]; m != nil && !m.open() && r.connected && now.Sub(m.since) > linkless && now.Sub(m.joined) > linkless {
+		if m := r.members[memberID(h)]; m != nil && !m.open() && r.connected && now.Sub(m.goneSince(r)) > linkless {
 			o.drop(m.id)
 		}
 	}

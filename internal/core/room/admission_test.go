@@ -308,6 +308,91 @@ func TestSeats(t *testing.T) {
 	dan.meet(ann)
 }
 
+// TestOwnerCutOff: the owner is off the network for longer than anybody stays in the roster who has gone. Nobody could tell it meanwhile that they are
+// there, and their joins are late; when it is back they are members still, and a transfer between two others has not noticed.
+func TestOwnerCutOff(t *testing.T) {
+	for name, locked := range map[string]bool{"open": false, "locked": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 11, 0)
+			clock := newClock()
+			ann := w.create("Ann", func(c *room.Config) { c.Now = clock.Now })
+			link := ann.room.Link()
+			bob, cleo := w.join("Bob", link), w.join("Cleo", link)
+			meetAll(ann, bob, cleo)
+			if err := ann.room.Lock(locked); err != nil {
+				t.Fatal(err)
+			}
+			file := content(4*mib, 1)
+			g := newGated(t, file, mib)
+			sent, err := bob.room.Send([]room.OutFile{outFile("a.bin", g)}, room.SendOptions{To: []wire.ID{cleo.id()}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			id, _ := cleo.accept(bob)
+			bob.stored(cleo, mib)
+			others := []*person{bob, cleo}
+			marks := map[*person]int{ann: ann.mark(), bob: bob.mark(), cleo: cleo.mark()}
+
+			annID, keys := ann.id(), link.Keys()
+			away := func(away bool) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				w.out[annID], w.dead[ann.address] = away, away
+				if tap := w.taps[annID]; away && tap != nil {
+					tap.cut()
+				}
+			}
+			ann.cutLinks()
+			away(true)
+			waitAfter(ann, marks[ann], "the loss of the server", func(e room.RoomChanged) bool { return e.State == room.StateDisconnected })
+			for _, p := range others {
+				id := p.room.Self().ID
+				waitAfter(ann, marks[ann], "the loss of "+p.name, func(e room.PeerChanged) bool { return e.Peer.ID == id && e.Peer.State != room.PeerOpen })
+				waitAfter(p, marks[p], "the loss of the owner", func(e room.PeerChanged) bool { return e.Peer.ID == annID.String() && e.Peer.State != room.PeerOpen })
+			}
+			clock.skip(100 * time.Second)
+			w.meddle(nil, func(member wire.ID, message []byte) [][]byte {
+				if relay, err := wire.ParseRelay(message, wire.HubSend); err == nil && relay.Member == annID {
+					if p, err := keys.OpenEnvelope(member, annID, relay.Envelope); err == nil && wire.PayloadType(p[0]) == wire.PayloadJoin {
+						return nil
+					}
+				}
+				return [][]byte{message}
+			})
+			away(false)
+			ann.room.Nudge()
+			for _, p := range others {
+				id := p.room.Self().ID
+				waitAfter(ann, marks[ann], p.name+" again", func(e room.PeerChanged) bool {
+					return e.Peer.ID == id && e.Peer.State == room.PeerOpen && e.Peer.RTT > 0
+				})
+			}
+			w.meddle(nil, nil)
+			g.open()
+			cleo.check(cleo.finished(id), file)
+			if e := entry(t, bob.finished(id), cleo); e.State != room.DeliveryDone || sent.ID != id.Transfer.String() {
+				t.Errorf("ledger: %+v", e)
+			}
+			bob.kept(marks[bob], cleo)
+			cleo.kept(marks[cleo], bob)
+			for p, mark := range marks {
+				for _, e := range p.since(mark) {
+					if left, ok := e.(room.PeerLeft); ok {
+						t.Errorf("%s lost %s", p.name, left.Peer.Name)
+					}
+				}
+				if s := p.room.State(); s != room.StateOpen {
+					t.Errorf("%s: the room is %s", p.name, s)
+				}
+			}
+			if twice := bob.figures(cleo).ChunksResent; twice != 0 {
+				t.Errorf("%d chunks went twice", twice)
+			}
+		})
+	}
+}
+
 // TestStorm: many join at once.
 func TestStorm(t *testing.T) {
 	t.Parallel()

@@ -374,6 +374,42 @@ func TestApprovalKeepsSeats(t *testing.T) {
 	}
 }
 
+// TestSeatsOutlastTheServer: while the owner has no server nobody can show that they are there, so that a full room has no place to give
+// until it has been back for a while, and a member that has asked for the roster since keeps its own.
+func TestSeatsOutlastTheServer(t *testing.T) {
+	bob, cleo, dan := newIdentity(t, 2), newIdentity(t, 3), newIdentity(t, 4)
+	ann := newStill(t, 1, nil, Config{MaxRecipients: 2}, bob, cleo)
+	joins := 0
+	join := func(who *seal.Identity) {
+		joins++
+		ann.give(who.ID(), wire.PayloadJoin, seal.SignJoin(who, wire.Join{Room: ann.keys.ID, Nonce: number(joins)}))
+		ann.settle()
+	}
+	admitted := func(when string, want ...*seal.Identity) {
+		t.Helper()
+		for _, who := range []*seal.Identity{bob, cleo, dan} {
+			if is := ann.owner.isAdmitted(who.KeyHash()); is != slices.Contains(want, who) {
+				t.Errorf("%s: member %s is in: %t", when, who.ID(), is)
+			}
+		}
+	}
+	ann.client = &signaling.Client{} // which sends nothing
+	ann.now = ann.now.Add(100 * time.Second)
+	ann.signal(signaling.Entered{})
+	ann.settle()
+	admitted("back", bob, cleo)
+	join(dan)
+	admitted("a newcomer at once", bob, cleo)
+	ann.now = ann.now.Add(seatless - time.Second)
+	join(bob)
+	ann.now = ann.now.Add(2 * time.Second)
+	join(dan)
+	admitted("a newcomer after a while", bob, dan)
+	ann.now = ann.now.Add(linkless + time.Second)
+	ann.settle()
+	admitted("all are gone")
+}
+
 // TestVerifiedSticks: to the identity, for as long as the room is open; to no name.
 func TestVerifiedSticks(t *testing.T) {
 	owner, bob, other, third := newIdentity(t, 2), newIdentity(t, 3), newIdentity(t, 4), newIdentity(t, 5)

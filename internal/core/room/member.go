@@ -53,6 +53,7 @@ type member struct {
 	shown       shown                        // as last reported
 	sent        map[wire.PayloadType]wire.ID // the newest envelope of each kind that another one of the kind supersedes
 	checks      *rate.Limiter                // of signatures in its envelopes
+	withdrawals *rate.Limiter                // of offers of its own
 	carried     carried                      // manual rooms
 
 	quality *peer.QualityMeter
@@ -69,7 +70,7 @@ type member struct {
 
 func newMember(r *Room, id wire.ID, hash wire.Hash) *member {
 	m := &member{id: id, hash: hash, conns: map[uint32]*connection{}, sent: map[wire.PayloadType]wire.ID{}, since: r.cfg.Now(),
-		verified: r.verified[hash], checks: newChecks(), quality: peer.NewQualityMeter(r.cfg.Quality),
+		verified: r.verified[hash], checks: newChecks(), withdrawals: rate.NewLimiter(withdrawalsEach, withdrawalsBurst), quality: peer.NewQualityMeter(r.cfg.Quality),
 		negotiation: peer.NewNegotiation(peer.NegotiationConfig{Room: r.keys, Self: r.identity, Peer: id, PeerKeyHash: hash,
 			Epoch: r.roster.Epoch, Conduct: r.conduct[hash], Manual: r.cfg.Manual, ReconnectAttempts: r.cfg.ReconnectAttempts,
 			Capabilities: r.capabilities()})}
@@ -294,6 +295,8 @@ func (m *member) do(r *Room, effects []peer.Effect) {
 			if c := m.conns[e.Attempt]; c != nil {
 				if e.Offer != "" {
 					c.restarted()
+				} else {
+					m.unsend(r, wire.PayloadRestart) // while this one is being made: whoever took the one before would have it wait
 				}
 				c.work(func() { c.restart(e) })
 			}

@@ -31,6 +31,7 @@ type path struct {
 	still  time.Duration // for which nothing has come since the Ping that is out
 	probed bool          // something suggests that the network has changed since
 	lookAt time.Time     // when arrived was noted
+	seen   uint64        // bytes that the transport had received at the last look
 }
 
 // maxPings is how many Pings may wait for their answers: on a slow path one takes longer than the next one waits.
@@ -109,7 +110,7 @@ func (r *Room) nudge() {
 func (m *member) hear(r *Room) {
 	m.heard, m.pingOut = r.cfg.Now(), false
 	m.quality.Heard()
-	m.traffic.Heard()
+	m.traffic.Heard(m.negotiation.Doubted())
 	m.path.probed = false
 	if m.negotiation.Doubted() {
 		m.do(r, m.negotiation.Alive(m.heard, m.negotiation.OpenAttempt()))
@@ -131,8 +132,8 @@ func (m *member) lookDue(now time.Time) bool {
 // looked takes the transport's count of received bytes. A browser may begin it anew.
 func (m *member) looked(r *Room, received uint64) {
 	now := r.cfg.Now()
-	if received != m.arrived {
-		m.path.still = 0
+	if received != m.path.seen {
+		m.path.still, m.path.seen = 0, received
 	}
 	switch {
 	case received >= m.arrived+flowing:

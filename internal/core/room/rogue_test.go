@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"tallow/internal/core/bulk/bulktest"
 	"tallow/internal/core/chunk"
@@ -583,6 +584,56 @@ func TestUnansweredOffers(t *testing.T) {
 	}
 	if n := len(bob.room.Offers()); n != 8 {
 		t.Errorf("Bob is asked about %d offers", n)
+	}
+}
+
+// TestRogueWithdrawals: a member that makes offers and withdraws them has its recipient shown a bounded number, and some more with time. Offers that are
+// accepted are not counted, however many there are.
+func TestRogueWithdrawals(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	clock := newClock()
+	ann := w.create("Ann", func(c *room.Config) { c.Now = clock.Now })
+	bob, g := w.join("Bob", ann.room.Link()), rogue{w.join("Eve", ann.room.Link())}
+	meetAll(ann, bob, g.person)
+	clock.run(0)
+	f := g.forge(ann, []string{"a"}, content(1, 1))
+	shown := func(until string) (n int) {
+		for i := range 100 {
+			f.offer.Transfer[0] = byte(i)
+			g.tell(ann, f.offer, wire.ManifestPart{Transfer: f.offer.Transfer, Data: f.manifest.Encoded},
+				wire.Cancel{Sender: g.id(), Transfer: f.offer.Transfer, Code: wire.FailureCancelled})
+		}
+		g.tell(ann, wire.Profile{Name: until})
+		wait(ann, "all of it", func(e room.PeerChanged) bool { return e.Peer.Name == until })
+		for _, e := range ann.since(0) {
+			if e, ok := e.(room.OfferReceived); ok && e.Offer.From == g.room.Self().ID {
+				n++
+			}
+		}
+		return n
+	}
+	if n := shown("once"); n != 64 {
+		t.Errorf("%d offers were shown", n)
+	}
+	clock.skip(3 * time.Second)
+	if n := shown("twice"); n != 67 {
+		t.Errorf("%d offers were shown after some time", n)
+	}
+
+	for range 100 {
+		mark := ann.mark()
+		if _, err := bob.room.Send([]room.OutFile{outFile("a", content(1, 1))}, room.SendOptions{To: []wire.ID{ann.id()}}); err != nil {
+			t.Fatal(err)
+		}
+		e := waitAfter(ann, mark, "an offer", func(room.OfferReceived) bool { return true })
+		id := transferID(t, e.Offer.From, e.Offer.ID)
+		if _, err := ann.room.Accept(id, nil); err != nil {
+			t.Fatal(err)
+		}
+		if r := ann.finished(id); r.Code != "" {
+			t.Fatal(r.Code)
+		}
 	}
 }
 

@@ -68,6 +68,7 @@ type Room struct {
 	inbox     signaling.Inbox
 	dropped   uint64 // envelopes that did not open, or that nothing more was done about
 	connected bool
+	enteredAt time.Time       // when the hub last let us in
 	redialAt  time.Time       // when to try a server again that has refused; zero: not at all
 	published time.Time       // when progress was last reported
 	nudged    time.Time       // when the client last was, for a link in doubt
@@ -203,7 +204,7 @@ func (r *Room) enter(ctx context.Context) error {
 		err = fault.New(fault.Cancelled, ctx.Err())
 	}
 	if err != nil {
-		r.shut(context.Background(), StateClosed, fault.Of(err))
+		r.shut(context.WithoutCancel(ctx), StateClosed, fault.Of(err))
 		return err
 	}
 	return nil
@@ -395,7 +396,7 @@ func (r *Room) close(code fault.Code) {
 		r.answer(fault.New(code, nil))
 		return // Create or Join shuts it
 	}
-	go r.shut(context.Background(), StateClosed, code)
+	go r.shut(r.ctx, StateClosed, code)
 }
 
 // shut ends everything the room owns and waits for it.
@@ -521,7 +522,7 @@ func (r *Room) signal(e signaling.Event) {
 	now := r.cfg.Now()
 	switch e := e.(type) {
 	case signaling.Entered:
-		r.failures, r.refusal = 0, ""
+		r.failures, r.refusal, r.enteredAt = 0, "", now
 		r.setConnected(true)
 		r.setICE(e.ICE)
 		r.ownerIn = slices.Contains(e.Present, r.link.Owner)

@@ -23,7 +23,7 @@ type PeerStats struct {
 	Route      string      `json:"route"`      // "", "direct" or "relay"
 	Protocol   string      `json:"protocol"`   // "", "udp", "tcp" or "tls"; of a relay of ours, the way to it
 	Uptime     float64     `json:"uptime"`     // s, of the present link; 0: there is none
-	Reconnects int         `json:"reconnects"` // links after the first, and times that one went on after a restart
+	Reconnects int         `json:"reconnects"` // links after the first, and times that one in doubt went on after a restart
 
 	BytesSent       uint64  `json:"bytesSent"` // on the wire, by the transport
 	BytesReceived   uint64  `json:"bytesReceived"`

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -125,6 +126,35 @@ func TestReconnectsCounted(t *testing.T) {
 	clock.skip(2 * time.Second) // until another attempt
 	becomes("another link", true)
 	counted(1)
+}
+
+// TestRestartsCounted: a restart counts as a reconnection for whoever took the path for lost, and not for one that has missed nothing. Whose time
+// stands has no doubts.
+func TestRestartsCounted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2, 0)
+	ann, bob := &restarting{clock: newClock(), freeze: new(sync.Once)}, &restarting{clock: newClock()}
+	ann.person = w.create("Ann", ann.config)
+	bob.person = w.joinWith("Bob", ann.room.Link(), bob.config)
+	meetAll(ann.person, bob.person)
+	bob.clock.run(0)
+	block := func(blocked bool) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.dead[bob.address] = blocked
+	}
+	block(true)
+	ann.clock.run(2)
+	eventually(t, "both have restarted", func() bool {
+		a, _ := ann.counts()
+		b, _ := bob.counts()
+		return a > 0 && b > 0
+	})
+	block(false)
+	eventually(t, "Ann counts it", func() bool { return ann.figures(bob.person).Reconnects > 0 })
+	if a, b := ann.figures(bob.person).Reconnects, bob.figures(ann.person).Reconnects; a != 1 || b != 0 {
+		t.Errorf("Ann counts %d reconnections, Bob %d", a, b)
+	}
 }
 
 // far lets the packets to a person take longer.

@@ -22,6 +22,8 @@ import (
 
 const (
 	maxOffersPerMember = 8        // that wait for an answer
+	withdrawalsEach    = 1        // offers a second that a member may make and withdraw: each has been shown
+	withdrawalsBurst   = 64       // and at once
 	maxStoring         = 8        // messages whose chunks are verified and written at a time
 	maxTransfers       = 64       // kept, those that are over included, of which the oldest goes first; and accepted at a time
 	maxManifests       = 16 << 20 // bytes of manifests of a member's unanswered offers; they have wire.MaxFiles files at most
@@ -609,7 +611,7 @@ func (r *Room) offered(m *member, key transfer.Key, offer wire.TransferOffer) {
 			files += int(in.machine.Offer().Files)
 		}
 	}
-	if waiting >= maxOffersPerMember || manifests > maxManifests || files > wire.MaxFiles || !r.makeRoom() {
+	if waiting >= maxOffersPerMember || m.withdrawals.TokensAt(r.cfg.Now()) < 1 || manifests > maxManifests || files > wire.MaxFiles || !r.makeRoom() {
 		// Not a Decline: nobody has been asked.
 		m.link.SendControl(wire.Cancel{Sender: m.id, Transfer: offer.Transfer, Code: wire.FailureTooLarge})
 		return
@@ -817,8 +819,12 @@ func (r *Room) shareCredit(next *incoming) {
 func (r *Room) incomingFinished(in *incoming) {
 	r.shareCredit(nil)
 	if !in.machine.Accepted() {
-		if m := r.members[in.machine.Key().Sender]; m == nil || m.open() { // otherwise the sender still has to be told
+		m := r.members[in.machine.Key().Sender]
+		if m == nil || m.open() { // otherwise the sender still has to be told
 			delete(r.incoming, in.machine.Key()) // a manifest can be large, and a member can make offers without end
+		}
+		if m != nil && in.machine.Progress().Code != fault.Declined {
+			m.withdrawals.AllowN(r.cfg.Now(), 1) // which has an effect on the next offer
 		}
 		if in.shown {
 			r.event(OfferWithdrawn{From: in.machine.Key().Sender.String(), ID: in.machine.Key().Transfer.String(), Code: in.machine.Progress().Code})

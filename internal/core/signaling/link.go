@@ -34,7 +34,7 @@ type link struct {
 
 func newLink(c *Client, s *socket) *link {
 	s.conn.SetReadLimit(wire.MaxHubMessage + 1)
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(c.ctx))
 	return &link{client: c, socket: s, ctx: ctx, cancel: cancel, ended: make(chan ending, 1), wake: make(chan struct{}, 1),
 		finish: make(chan struct{}), written: make(chan struct{}), done: make(chan struct{})}
 }
