@@ -270,6 +270,49 @@ test("who was removed while away keeps nothing of that room", { timeout: 240_000
   assert.deepEqual(await rooms(), [before - 1, 0]);
 });
 
+test("what one pauses is gone on with by the same button, whatever the others do", { timeout: 240_000 }, async (t) => {
+  const server = await startServer(t);
+  const big = await writeFile(tempDir(t), "big.bin", 12_000_000);
+  const ada = await Person.arrive(t, { name: "Ada", throttled: true });
+  const [ben, cleo] = [await Person.arrive(t, { name: "Ben" }), await Person.arrive(t, { name: "Cleo" })];
+  await ada.open(`${server.url}/`);
+  const link = await ada.link();
+  for (const person of [ben, cleo]) await person.open(link);
+  await ada.meets(2);
+  await ada.choose(big.file);
+  await ada.press("Send");
+  await ada.seesDelivery("Cleo", /^Waiting for an answer$/);
+  await ada.limit("0.05");
+  await ben.sees(/Ada wants to send you/);
+  await ben.press("Accept");
+  await ada.seesDelivery("Ben", /^Transferring · [1-9]/);
+
+  await t.test("while somebody has not answered", async () => {
+    await ada.press("Pause");
+    await ada.seesDelivery("Ben", /^Paused/);
+    await ada.press("Resume");
+    await ada.seesDelivery("Ben", /^Transferring/);
+    await ada.seesDelivery("Cleo", /^Waiting for an answer$/);
+  });
+
+  await t.test("when the other end has paused by itself", async () => {
+    await ben.press("Pause");
+    await ada.seesDelivery("Ben", /^Paused/);
+    await ada.press("Pause");
+    await ada.control("button", "Resume");
+    await ben.press("Resume");
+    await ben.control("button", "Pause");
+    await ben.seesDelivery("Ada", /^Paused/);
+    await ben.press("Pause");
+    await ada.press("Resume");
+    await ada.control("button", "Pause");
+    await ada.seesDelivery("Ben", /^Paused/);
+    await ben.press("Resume");
+    await ada.seesDelivery("Ben", /^Transferring/);
+  });
+  assert.deepEqual([...ada.errors, ...ben.errors, ...cleo.errors], []);
+});
+
 test("the screen stays on, and closing the page asks, only while something is under way", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const folder = tempDir(t);

@@ -619,6 +619,11 @@ export abstract class Transfer<Result = OutgoingResult | IncomingResult> extends
    * needs to wait for it: a rejection that nobody observes is no unhandledrejection.
    */
   readonly finished: Promise<Result>;
+  /**
+   * Whether pause() holds it, whatever the deliveries are: the other end may have paused them as well, or not have answered yet. A `progress` event tells
+   * of it.
+   */
+  readonly paused: boolean;
   /** pause, resume and cancel do nothing once it is over. */
   pause(): Promise<void>;
   resume(): Promise<void>;

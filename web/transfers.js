@@ -297,6 +297,8 @@ class Card {
   #pause = el("button", { type: "button", class: "small" }, "Pause");
   #cancel;
   #clear = el("button", { type: "button", class: "small quiet" }, "Clear");
+  #transfer;
+  /** What the button does is resume. */
   #paused = false;
   #held = 0;
   /** The one other is the sender. */
@@ -311,6 +313,7 @@ class Card {
    */
   constructor(transfer, heading, complain, actions, cancel) {
     this.actions = actions;
+    this.#transfer = transfer;
     this.incoming = "from" in transfer;
     this.#cancel = el("button", { type: "button", class: "small" }, cancel);
     this.files = fileList(transfer.files);
@@ -351,9 +354,10 @@ class Card {
       this.result.classList.remove("bad");
     }
     // Nobody but the recipient can do something about its disk: to go on then means to try again.
-    this.#paused = running.length > 0 && running.every((d) => d.state === "paused" && (this.incoming || d.code !== "disk-full"));
+    this.#paused = this.#transfer.paused || (this.incoming && running.some((d) => d.state === "paused" && d.code === "disk-full"));
     say(this.#pause, this.#paused ? "Resume" : "Pause");
-    this.#pause.hidden = !running.some((d) => d.state === "transferring" || d.state === "paused" || d.state === "interrupted");
+    const pausable = running.some((d) => d.state === "transferring" || d.state === "paused" || d.state === "interrupted");
+    this.#pause.hidden = running.length === 0 || !(pausable || this.#paused);
     this.#cancel.hidden = running.length === 0;
     this.#clear.hidden = waits || running.length > 0;
   }

@@ -198,6 +198,9 @@ func (in *Incoming) Accepted() bool { return in.wanted != nil }
 // Wanted is the set of files accepted.
 func (in *Incoming) Wanted() wire.Bitmap { return in.wanted }
 
+// Paused reports whether the person has paused it.
+func (in *Incoming) Paused() bool { return in.paused }
+
 // Progress is how far the delivery is.
 func (in *Incoming) Progress() Progress {
 	p := Progress{in.key.Sender, in.state, in.code, "", in.total, in.stored, in.meter.speed, in.repeated}

@@ -260,6 +260,9 @@ func (o *Outgoing) Progress() []Progress {
 	return list
 }
 
+// Paused reports whether the sender has paused it: whatever its deliveries show, SetPaused has it go on.
+func (o *Outgoing) Paused() bool { return o.paused }
+
 // Has reports whether the transfer goes by that id with one of the recipients: the key's, or a retry's.
 func (o *Outgoing) Has(transfer wire.ID) bool {
 	for _, r := range o.peers {
