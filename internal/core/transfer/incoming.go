@@ -416,6 +416,9 @@ func (in *Incoming) offerAgain(m wire.TransferOffer) {
 	}
 	in.offered = true
 	in.resume()
+	if in.kept && in.wanted != nil && !in.state.Final() { // not with the link: the sender may have forgotten it
+		in.do(Note{OpenedRecord(in.now)})
+	}
 	switch {
 	case in.state.Final():
 		in.tell()
