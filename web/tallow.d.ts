@@ -299,8 +299,8 @@ export class Room extends EventTarget {
   /** Owner: answers a `joinrequest`. */
   approve(id: string, admit?: boolean): Promise<void>;
   /**
-   * Owner: removes a member and refuses its identity for as long as this page is in the room. Whoever holds the link can come back under a new
-   * identity: lock the room, too.
+   * Owner: removes a member and refuses its identity from then on, after a reload too, where the room is remembered. Whoever holds the link can come back
+   * under a new identity: lock the room, too.
    */
   remove(id: string): Promise<void>;
   /**
