@@ -270,7 +270,7 @@ test("who was removed while away keeps nothing of that room", { timeout: 240_000
   assert.deepEqual(await rooms(), [before - 1, 0]);
 });
 
-test("what one pauses is gone on with by the same button, whatever the others do", { timeout: 240_000 }, async (t) => {
+test("what one pauses is gone on with by the same button, whatever the others do, and leaving asks first", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const big = await writeFile(tempDir(t), "big.bin", 12_000_000);
   const ada = await Person.arrive(t, { name: "Ada", throttled: true });
@@ -309,6 +309,33 @@ test("what one pauses is gone on with by the same button, whatever the others do
     await ada.seesDelivery("Ben", /^Paused/);
     await ben.press("Resume");
     await ada.seesDelivery("Ben", /^Transferring/);
+  });
+
+  await t.test("leaving the room, which ends it, asks first", async () => {
+    const answer = (/** @type {Person} */ { page }, /** @type {boolean} */ leaves) => {
+      page.removeAllListeners("dialog");
+      /** @type {string | undefined} */
+      let asked;
+      page.once("dialog", async (dialog) => {
+        asked = dialog.message();
+        await (leaves ? dialog.accept() : dialog.dismiss());
+      });
+      return () => until("the page asks", () => asked);
+    };
+    for (const [person, name] of /** @type {[Person, string][]} */ ([[ben, "Ben"], [ada, "Ada"]])) {
+      const asked = answer(person, false);
+      await person.press(`You are ${name}`);
+      await person.press("Save and open a new room");
+      assert.equal(await asked(), "What you are sending or receiving in this room ends when you leave it. Leave the room?");
+    }
+    await ada.seesDelivery("Ben", /^Transferring/);
+    assert.equal(await ada.link(), link);
+    const asked = answer(ada, true);
+    await ada.press("You are Ada");
+    await ada.press("Save and open a new room");
+    await asked();
+    await until("another room", async () => (await ada.link()) !== link);
+    await ben.seesDelivery("Ada", /Cancelled|cancelled/);
   });
   assert.deepEqual([...ada.errors, ...ben.errors, ...cleo.errors], []);
 });

@@ -106,9 +106,12 @@ export class Transfers {
 
   /** Whether something is under way, or waits in that room and could go on there. @param {Room | undefined} room */
   busy(room) {
-    const waits = (/** @type {OutgoingTransfer | IncomingTransfer} */ transfer) =>
-      !isOver(transfer.state) || isUnsaved(transfer) || transfer.stats().recipients.some(({ code }) => code === "peer-gone");
-    return this.#open.size > 0 || this.#saving > 0 || Boolean(room?.transfers.some(waits));
+    return this.#open.size > 0 || this.#saving > 0 || Boolean(room && (this.unfinished(room) || room.transfers.some(isUnsaved)));
+  }
+
+  /** Whether something is under way in that room, or could go on there: leaving ends it. @param {Room} room */
+  unfinished(room) {
+    return room.transfers.some((transfer) => !isOver(transfer.state) || transfer.stats().recipients.some(({ code }) => code === "peer-gone"));
   }
 
   /** The room is being left: no later page comes back to what has arrived there. */
