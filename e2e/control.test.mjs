@@ -340,6 +340,30 @@ test("what one pauses is gone on with by the same button, whatever the others do
   assert.deepEqual([...ada.errors, ...ben.errors, ...cleo.errors], []);
 });
 
+test("of offers that were withdrawn the page keeps a few, without their files", { timeout: 240_000 }, async (t) => {
+  const server = await startServer(t);
+  const ada = await Person.arrive(t, { name: "Ada" });
+  await ada.open(`${server.url}/`);
+  const member = await startMember(await sharedBrowser(t), server.url);
+  await member.evaluate((to) => me.join(to, { name: "member" }), await ada.link());
+  await ada.meets(1);
+  const offers = () => ada.page.$$eval(".card.offer", (cards) => cards.map((card) => [card.querySelector("h2")?.textContent?.match(/[0-9]\.bin/)?.[0], card.querySelectorAll("input").length]));
+  for (let i = 0; i < 5; i++) {
+    await member.evaluate(async (name) => {
+      await me.until(() => me.room.peers.some(({ state }) => state === "open"));
+      me.transfer = me.room.send(new File(["x"], name));
+    }, `${i}.bin`);
+    await until(`offer ${i}`, async () => (await offers()).some(([name, inputs]) => name === `${i}.bin` && Number(inputs) > 0));
+    if (i === 4) break; // it is still there
+    await member.evaluate(() => me.transfer.cancel());
+    await until("it is gone", async () => (await offers()).every(([, inputs]) => inputs === 0));
+  }
+  assert.deepEqual((await offers()).map(([name]) => name), ["1.bin", "2.bin", "3.bin", "4.bin"]);
+  await ada.press("Dismiss");
+  await until("one less", async () => (await offers()).length === 3);
+  assert.deepEqual(ada.errors, []);
+});
+
 test("the screen stays on, and closing the page asks, only while something is under way", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const folder = tempDir(t);
