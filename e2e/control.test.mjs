@@ -270,6 +270,100 @@ test("who was removed while away keeps nothing of that room", { timeout: 240_000
   assert.deepEqual(await rooms(), [before - 1, 0]);
 });
 
+test("what one pauses is gone on with by the same button, whatever the others do, and leaving asks first", { timeout: 240_000 }, async (t) => {
+  const server = await startServer(t);
+  const big = await writeFile(tempDir(t), "big.bin", 12_000_000);
+  const ada = await Person.arrive(t, { name: "Ada", throttled: true });
+  const [ben, cleo] = [await Person.arrive(t, { name: "Ben" }), await Person.arrive(t, { name: "Cleo" })];
+  await ada.open(`${server.url}/`);
+  const link = await ada.link();
+  for (const person of [ben, cleo]) await person.open(link);
+  await ada.meets(2);
+  await ada.choose(big.file);
+  await ada.press("Send");
+  await ada.seesDelivery("Cleo", /^Waiting for an answer$/);
+  await ada.limit("0.05");
+  await ben.sees(/Ada wants to send you/);
+  await ben.press("Accept");
+  await ada.seesDelivery("Ben", /^Transferring · [1-9]/);
+
+  await t.test("while somebody has not answered", async () => {
+    await ada.press("Pause");
+    await ada.seesDelivery("Ben", /^Paused/);
+    await ada.press("Resume");
+    await ada.seesDelivery("Ben", /^Transferring/);
+    await ada.seesDelivery("Cleo", /^Waiting for an answer$/);
+  });
+
+  await t.test("when the other end has paused by itself", async () => {
+    await ben.press("Pause");
+    await ada.seesDelivery("Ben", /^Paused/);
+    await ada.press("Pause");
+    await ada.control("button", "Resume");
+    await ben.press("Resume");
+    await ben.control("button", "Pause");
+    await ben.seesDelivery("Ada", /^Paused/);
+    await ben.press("Pause");
+    await ada.press("Resume");
+    await ada.control("button", "Pause");
+    await ada.seesDelivery("Ben", /^Paused/);
+    await ben.press("Resume");
+    await ada.seesDelivery("Ben", /^Transferring/);
+  });
+
+  await t.test("leaving the room, which ends it, asks first", async () => {
+    const answer = (/** @type {Person} */ { page }, /** @type {boolean} */ leaves) => {
+      page.removeAllListeners("dialog");
+      /** @type {string | undefined} */
+      let asked;
+      page.once("dialog", async (dialog) => {
+        asked = dialog.message();
+        await (leaves ? dialog.accept() : dialog.dismiss());
+      });
+      return () => until("the page asks", () => asked);
+    };
+    for (const [person, name] of /** @type {[Person, string][]} */ ([[ben, "Ben"], [ada, "Ada"]])) {
+      const asked = answer(person, false);
+      await person.press(`You are ${name}`);
+      await person.press("Save and open a new room");
+      assert.equal(await asked(), "What you are sending or receiving in this room ends when you leave it. Leave the room?");
+    }
+    await ada.seesDelivery("Ben", /^Transferring/);
+    assert.equal(await ada.link(), link);
+    const asked = answer(ada, true);
+    await ada.press("You are Ada");
+    await ada.press("Save and open a new room");
+    await asked();
+    await until("another room", async () => (await ada.link()) !== link);
+    await ben.seesDelivery("Ada", /Cancelled|cancelled/);
+  });
+  assert.deepEqual([...ada.errors, ...ben.errors, ...cleo.errors], []);
+});
+
+test("of offers that were withdrawn the page keeps a few, without their files", { timeout: 240_000 }, async (t) => {
+  const server = await startServer(t);
+  const ada = await Person.arrive(t, { name: "Ada" });
+  await ada.open(`${server.url}/`);
+  const member = await startMember(await sharedBrowser(t), server.url);
+  await member.evaluate((to) => me.join(to, { name: "member" }), await ada.link());
+  await ada.meets(1);
+  const offers = () => ada.page.$$eval(".card.offer", (cards) => cards.map((card) => [card.querySelector("h2")?.textContent?.match(/[0-9]\.bin/)?.[0], card.querySelectorAll("input").length]));
+  for (let i = 0; i < 5; i++) {
+    await member.evaluate(async (name) => {
+      await me.until(() => me.room.peers.some(({ state }) => state === "open"));
+      me.transfer = me.room.send(new File(["x"], name));
+    }, `${i}.bin`);
+    await until(`offer ${i}`, async () => (await offers()).some(([name, inputs]) => name === `${i}.bin` && Number(inputs) > 0));
+    if (i === 4) break; // it is still there
+    await member.evaluate(() => me.transfer.cancel());
+    await until("it is gone", async () => (await offers()).every(([, inputs]) => inputs === 0));
+  }
+  assert.deepEqual((await offers()).map(([name]) => name), ["1.bin", "2.bin", "3.bin", "4.bin"]);
+  await ada.press("Dismiss");
+  await until("one less", async () => (await offers()).length === 3);
+  assert.deepEqual(ada.errors, []);
+});
+
 test("the screen stays on, and closing the page asks, only while something is under way", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const folder = tempDir(t);

@@ -694,7 +694,7 @@ test("the page lists what is unfinished, and goes on with it", { timeout: 400_00
     await ada.seesDelivery("Ben", /^Connection lost/, 60_000);
     ben = await Person.arrive(t, { name: "Ben", profile });
     await ben.open(`${server.url}/`);
-    await ben.sees(/Unfinished[^]*Receiving big\.bin and 1 more \(8 MB\) from Ada[^]*Continue[^]*Discard/, 60_000);
+    await ben.sees(/Unfinished[^]*Receiving big\.bin and 1 more \(8 MB\) from Ada[^]*Deleted on [^]*unless it goes on[^]*Continue[^]*Discard/, 60_000);
     await ben.press("Continue");
     await ben.meets(1);
     assert.equal(await ben.link(), link);

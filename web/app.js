@@ -447,9 +447,12 @@ async function showRemembered() {
 
 /** Leaves the room for a new one, if the person still wants that once told what it costs. Returns whether it did. */
 async function openNewRoom() {
-  const unsaved = (room && modules && (await (await modules)[1].unsaved(room))) || 0;
-  const warning = `You have not saved ${size(unsaved)} of what you received in this room. Once it is left, that goes when this page is closed. Leave the room?`;
-  const leaves = unsaved === 0 || confirm(warning);
+  const transfers = room && modules && (await modules)[1];
+  const unsaved = (room && (await transfers?.unsaved(room))) || 0;
+  const costs = [];
+  if (room && transfers?.unfinished(room)) costs.push("What you are sending or receiving in this room ends when you leave it.");
+  if (unsaved > 0) costs.push(`You have not saved ${size(unsaved)} of what you received in this room. Once it is left, that goes when this page is closed.`);
+  const leaves = costs.length === 0 || confirm(`${costs.join(" ")} Leave the room?`);
   if (leaves) await openRoom(undefined);
   return leaves;
 }

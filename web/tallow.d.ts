@@ -305,8 +305,8 @@ export class Room extends EventTarget {
   /** Owner: answers a `joinrequest`. */
   approve(id: string, admit?: boolean): Promise<void>;
   /**
-   * Owner: removes a member and refuses its identity for as long as this page is in the room. Whoever holds the link can come back under a new
-   * identity: lock the room, too.
+   * Owner: removes a member and refuses its identity from then on, after a reload too, where the room is remembered. Whoever holds the link can come back
+   * under a new identity: lock the room, too.
    */
   remove(id: string): Promise<void>;
   /**
@@ -625,6 +625,11 @@ export abstract class Transfer<Result = OutgoingResult | IncomingResult> extends
    * needs to wait for it: a rejection that nobody observes is no unhandledrejection.
    */
   readonly finished: Promise<Result>;
+  /**
+   * Whether pause() holds it, whatever the deliveries are: the other end may have paused them as well, or not have answered yet. A `progress` event tells
+   * of it.
+   */
+  readonly paused: boolean;
   /** pause, resume and cancel do nothing once it is over. */
   pause(): Promise<void>;
   resume(): Promise<void>;

@@ -672,6 +672,9 @@ export class Transfer extends EventTarget {
   get finished() {
     return this[own].finished;
   }
+  get paused() {
+    return this[own].paused;
+  }
   async pause() {
     await this[own].call("setPaused", { paused: true });
   }
@@ -946,6 +949,8 @@ class TransferState {
     this.over = false;
     /** Outgoing: whoever is admitted later is offered it. */
     this.late = false;
+    /** This end has paused it. */
+    this.paused = false;
     /** Outgoing: how it ended, when it did. @type {any} */
     this.ledger = undefined;
     /** Outgoing: no other page can go on with it. */
@@ -1101,6 +1106,7 @@ class TransferState {
       this.files = Object.freeze(files);
     }
     this.late = Boolean(event.lateJoiners);
+    this.paused = Boolean(event.paused);
     this.notKept = Boolean(event.notKept);
     this.deliveries = frozen(event.deliveries.map((/** @type {any} */ d) => ({ ...d, reason: d.reason ?? "" })));
   }

@@ -16,6 +16,7 @@ import { byId, complaint, count, download, duration, el, notSaved, pickFolder, s
  */
 
 const LISTED = 100; // files per card
+const GONE = 3; // offers of one sender that are gone and still shown
 const KEPT = 60 * 60 * 1000; // ms that a browser's downloads, which tell nothing of themselves, have for reading what they were handed
 const SAVED_BY_ITSELF = 20; // more downloads at once are left to "Save all", after which the browser asks
 
@@ -76,24 +77,30 @@ export class Transfers {
     this.#memoryLimit = memoryLimit;
     this.#room = room;
     this.#offers.replaceChildren();
-    /** @type {Map<string, HTMLElement>} */
+    /** @type {Map<string, { card: HTMLElement, from: string }>} */
     const cards = new Map();
+    /** Of offers that are gone, by sender, the oldest first. @type {Map<string, HTMLElement[]>} */
+    const gone = new Map();
     const add = (/** @type {Offer} */ offer) => {
-      cards.get(offer.id)?.remove(); // an offer that is repeated takes the place of the earlier one
+      cards.get(offer.id)?.card.remove(); // an offer that is repeated takes the place of the earlier one
       const card = this.#offerCard(room, offer);
-      cards.set(offer.id, card);
+      cards.set(offer.id, { card, from: offer.from.id });
       this.#offers.append(card);
     };
     room.addEventListener("offer", (event) => add(event.detail));
     room.addEventListener("offerwithdrawn", ({ detail }) => {
-      const card = cards.get(detail.id);
+      const { card, from } = cards.get(detail.id) ?? {};
       cards.delete(detail.id);
-      if (!card?.isConnected) return;
-      const gone = detail.code ? messages[detail.code] : "";
-      card.querySelector(".buttons")?.replaceWith(
-        el("p", { class: "result" }, `The offer is gone. ${gone}`),
+      if (!card?.isConnected || !from) return;
+      // The list can be large, and a member can make and withdraw offers without end.
+      card.replaceChildren(
+        ...card.querySelectorAll("h2"),
+        el("p", { class: "result" }, `The offer is gone. ${detail.code ? messages[detail.code] : ""}`),
         el("p", { class: "buttons" }, el("button", { type: "button", onclick: () => card.remove() }, "Dismiss")),
       );
+      const shown = [...(gone.get(from) ?? []).filter((other) => other.isConnected), card];
+      for (const oldest of shown.splice(0, shown.length - GONE)) oldest.remove();
+      gone.set(from, shown);
     });
     for (const offer of room.offers) add(offer);
     // What an earlier page was receiving goes on; what it was sending waits for its files (unfinished.js).
@@ -106,9 +113,12 @@ export class Transfers {
 
   /** Whether something is under way, or waits in that room and could go on there. @param {Room | undefined} room */
   busy(room) {
-    const waits = (/** @type {OutgoingTransfer | IncomingTransfer} */ transfer) =>
-      !isOver(transfer.state) || isUnsaved(transfer) || transfer.stats().recipients.some(({ code }) => code === "peer-gone");
-    return this.#open.size > 0 || this.#saving > 0 || Boolean(room?.transfers.some(waits));
+    return this.#open.size > 0 || this.#saving > 0 || Boolean(room && (this.unfinished(room) || room.transfers.some(isUnsaved)));
+  }
+
+  /** Whether something is under way in that room, or could go on there: leaving ends it. @param {Room} room */
+  unfinished(room) {
+    return room.transfers.some((transfer) => !isOver(transfer.state) || transfer.stats().recipients.some(({ code }) => code === "peer-gone"));
   }
 
   /** The room is being left: no later page comes back to what has arrived there. */
@@ -297,6 +307,8 @@ class Card {
   #pause = el("button", { type: "button", class: "small" }, "Pause");
   #cancel;
   #clear = el("button", { type: "button", class: "small quiet" }, "Clear");
+  #transfer;
+  /** What the button does is resume. */
   #paused = false;
   #held = 0;
   /** The one other is the sender. */
@@ -311,6 +323,7 @@ class Card {
    */
   constructor(transfer, heading, complain, actions, cancel) {
     this.actions = actions;
+    this.#transfer = transfer;
     this.incoming = "from" in transfer;
     this.#cancel = el("button", { type: "button", class: "small" }, cancel);
     this.files = fileList(transfer.files);
@@ -351,9 +364,10 @@ class Card {
       this.result.classList.remove("bad");
     }
     // Nobody but the recipient can do something about its disk: to go on then means to try again.
-    this.#paused = running.length > 0 && running.every((d) => d.state === "paused" && (this.incoming || d.code !== "disk-full"));
+    this.#paused = this.#transfer.paused || (this.incoming && running.some((d) => d.state === "paused" && d.code === "disk-full"));
     say(this.#pause, this.#paused ? "Resume" : "Pause");
-    this.#pause.hidden = !running.some((d) => d.state === "transferring" || d.state === "paused" || d.state === "interrupted");
+    const pausable = running.some((d) => d.state === "transferring" || d.state === "paused" || d.state === "interrupted");
+    this.#pause.hidden = running.length === 0 || !(pausable || this.#paused);
     this.#cancel.hidden = running.length === 0;
     this.#clear.hidden = waits || running.length > 0;
   }

@@ -6,7 +6,7 @@ import { byId, complaint, count, el, notSaved, saveOptions, savingButtons, say, 
 /** @typedef {import("./tallow.js").UnfinishedTransfer} UnfinishedTransfer */
 
 const day = 24 * 60 * 60 * 1000;
-/** How long what has arrived is kept for the person, in ms. */
+/** How long what is unfinished is kept after it was last gone on with, and for the person what has arrived, in ms. */
 const keptFor = 7 * day;
 
 export class Unfinished {
@@ -103,7 +103,7 @@ export class Unfinished {
     const whom = [...new Set(item.names.filter(Boolean))].join(", ");
     const incoming = item.direction === "incoming";
     const heading = `${incoming ? "Receiving" : "Sending"} ${title(item.files)} (${size(item.total)})${whom && `${incoming ? " from " : " to "}${whom}`}`;
-    const note = el("p", { class: "hint" }, `${size(item.bytes)} of ${size(item.total)} · ${new Date(item.when).toLocaleString()}`);
+    const note = el("p", { class: "hint" }, `${size(item.bytes)} of ${size(item.total)} · ${new Date(item.when).toLocaleString()} · Deleted on ${new Date(item.when + keptFor).toLocaleString()} unless it goes on`);
     const problem = el("p", { class: "result bad", role: "alert" });
     // Texts and folders cannot be chosen; without the files, and with nothing in them, there is nothing to choose.
     const { lacking } = item;

@@ -91,6 +91,7 @@ type transferSnapshot struct {
 	Changed    []room.File     `json:"changed,omitempty"`
 	Deliveries []room.Delivery `json:"deliveries"`
 	Late       bool            `json:"lateJoiners,omitempty"`
+	Paused     bool            `json:"paused,omitempty"`
 	NotKept    bool            `json:"notKept,omitempty"`
 }
 
@@ -165,7 +166,7 @@ func offsets(r room.Result) []int64 {
 }
 
 func (t *translator) snapshot(tr room.Transfer) transferSnapshot {
-	s := transferSnapshot{ID: t.self + tr.ID, Deliveries: tr.Deliveries, Late: tr.LateJoiners, NotKept: tr.NotKept}
+	s := transferSnapshot{ID: t.self + tr.ID, Deliveries: tr.Deliveries, Late: tr.LateJoiners, Paused: tr.Paused, NotKept: tr.NotKept}
 	if tr.Incoming {
 		s.ID = tr.Deliveries[0].Peer + tr.ID
 	}

@@ -175,6 +175,7 @@ type Transfer struct {
 	Waiting    bool       `json:"waiting"` // outgoing, of an earlier room: its files have to be given again (Continue)
 	// LateJoiners: outgoing, and whoever is admitted later is offered it. It does not finish before that is over.
 	LateJoiners bool `json:"lateJoiners"`
+	Paused      bool `json:"paused"`  // by this member (SetPaused)
 	NotKept     bool `json:"notKept"` // outgoing: its journal could not be written, so no other room can go on with it
 }
 

@@ -692,6 +692,50 @@ func TestForgotten(t *testing.T) {
 	}
 }
 
+// TestForgottenBySender: what the sender does not offer any more is deleted after a week, however often the two meet. What it offers stays.
+func TestForgottenBySender(t *testing.T) {
+	t.Parallel()
+	for _, forgotten := range []bool{true, false} {
+		t.Run(fmt.Sprint(forgotten), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 11, 0)
+			clock := newClock()
+			first := w.life("Ann", nil)
+			first.now = clock.Now
+			ann := first.born()
+			second := w.life("Bob", first.link)
+			bob := second.born()
+			ann.meet(bob)
+			id, g := bob.halfway(content(2*mib, 1), ann)
+			w.crash(bob, ann)
+			g.open()
+			if forgotten {
+				second.dir = t.TempDir()
+			}
+			next := func() {
+				w.crash(ann)
+				clock.skip(room.KeepUnfinished/2 + time.Hour)
+				ann = first.born()
+			}
+			next()
+			ann.resumed()
+			bob = second.born()
+			ann.meet(bob)
+			other := bob.send(outFile("b.bin", source{1})) // after what it offers again
+			wait(ann, "the other offer", func(e room.OfferReceived) bool { return e.Offer.ID == other.Transfer.String() })
+			w.crash(bob, ann)
+			next()
+			if !forgotten {
+				if r := ann.resumed(); r.ID != id.Transfer.String() {
+					t.Errorf("%+v", r)
+				}
+			} else if left, err := os.ReadDir(first.dir); err != nil || len(left) > 0 {
+				t.Errorf("%v, %v", left, err)
+			}
+		})
+	}
+}
+
 // reborn is a person whose room comes back to what was done in a life before.
 func (l *life) reborn(id room.TransferID) (*person, room.Result) {
 	l.w.t.Helper()

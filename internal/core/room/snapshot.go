@@ -126,7 +126,7 @@ func offerSnapshot(in *incoming) Offer {
 func (r *Room) outgoingSnapshot(o *outgoing) Transfer {
 	m := o.machine.Manifest()
 	t := Transfer{ID: o.machine.Key().Transfer.String(), TotalSize: int64(m.Total), Finished: o.ended, Files: files(m, o.paths),
-		Waiting: o.machine.Wanting() && o.files == nil, LateJoiners: o.machine.Late(), NotKept: o.notKept, Deliveries: []Delivery{}}
+		Waiting: o.machine.Wanting() && o.files == nil, LateJoiners: o.machine.Late(), Paused: o.machine.Paused(), NotKept: o.notKept, Deliveries: []Delivery{}}
 	for i := range t.Files {
 		f := &t.Files[i]
 		if root, ok := o.machine.FileRoot(f.Index); ok {
@@ -143,7 +143,7 @@ func (r *Room) outgoingSnapshot(o *outgoing) Transfer {
 func (r *Room) incomingSnapshot(in *incoming) Transfer {
 	m := in.machine.Manifest()
 	t := Transfer{ID: in.machine.Key().Transfer.String(), Incoming: true, TotalSize: int64(m.Total), Finished: in.ended, Files: files(m, in.machine.Paths()),
-		Deliveries: []Delivery{r.delivery(in.machine.Progress(), in.name)}}
+		Paused: in.machine.Paused(), Deliveries: []Delivery{r.delivery(in.machine.Progress(), in.name)}}
 	for i := range t.Files {
 		f := &t.Files[i]
 		stored, root, code := in.machine.File(f.Index)

@@ -480,9 +480,6 @@ func (r *Room) linkUp(m *member) {
 	}
 	for k, in := range r.incoming {
 		if k.Sender == m.id {
-			if in.machine.Accepted() { // a journal begins with that
-				in.store.journal.note(transfer.OpenedRecord(r.cfg.Now()))
-			}
 			r.stepIncoming(in, transfer.LinkUp{Peer: m.id})
 		}
 	}

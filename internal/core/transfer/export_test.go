@@ -21,6 +21,9 @@ func Checksummed(p []byte) []byte {
 	return p
 }
 
+// MaxStale bounds the attempts that a recipient is told the end of once more.
+const MaxStale = maxStale
+
 // Held is how many bytes the sender caches, and how many messages for a recipient are with the transport.
 func (o *Outgoing) Held(peer wire.ID) (cached, queued int) { return o.cached, o.peer(peer).queued }
 

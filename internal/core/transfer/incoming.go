@@ -198,6 +198,9 @@ func (in *Incoming) Accepted() bool { return in.wanted != nil }
 // Wanted is the set of files accepted.
 func (in *Incoming) Wanted() wire.Bitmap { return in.wanted }
 
+// Paused reports whether the person has paused it.
+func (in *Incoming) Paused() bool { return in.paused }
+
 // Progress is how far the delivery is.
 func (in *Incoming) Progress() Progress {
 	p := Progress{in.key.Sender, in.state, in.code, "", in.total, in.stored, in.meter.speed, in.repeated}
@@ -413,6 +416,9 @@ func (in *Incoming) offerAgain(m wire.TransferOffer) {
 	}
 	in.offered = true
 	in.resume()
+	if in.kept && in.wanted != nil && !in.state.Final() { // not with the link: the sender may have forgotten it
+		in.do(Note{OpenedRecord(in.now)})
+	}
 	switch {
 	case in.state.Final():
 		in.tell()

@@ -26,7 +26,8 @@ import (
 //	4 hashes     file u32, first chunk u32, hashes 32 each
 //	5 end        End (a bulk message)
 //	6 recipient  member 16, transfer 16, offered u64, ended u64, state u8, code bytes8, reason bytes8, wanted bytes16, signed u8,
-//	             [root 32, file bitmap bytes16], [Receipt]; a retry is one of another transfer: then the receipt before it still counts
+//	             [root 32, file bitmap bytes16], [Receipt]; a retry is one of another transfer: then the receipt before it still counts, or
+//	             the recipient may have to be told of the end before it
 //	7 name       member 16, name (the rest)
 //	8 opened     when u64: it has been gone on with
 //	9 keys       member 16, keys 1984: of a recipient that has signed a receipt
@@ -164,10 +165,10 @@ func (j *Journal) record(kind byte, p []byte) bool {
 		}
 		r.late = !slices.Contains(j.offer.Participants, r.id)
 		if old := j.recipient(r.id); old != nil {
-			r.earlier, old.earlier = old.earlier, nil
-			if old.receipt != nil && old.transfer != r.transfer {
-				before := *old
-				r.earlier = append(r.earlier, &before)
+			if old.transfer == r.transfer {
+				r.earlier, r.stale = old.earlier, old.stale
+			} else {
+				r.follow(old)
 			}
 			*old = *r
 		} else {

@@ -30,6 +30,8 @@ const (
 	// readAhead is how many bytes are read before a recipient has room for them, or this many files and chunks.
 	readAhead      = 2 << 20
 	readAheadSteps = 256
+	// maxStale is how many attempts before a retry a recipient is told the end of: whoever retries without end forgets the oldest.
+	maxStale = 8
 )
 
 // Outgoing is the sender's end of a transfer.
@@ -121,6 +123,7 @@ type recipient struct {
 	signed    *wire.End // the last one, over whichever link: a receipt for it counts
 	receipt   *wire.Receipt
 	earlier   []*recipient // attempts before a retry for which there is a receipt
+	stale     []*recipient // others, the end of which it may not have been told
 	late      bool         // it joined late
 	restored  bool         // and has not accepted since: what its receipt is for may not have been noted
 	claim     *claim       // what it says it has signed then
@@ -212,7 +215,7 @@ func (o *Outgoing) Journal(now time.Time) []byte {
 		b = bytesRecord(b, recordPlain, nil)
 	}
 	for _, r := range o.peers {
-		for _, old := range r.earlier {
+		for _, old := range slices.Concat(r.earlier, r.stale) {
 			b = recipientRecord(b, old)
 		}
 		b = recipientRecord(b, r)
@@ -259,6 +262,9 @@ func (o *Outgoing) Progress() []Progress {
 	}
 	return list
 }
+
+// Paused reports whether the sender has paused it: whatever its deliveries show, SetPaused has it go on.
+func (o *Outgoing) Paused() bool { return o.paused }
 
 // Has reports whether the transfer goes by that id with one of the recipients: the key's, or a retry's.
 func (o *Outgoing) Has(transfer wire.ID) bool {
@@ -528,13 +534,9 @@ func (o *Outgoing) retry(e RetryPeer) {
 		}
 	}
 	if !r.suspended() { // which may still have something
-		earlier := r.earlier
-		if r.receipt != nil {
-			old := *r
-			old.earlier = nil
-			earlier = append(earlier, &old)
-		}
-		*r = recipient{id: r.id, transfer: e.Transfer, up: r.up, late: r.late, earlier: earlier}
+		next := recipient{id: r.id, transfer: e.Transfer, up: r.up, late: r.late}
+		next.follow(r)
+		*r = next
 	}
 	r.since = o.now
 	o.resume()
@@ -545,6 +547,25 @@ func (o *Outgoing) retry(e RetryPeer) {
 	}
 	o.noteRecipient(r)
 	o.changed()
+}
+
+// follow keeps what an attempt before a retry leaves: its receipt, or that the recipient may have to be told of its end.
+func (r *recipient) follow(old *recipient) {
+	r.earlier, r.stale = old.earlier, old.stale
+	switch {
+	case old.receipt != nil:
+		before := *old
+		before.earlier, before.stale = nil, nil
+		r.earlier = append(r.earlier, &before)
+	case old.mayWait():
+		r.stale = append(r.stale, &recipient{id: old.id, transfer: old.transfer, state: old.state, code: old.code, offered: old.offered, finished: old.finished})
+		r.stale = r.stale[max(len(r.stale)-maxStale, 0):]
+	}
+}
+
+// mayWait reports whether the recipient was offered what has ended, and may not have been told.
+func (r *recipient) mayWait() bool {
+	return (r.state == Cancelled || r.state == Failed) && !r.offered.IsZero()
 }
 
 // signed reports whether there is a receipt for a file.
@@ -582,9 +603,12 @@ func (o *Outgoing) linkUp(id wire.ID) {
 	r.up, r.accepted, r.queued = true, false, 0
 	r.have = nil // what it said over a former link is replaced
 	r.unclaim()
+	for _, old := range r.stale {
+		o.control(r, wire.Cancel{Sender: o.key.Sender, Transfer: old.transfer, Code: wire.FailureCancelled})
+	}
 	if r.over() {
 		// After a restart nobody knows whether it was told. One that has sent a receipt has an end of its own, which it may be about to reach again.
-		if r.receipt == nil && (r.untold != 0 || (r.state == Cancelled || r.state == Failed) && !r.offered.IsZero()) {
+		if r.receipt == nil && (r.untold != 0 || r.mayWait()) {
 			o.sendCancel(r, cmp.Or(r.untold, wire.FailureCancelled))
 			r.untold = 0
 		}

@@ -455,6 +455,69 @@ func TestEndedWhileApart(t *testing.T) {
 	}
 }
 
+// TestRetriedWhileApart: whoever comes back to a retry is told, too, that the attempts before it are over. So it is after a restart of the sender, and over
+// a second link, since the first may have carried nothing.
+func TestRetriedWhileApart(t *testing.T) {
+	for name, crash := range map[string]func(s *sim){
+		"apart":       func(*sim) {},
+		"restarted":   func(s *sim) { s.crashSender(s.journal) },
+		"written new": func(s *sim) { s.crashSender(s.out.Journal(s.now)) },
+		"link lost":   func(s *sim) { s.connect(s.peers[member(0)]); s.cut(s.peers[member(0)], false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newKeptSim(t, 1, 1, shapes["large"]...)
+			p := s.peers[member(0)]
+			s.connect(p)
+			s.run(func() bool { return len(p.writes) > 2 })
+			s.cut(p, false)
+			for i := range transfer.MaxStale + 1 {
+				s.step(transfer.CancelPeer{Peer: p.id})
+				s.step(transfer.RetryPeer{Peer: p.id, Transfer: wire.ID{77, byte(i)}})
+			}
+			crash(s)
+			p.control = nil
+			s.connect(p)
+			if got := p.control[0]; got != (wire.Cancel{Sender: s.key.Sender, Transfer: s.key.Transfer, Code: wire.FailureCancelled}) {
+				t.Errorf("first of all it is told %+v", got)
+			}
+			if offer, ok := p.control[1].(wire.TransferOffer); !ok || offer.Transfer != (wire.ID{77, transfer.MaxStale}) { // of what was never offered nothing is said
+				t.Errorf("and then %+v", p.control[1])
+			}
+			old := p.in
+			p.deliverControl()
+			if got := old.Progress(); got.State != transfer.Cancelled || !p.gone {
+				t.Errorf("the attempt before is %+v, deleted: %v", got, p.gone)
+			}
+		})
+	}
+}
+
+// TestManyRetries: what a recipient may not have been told is bounded.
+func TestManyRetries(t *testing.T) {
+	s := newKeptSim(t, 1, 1, shapes["edges"]...)
+	p := s.peers[member(0)]
+	p.answer = func(*simPeer) {}
+	for i := range 3 * transfer.MaxStale {
+		s.connect(p)
+		s.cut(p, false)
+		s.step(transfer.CancelPeer{Peer: p.id})
+		s.step(transfer.RetryPeer{Peer: p.id, Transfer: wire.ID{77, byte(i)}})
+	}
+	for range 2 {
+		var cancelled []wire.ID
+		s.connect(p)
+		for _, m := range p.control {
+			if m, ok := m.(wire.Cancel); ok {
+				cancelled = append(cancelled, m.Transfer)
+			}
+		}
+		if len(cancelled) != transfer.MaxStale || cancelled[transfer.MaxStale-1] != (wire.ID{77, 3*transfer.MaxStale - 2}) {
+			t.Errorf("it is told of %v", cancelled)
+		}
+		s.crashSender(s.journal)
+	}
+}
+
 // TestSmallWindow: many transfers share the budget until little more than a chunk is left for each; none stalls.
 func TestSmallWindow(t *testing.T) {
 	s := newSim(t, 1, 1, false, 20*chunkSize, 7)
