@@ -208,6 +208,34 @@ test("a folder without room, or gone: it fails, says why at both ends, and leave
   }
 });
 
+test("whoever begins many files and ends none is not waited for", { timeout: 240_000 }, async (t) => {
+  const { member, before } = await pair(t);
+  const outcomes = await member.evaluate(async () => {
+    const module = "/direct.js";
+    const { DirectFolder } = await import(module);
+    const files = Array.from({ length: 23 }, (_, index) => ({ index, path: `new/${index}.bin`, directory: false, size: 2 }));
+    const folder = new DirectFolder(await disk.pick(), files);
+    /** @type {string[]} */
+    const outcomes = [];
+    const write = (/** @type {number} */ at, n = 1) =>
+      folder.write(at, new Uint8Array(n)).then(
+        () => outcomes.push("written"),
+        (/** @type {Error} */ { message }) => outcomes.push(message),
+      );
+    await Promise.all([1, 0, 3, 2, 5, 4, 7, 6].map((at) => write(at))); // four files, in whatever order
+    await write(8, 17); // eight, and half of one
+    for (let at = 26; at <= 38; at += 2) await write(at); // the halves of seven more
+    await write(25); // one of them ends, and so another can begin
+    await write(40);
+    await Promise.all([write(27), write(42)]); // one that waits for another's end
+    await write(44);
+    await folder.remove();
+    return outcomes;
+  });
+  assert.deepEqual(outcomes, [...Array(20).fill("written"), "too many files are begun"]);
+  assert.deepEqual(await member.evaluate(() => disk.tree()), before);
+});
+
 test("a sender that is away for a while is waited for; a reload of this page ends it", { timeout: 240_000 }, async (t) => {
   const { server, owner, member, link } = await pair(t);
   const start = () =>

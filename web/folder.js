@@ -129,7 +129,7 @@ export async function someAtATime(items, act) {
       }
     }
   };
-  for (const result of await Promise.allSettled(Array.from({ length: atATime }, work))) if (result.status === "rejected") throw result.reason;
+  for (const result of await Promise.allSettled(Array.from({ length: Math.min(atATime, items.length) }, work))) if (result.status === "rejected") throw result.reason;
 }
 
 /**
