@@ -208,6 +208,34 @@ test("a folder without room, or gone: it fails, says why at both ends, and leave
   }
 });
 
+test("of a file that its sender cannot read to the end nothing stays in the folder; the others do", { timeout: 240_000 }, async (t) => {
+  const { owner, member, before } = await pair(t);
+  const want = await owner.evaluate(async () => {
+    me.handle = await (await navigator.storage.getDirectory()).getFileHandle("changed.bin", { create: true });
+    me.change = async (/** @type {number} */ seed) => {
+      const out = await me.handle.createWritable();
+      await out.write(me.blob(24 << 20, seed));
+      await out.close();
+    };
+    await me.change(1);
+    const whole = me.blob(1_000_000, 2);
+    me.transfer = me.room.send([{ path: "changed.bin", file: await me.handle.getFile() }, { path: "empty.bin", file: new Blob([]) }, { path: "whole.bin", file: whole }], { bandwidthLimit: 8_000_000 });
+    return { "empty.bin": await me.sha256(new Blob([])), "whole.bin": await me.sha256(whole) };
+  });
+  await accept(member);
+  await member.evaluate(() => me.until(() => me.incoming.stats().bytes > 1_000_000));
+  assert.ok("changed.bin" in (await member.evaluate(() => disk.tree())));
+  await owner.evaluate(() => me.change(3));
+  const outcome = await member.evaluate(async () => {
+    const { files, failed } = await me.incoming.finished;
+    const hashes = {};
+    for (const file of files) hashes[file.path] = await me.sha256(await file.file());
+    return [hashes, failed.map(({ path }) => path), me.incoming.state];
+  });
+  assert.deepEqual(outcome, [want, ["changed.bin"], "failed"]);
+  assert.deepEqual(await member.evaluate(() => disk.tree()), Object.fromEntries(Object.entries({ ...before, ...want }).sort()));
+});
+
 test("whoever begins many files and ends none is not waited for", { timeout: 240_000 }, async (t) => {
   const { member, before } = await pair(t);
   const outcomes = await member.evaluate(async () => {
