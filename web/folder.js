@@ -3,7 +3,7 @@
 // to a name that is taken gets a number.
 
 /** How many files are written at a time: making one takes longer than writing it, if it is small. */
-const atATime = 8;
+export const atATime = 8;
 /** How much is copied between two looks at whether to go on. */
 const partBytes = 16 << 20;
 
@@ -45,15 +45,17 @@ async function kind(folder, name) {
 }
 
 /**
+ * Makes files and folders, none of which was there before.
  * @param {FileSystemDirectoryHandle} root
- * @param {{ path: string, file: (() => Promise<Blob>) | undefined }[]} items with safe paths; without a file it is a folder
- * @param {AbortSignal} [signal]
+ * @param {string[]} paths what is to be made: safe ones
  */
-export async function saveInto(root, items, signal) {
+export function placesIn(root, paths) {
   /** Folders by path. @type {Map<string, Promise<FileSystemDirectoryHandle>>} */
   const folders = new Map([["", Promise.resolve(root)]]);
+  /** Removes a folder that was made here, unless something is in it; those that lie in others come after them. @type {(() => Promise<void>)[]} */
+  const made = [];
   /** The names that somebody is to have, and those that somebody has taken. */
-  const given = new Set(items.map(({ path }) => path.toLowerCase()));
+  const given = new Set(paths.map((path) => path.toLowerCase()));
   const used = new Set();
 
   /**
@@ -72,31 +74,77 @@ export async function saveInto(root, items, signal) {
         if (error instanceof TypeError && !base.endsWith("_")) return undefined;
         throw error;
       });
-      if (found === "" || (shared && found === "directory")) return candidate;
+      if (found === "" || (shared && found === "directory")) return { name: candidate, there: found !== "" };
       if (found === undefined) [base, n] = [`${name}_`, 0];
     }
   };
+  /** @param {FileSystemDirectoryHandle} folder @param {string} name What is there no more, or has something in it, stays as it is. */
+  const remover = (folder, name) => () => folder.removeEntry(name).catch(() => {});
   /** @param {string} path @returns {Promise<FileSystemDirectoryHandle>} */
   const makeFolder = (path) => {
-    let made = folders.get(path);
-    if (!made) {
-      made = (async () => {
+    let folder = folders.get(path);
+    if (!folder) {
+      folder = (async () => {
         const at = path.lastIndexOf("/");
-        const [parent, name] = [path.slice(0, Math.max(0, at)), path.slice(at + 1)];
-        const folder = await makeFolder(parent);
-        return folder.getDirectoryHandle(await free(folder, parent, name, true), { create: true });
+        const parent = path.slice(0, Math.max(0, at));
+        const outer = await makeFolder(parent);
+        const { name, there } = await free(outer, parent, path.slice(at + 1), true);
+        const handle = await outer.getDirectoryHandle(name, { create: true });
+        if (!there) made.push(remover(outer, name));
+        return handle;
       })();
-      folders.set(path, made);
+      folders.set(path, folder);
     }
-    return made;
+    return folder;
   };
-  /** @param {string} path @param {() => Promise<Blob>} file */
-  const save = async (path, file) => {
-    const at = path.lastIndexOf("/");
-    const parent = path.slice(0, Math.max(0, at));
-    const folder = await makeFolder(parent);
-    const name = await free(folder, parent, path.slice(at + 1), false);
-    const handle = await folder.getFileHandle(name, { create: true });
+  return {
+    makeFolder,
+    /** Makes an empty file. @param {string} path */
+    async makeFile(path) {
+      const at = path.lastIndexOf("/");
+      const parent = path.slice(0, Math.max(0, at));
+      const folder = await makeFolder(parent);
+      const { name } = await free(folder, parent, path.slice(at + 1), false);
+      return { handle: await folder.getFileHandle(name, { create: true }), remove: remover(folder, name) };
+    },
+    /** Removes the folders that were made and have nothing in them. */
+    async removeFolders() {
+      for (const remove of made.reverse()) await remove();
+    },
+  };
+}
+
+/**
+ * Does something with each of a list, some at a time, until one of them fails. Resolves or rejects when nothing of it runs any more.
+ * @template T @param {T[]} items @param {(item: T) => Promise<unknown>} act
+ */
+export async function someAtATime(items, act) {
+  let next = 0;
+  let failed = false;
+  const work = async () => {
+    while (next < items.length && !failed) {
+      try {
+        await act(items[next++]);
+      } catch (error) {
+        failed = true;
+        throw error;
+      }
+    }
+  };
+  for (const result of await Promise.allSettled(Array.from({ length: Math.min(atATime, items.length) }, work))) if (result.status === "rejected") throw result.reason;
+}
+
+/**
+ * @param {FileSystemDirectoryHandle} root
+ * @param {{ path: string, file: (() => Promise<Blob>) | undefined }[]} items with safe paths; without a file it is a folder
+ * @param {AbortSignal} [signal]
+ */
+export async function saveInto(root, items, signal) {
+  const { makeFolder, makeFile } = placesIn(root, items.map(({ path }) => path));
+  await someAtATime(items, async ({ path, file }) => {
+    signal?.throwIfAborted();
+    if (!file) return makeFolder(path);
+    const { handle, remove } = await makeFile(path);
     try {
       const blob = await file();
       const out = await handle.createWritable();
@@ -112,23 +160,8 @@ export async function saveInto(root, items, signal) {
       }
       await out.close();
     } catch (error) {
-      await folder.removeEntry(name).catch(() => {}); // it is ours, and not whole
+      await remove(); // it is ours, and not whole
       throw error;
     }
-  };
-  let next = 0;
-  let failed = false;
-  const work = async () => {
-    while (next < items.length && !failed) {
-      const { path, file } = items[next++];
-      try {
-        signal?.throwIfAborted();
-        await (file ? save(path, file) : makeFolder(path));
-      } catch (error) {
-        failed = true;
-        throw error;
-      }
-    }
-  };
-  for (const result of await Promise.allSettled(Array.from({ length: atATime }, work))) if (result.status === "rejected") throw result.reason;
+  });
 }

@@ -1,6 +1,6 @@
 // @ts-check
 // The host's files: what a person chose, read into Go's memory, and storage for what is received: the origin private file system, written by a
-// worker (storage-worker.js), or memory where that is missing. Go's half: internal/bridge/bytes/source_js.go and storage_js.go.
+// worker (storage-worker.js), or memory where that is missing, or a folder of the person's (direct.js). Go's half: internal/bridge/bytes/source_js.go and storage_js.go.
 
 import { free } from "./host.js";
 
@@ -101,6 +101,8 @@ export default function filesPart(host, { workerURL } = {}) {
         }
       });
     },
+    /** @param {number} handle of a DirectFolder */
+    storage_direct: (handle) => host.attach(openDirect(host, host.object(handle))),
     /** @param {number} handle */
     storage_refusal: (handle) => (storage(handle).refusal === "" ? 0 : attachText(storage(handle).refusal)),
     /** @param {number} op @param {number} handle @param {number} id @param {number} path @param {number} length @param {number} size */
@@ -438,6 +440,24 @@ async function openDisk(host, reader, directory, wait, workerURL) {
     },
   };
 }
+
+/**
+ * What is received in one delivery, in a folder that the person has picked. It is read by the page only.
+ * @param {import("./host.js").HostContext} host @param {import("./direct.js").DirectFolder} folder
+ * @returns {Pick<Backend, "create" | "write" | "commit" | "close" | "remove" | "end">}
+ */
+const openDirect = (host, folder) => ({
+  create: async () => {},
+  async write(_id, at, ptr, length) {
+    const data = host.bytes(ptr, length).slice(); // Go's memory may grow meanwhile, and move
+    await folder.write(at, data);
+    free(data.buffer);
+  },
+  commit: () => folder.commit(),
+  close: async () => {},
+  remove: () => folder.remove(),
+  end: async () => {},
+});
 
 /**
  * @param {import("./host.js").HostContext} host @param {ReturnType<typeof createReader>} reader

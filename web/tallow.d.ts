@@ -532,6 +532,14 @@ export interface AcceptOptions {
    * When that fails `finished` rejects with `disk-full` or `storage-failed`, or with `cancelled` when the signal ends it, and what has arrived can still be saved.
    */
   directory?: FileSystemDirectoryHandle;
+  /**
+   * It is written into `directory` while it arrives, and nowhere else: for what the private file system has no room for. Each file appears once all of it is
+   * there, and the sender gets its receipt once all files are. It cannot be gone on with after this page: a reload or a crash ends it, and leaves in the folder the
+   * files that were whole, and empty ones for those that were not. When it is cancelled or fails, all that it has made there is removed. A folder
+   * without room does not pause it: it fails with `disk-full`. What has arrived is `saved`; ReceivedFile.file() reads it in the folder, and
+   * discard() leaves it there. Default false.
+   */
+  directly?: boolean;
   /** Cancels the transfer. */
   signal?: AbortSignal;
 }
@@ -558,7 +566,7 @@ export interface SaveOptions {
 
 /**
  * - offered: waiting for the answer. - transferring, paused (by either side, or for want of room on the recipient's disk: `code`). - interrupted: the link is lost; goes on when it is back.
- * - verifying: everything has arrived; the whole is being checked. - saving: being made durable, and, at a recipient with `AcceptOptions.directory`, put there. - done: verified on the recipient's disk.
+ * - verifying: everything has arrived; the whole is being checked. - saving: being made durable, and, at a recipient with `AcceptOptions.directory`, put there, or closed there. - done: verified on the recipient's disk.
  * - declined, cancelled, failed.
  */
 export type DeliveryState =

@@ -3,6 +3,7 @@
 // theirs; everything else is Go (internal/core), reached through boot.js.
 
 import { boot } from "./boot.js";
+import { DirectFolder } from "./direct.js";
 import { TallowError, check, messages } from "./errors.js";
 import { distinct, saveInto } from "./folder.js";
 import * as identity from "./identity.js";
@@ -585,8 +586,9 @@ export class Offer {
     const { room, data } = this[own];
     check(typeof options === "object" && options !== null, "options is an object");
     checkOpen(this);
-    const { files, directory, signal } = options;
+    const { files, directory, directly = false, signal } = options;
     checkDirectory(directory);
+    check(typeof directly === "boolean" && (directory || !directly), "directly is true only with a directory");
     checkSignal(signal);
     throwIfAborted(signal);
     /** @type {number[] | undefined} */
@@ -596,9 +598,19 @@ export class Offer {
       check(wanted.every((index) => Number.isInteger(index) && index >= 0 && index < data.files.length), "files are indices of the offer's files");
       check(wanted.length > 0, "nothing is accepted; use decline()");
     }
-    const accepted = answered(this, room.call("accept", { id: data.id, files: wanted }));
+    const direct = directory && directly ? directFolder(directory, data.files, wanted) : undefined;
+    const into = direct && room.tallow.core.attach(direct);
+    const accepted = answered(this, room.call("accept", { id: data.id, files: wanted, into }));
     const transfer = new IncomingTransfer(own, room, this, accepted, signal);
-    if (directory) {
+    if (direct) {
+      const state = transfer[own];
+      state.direct = direct;
+      state.save = async () => {
+        const { files } = state.stored.arrived;
+        await direct.keep(files.map((/** @type {ReceivedFile} */ { index }) => index));
+        await state.stored.handOver(files);
+      };
+    } else if (directory) {
       transfer[own].save = () =>
         transfer.saveAll({ directory, signal }).catch((/** @type {unknown} */ error) => {
           throw signal?.aborted ? new TallowError("cancelled", error) : error;
@@ -615,6 +627,13 @@ export class Offer {
   }
 }
 snapshot(Offer, ["id", "from", "recipients", "files", "totalSize"]);
+
+/** @param {FileSystemDirectoryHandle} directory @param {any[]} files @param {number[]} [wanted] */
+function directFolder(directory, files, wanted) {
+  const chosen = new Set(wanted ?? files.map(({ index }) => index));
+  const list = files.filter(({ index }) => chosen.has(index));
+  return new DirectFolder(directory, list.map((file) => ({ index: file.index, path: savedAs(file), directory: file.kind === "directory", size: file.size })));
+}
 
 /** Throws unless the offer can be answered. @param {Offer} offer */
 function checkOpen(offer) {
@@ -828,7 +847,7 @@ class Stored {
   /**
    * @param {any} result as it is told: files, code
    * @param {number[] | undefined} offsets where each of the files begins
-   * @param {() => Promise<File>} whole gives all of them, one after another
+   * @param {() => Promise<Blob>} whole gives all of them, one after another
    * @param {() => Promise<void>} settle notes that the person has all of them
    */
   constructor({ files: wanted, code }, offsets, whole, settle) {
@@ -844,6 +863,9 @@ class Stored {
     const solid = this.arrived.files.filter(({ kind }) => kind !== "directory");
     this.#lacking = new Set(solid.length > 0 ? solid : this.arrived.files);
   }
+
+  /** The bytes of one of them. @type {(data: any) => Promise<Blob>} */
+  read = async ({ at, size }) => (await this.whole()).slice(at, at + size);
 
   get unsaved() {
     return this.#lacking.size > 0;
@@ -935,6 +957,8 @@ class TransferState {
     /** Incoming: what has arrived, and whether it is still there. @type {Stored | undefined} */
     this.stored = undefined;
     this.kept = false;
+    /** Incoming: where it is written instead of to storage. @type {DirectFolder | undefined} */
+    this.direct = undefined;
     /** Incoming: what else has to be done with it before that. @type {(() => Promise<void>) | undefined} */
     this.save = undefined;
     /** Incoming: that is being done. */
@@ -1198,13 +1222,26 @@ function outgoingResult({ result }) {
 /** @param {any} event @param {TransferState} state */
 function incomingResult({ result, delivery, offsets }, state) {
   const { tallow, number } = state.room;
-  const whole = async () => {
-    const { handle } = await tallow.core.call("file", { delivery });
-    return tallow.core.take(handle);
-  };
-  state.stored = new Stored(result, offsets, whole, async () => {
-    await tallow.core.call("handedOver", { room: number, delivery });
-  });
+  const { direct } = state;
+  if (direct) {
+    const reading = async (/** @type {number[]} */ indices) => {
+      if (!state.kept) throw new TallowError("storage-failed");
+      return direct.read(indices);
+    };
+    const arrived = result.files.filter((/** @type {any} */ { complete }) => complete).map((/** @type {any} */ { index }) => index);
+    let at = 0;
+    const places = result.files.map((/** @type {any} */ { complete, size }) => (complete ? (at += size) - size : 0));
+    state.stored = new Stored(result, places, () => reading(arrived), async () => {});
+    state.stored.read = ({ index }) => reading([index]);
+  } else {
+    const whole = async () => {
+      const { handle } = await tallow.core.call("file", { delivery });
+      return tallow.core.take(handle);
+    };
+    state.stored = new Stored(result, offsets, whole, async () => {
+      await tallow.core.call("handedOver", { room: number, delivery });
+    });
+  }
   state.kept = true;
   return state.stored.arrived;
 }
@@ -1424,9 +1461,8 @@ export class ReceivedFile {
     const { stored, data } = this[own];
     check(data.kind !== "directory", "a directory has no bytes");
     const type = data.type || (data.kind === "text" ? "text/plain;charset=utf-8" : "");
-    const whole = await stored.whole();
     // A File of a slice copies nothing: both stand for the same bytes on disk.
-    return new File([whole.slice(data.at, data.at + data.size)], data.name, { type, lastModified: data.lastModified || Date.now() });
+    return new File([await stored.read(data)], data.name, { type, lastModified: data.lastModified || Date.now() });
   }
 
   async save() {

@@ -167,8 +167,10 @@ export class Transfers {
     const space = el("p", { class: "result bad", role: "status" });
     // An estimate, so it refuses nothing: what finds no room waits for it.
     const lookForSpace = async () => {
-      const free = this.#memoryLimit === Infinity ? await freeSpace() : Infinity;
+      const onDisk = this.#memoryLimit === Infinity;
+      const free = onDisk ? await freeSpace() : Infinity;
       const need = tree.bytes;
+      straight.hidden = onDisk ? free >= 2 * need : need <= this.#memoryLimit;
       const unsaved = await this.unsaved(room);
       const taken = unsaved > 0 ? ` ${size(unsaved)} is taken by what you have not saved yet: save it, then clear it. What your browser downloads takes its space here for an hour more.` : "";
       say(space, free < 2 * need ? `The browser says that ${size(free)} is free here, and this needs ${size(need)}, and as much again to be saved from here.${taken} Accept less of it, or all: what finds no room waits for some.` : "");
@@ -179,20 +181,21 @@ export class Transfers {
       yes.disabled = tree.none;
     });
     const how = howToSave(offer);
-    const accept = async () => {
+    /** @param {() => Promise<Saving | undefined>} choose @param {boolean} [directly] into the folder that is chosen */
+    const accept = async (choose, directly = false) => {
       /** @type {Saving | undefined} */
       let saving;
       try {
-        saving = await how.saving();
+        saving = await choose();
       } catch (error) {
         return say(problem, complaint(error));
       }
       if (!saving || !card.isConnected) return;
       card.remove();
-      this.#keepStorage();
+      if (!directly) this.#keepStorage();
       try {
-        const transfer = offer.accept({ files: tree.chosen });
-        const running = new IncomingCard(transfer, from, this.#complain, saving, this.hold, this.#memoryLimit === Infinity);
+        const transfer = offer.accept({ files: tree.chosen, ...(directly && { ...saveOptions(saving), directly }) });
+        const running = new IncomingCard(transfer, from, this.#complain, saving, this.hold, this.#memoryLimit === Infinity, directly);
         this.#track(transfer, running);
         transfer.finished.catch((error) => again(error) && running.clear());
       } catch (error) {
@@ -204,9 +207,16 @@ export class Transfers {
       card.remove();
       offer.decline(shorten(why.value, 200)).catch((error) => again(error) || this.#complain(error));
     };
-    const yes = el("button", { type: "button", class: "primary", onclick: accept }, "Accept");
+    const yes = el("button", { type: "button", class: "primary", onclick: () => accept(how.saving) }, "Accept");
+    // For what finds no room here. Where it cannot be done it is never shown.
+    const straight = el("p", { class: "hint", hidden: true });
+    const pick = pickFolder;
+    if (pick) {
+      const button = el("button", { type: "button", onclick: () => accept(pick, true) }, "Save straight into a folder…");
+      straight.append(button, " This takes no room here, but cannot be gone on with after a reload or a crash of this page.");
+    }
     const buttons = el("p", { class: "buttons" }, yes, el("button", { type: "button", onclick: decline }, "Decline"), how.element, why);
-    const card = el("section", { class: "card offer", "aria-label": `Offer from ${from}` }, heading, tree.element, summary, space, problem, buttons);
+    const card = el("section", { class: "card offer", "aria-label": `Offer from ${from}` }, heading, tree.element, summary, space, straight, problem, buttons);
     void lookForSpace();
     if (!offer.from.verified) buttons.before(el("p", { class: "hint" }, "Accept only what you expect from someone you know."));
     if (offer.totalSize > this.#memoryLimit)
@@ -460,6 +470,7 @@ class IncomingCard extends Card {
   #saving;
   #hold;
   #onDisk;
+  #directly;
   /** When something of it was last handed to the browser's downloads, in ms of performance.now(). */
   #handed = -Infinity;
   /** It had arrived before this page was loaded, so nothing is saved unasked. */
@@ -473,14 +484,16 @@ class IncomingCard extends Card {
    * @param {IncomingTransfer} transfer @param {string} from @param {(error: unknown) => void} complain @param {Saving} saving
    * @param {(saving: Promise<unknown>) => Promise<void>} hold called with what the page must stay for
    * @param {boolean} onDisk where what is deleted breaks downloads; in memory it lives as long as they do
+   * @param {boolean} [directly] it is written into the folder of saving while it arrives
    */
-  constructor(transfer, from, complain, saving, hold, onDisk) {
+  constructor(transfer, from, complain, saving, hold, onDisk, directly = false) {
     super(transfer, `Receiving ${what(transfer.files, total(transfer.files))} from ${from}`, complain, () => ({}), "Cancel");
     this.#transfer = transfer;
     this.#complain = complain;
     this.#saving = saving;
     this.#hold = hold;
     this.#onDisk = onDisk;
+    this.#directly = directly;
     this.#left = isOver(transfer.state);
   }
 
@@ -532,6 +545,8 @@ class IncomingCard extends Card {
       this.note(this.#transfer.from.id, `Incomplete: ${lacking}`);
       this.result.classList.add("bad");
     }
+    const inFolder = (/** @type {FileSystemDirectoryHandle} */ { name }) => ` and saved in the folder “${name}”`;
+    if (this.#directly && typeof this.#saving === "object") return say(this.result, `Verified${inFolder(this.#saving)}: ${count(files.length, "file")}. ${lacking}`);
     const savable = result.files.filter((file) => file.kind !== "text"); // a text is read here
     const saveAll = async (/** @type {Saving} */ saving) => {
       say(this.result, "Verified. Saving…");
@@ -553,7 +568,7 @@ class IncomingCard extends Card {
         if (saving === "files" || saving === "zip") this.#handed = performance.now();
       }
       const handed = "handed to your browser’s downloads";
-      const how = saving === "files" ? `, and ${handed}` : saving === "zip" ? `, and ${handed} as one zip` : ` and saved in the folder “${saving.name}”`;
+      const how = saving === "files" ? `, and ${handed}` : saving === "zip" ? `, and ${handed} as one zip` : inFolder(saving);
       say(this.result, `Verified${how}: ${count(files.length, "file")}. ${lacking}`);
       if (!lacking) this.note(this.#transfer.from.id, DONE);
     };

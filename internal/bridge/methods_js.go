@@ -586,13 +586,23 @@ type transferArgs struct {
 func (i *instance) accept(args struct {
 	transferArgs
 	Files []uint32
+	Into  host.Handle // of a DirectFolder; 0: it is stored as usual
 }) (any, error) {
+	var into transfer.Storage
+	cancelled := func() {}
+	if args.Into != 0 {
+		direct := bytes.NewDirect(args.Into)
+		into, cancelled = direct, func() { direct.Close() }
+	}
 	var snapshot transferSnapshot
 	_, err := i.doTransfer(args.transferArgs, func(r *room.Room, key transfer.Key) error {
-		t, err := r.Accept(key, args.Files)
+		t, err := r.AcceptInto(into, key, args.Files)
 		snapshot = transferSnapshot{ID: key.Sender.String() + t.ID, Files: t.Files, Deliveries: t.Deliveries}
 		return err
 	})
+	if err != nil {
+		cancelled()
+	}
 	return snapshot, err
 }
 

@@ -260,7 +260,13 @@ type Bounded interface {
 
 // Accept takes an offer: all of its files, or those named. It fails with DiskFull for more than the storage can ever hold. What its disk has
 // no room for now is accepted: what the system says of free space is an estimate, and the delivery waits until there is room.
-func (r *Room) Accept(key transfer.Key, files []uint32) (snapshot Transfer, err error) {
+func (r *Room) Accept(key transfer.Key, files []uint32) (Transfer, error) {
+	return r.AcceptInto(nil, key, files)
+}
+
+// AcceptInto is Accept for what is to be kept in a storage of the delivery's own, which takes what it can and outlives nothing: no other room goes on with
+// the delivery, and when this one closes it ends. On success the storage is the room's, which removes what it has not received whole. nil is that of the room.
+func (r *Room) AcceptInto(into transfer.Storage, key transfer.Key, files []uint32) (snapshot Transfer, err error) {
 	var need uint64
 	check := func() (*incoming, error) {
 		in := r.incoming[key]
@@ -294,13 +300,16 @@ func (r *Room) Accept(key transfer.Key, files []uint32) (snapshot Transfer, err 
 	if err != nil {
 		return snapshot, err
 	}
-	if s, ok := r.cfg.Storage.(Bounded); ok && s.Limit() >= 0 && uint64(s.Limit()) < need {
+	if s, ok := r.cfg.Storage.(Bounded); ok && into == nil && s.Limit() >= 0 && uint64(s.Limit()) < need {
 		return snapshot, fault.Newf(fault.DiskFull, "room: %d bytes at most, not %d", s.Limit(), need)
 	}
 	err = r.attempt(func() error {
 		in, err := check()
 		if err != nil {
 			return err
+		}
+		if into != nil {
+			in.store = newStore(r.ctx, into, in.store.delivery) // without the journal, of which nothing is written yet
 		}
 		r.shareCredit(in)
 		r.stepIncoming(in, transfer.AcceptFiles{Files: files})
@@ -529,7 +538,7 @@ func (r *Room) closeTransfers(code fault.Code) {
 		o.machine.Close()
 	}
 	for _, in := range r.incoming {
-		if over {
+		if over || in.store.journal == nil {
 			r.stepIncoming(in, transfer.CancelAll{})
 		} else if !in.machine.Committed() {
 			in.left = true

@@ -283,3 +283,18 @@ func TestDiskFullStopsTheFlow(t *testing.T) {
 	s.later(10*time.Minute, func() bool { return s.state(p.id) == transfer.Done })
 	s.expectDone(p)
 }
+
+// TestDiskFullForGood: where nothing is left of what was written, the delivery fails instead of waiting, in the middle and at the end.
+func TestDiskFullForGood(t *testing.T) {
+	for _, atTheEnd := range []bool{false, true} {
+		s := newSim(t, 1, 1, false, 9*chunkSize)
+		p := s.peers[member(0)]
+		s.connect(p)
+		s.run(func() bool { return p.commits > 0 || !atTheEnd && len(p.writes) > 1 })
+		p.storeErr = transfer.ErrStorageSpoilt
+		s.run(nil)
+		if got := s.progress(p.id); got.State != transfer.Failed || got.Code != fault.DiskFull {
+			t.Errorf("at the end %t: sender: %+v", atTheEnd, got)
+		}
+	}
+}

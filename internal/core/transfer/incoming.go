@@ -688,7 +688,7 @@ func (in *Incoming) storedChunks(e Stored) {
 		in.short.stores = append(in.short.stores, *e.Left)
 		in.noRoom()
 	case e.Err != nil:
-		in.fail(wire.FailureStorageFailed)
+		in.fail(storageFailure(e.Err))
 	default:
 		in.someRoom()
 		in.meter.update(in.now, in.stored)
@@ -825,7 +825,7 @@ func (in *Incoming) committed(e Committed) {
 	}
 	in.saving = false
 	if e.Err != nil {
-		in.fail(wire.FailureStorageFailed)
+		in.fail(storageFailure(e.Err))
 		return
 	}
 	in.someRoom()
@@ -833,6 +833,13 @@ func (in *Incoming) committed(e Committed) {
 	in.sendCredit()
 	in.finish(in.outcome())
 	in.tell()
+}
+
+func storageFailure(err error) wire.FailureCode {
+	if errors.Is(err, ErrStorageSpoilt) {
+		return wire.FailureDiskFull
+	}
+	return wire.FailureStorageFailed
 }
 
 // outcome is how a delivery has ended of which something is done: part of it is never success.

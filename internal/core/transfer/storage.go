@@ -11,6 +11,8 @@ import (
 var (
 	// ErrStorageFull says that the disk or the origin's quota has no room.
 	ErrStorageFull = errors.New("transfer: storage is full")
+	// ErrStorageSpoilt says that there was no room, and that what had been written is lost with that: it ends the delivery as disk-full.
+	ErrStorageSpoilt = errors.New("transfer: storage is full, and what was stored is lost")
 	// ErrSourceChanged says that a file is not what it was when it was offered, or is gone.
 	ErrSourceChanged = errors.New("transfer: file changed since it was offered")
 	// ErrSourceUnreadable says that a file cannot be read.
