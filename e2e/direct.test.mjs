@@ -178,7 +178,8 @@ test("what is cancelled leaves nothing behind in the folder", { timeout: 240_000
     else await member.evaluate(() => me.room.leave());
     await until(`its end (${who})`, () => member.evaluate(() => me.ended));
     assert.equal(await member.evaluate(() => me.ended), who === "owner" ? "cancelled-by-peer" : "cancelled");
-    await until("the folder is as before", async () => JSON.stringify(await member.evaluate(() => disk.tree())) === JSON.stringify(before));
+    // What is being removed may be gone when it is looked at.
+    await until("the folder is as before", async () => JSON.stringify(await member.evaluate(() => disk.tree().catch(() => undefined))) === JSON.stringify(before));
     await member.evaluate(() => (disk.closed = 0));
   }
 });
@@ -204,7 +205,8 @@ test("a folder without room, or gone: it fails, says why at both ends, and leave
     assert.equal(await until("its end", () => member.evaluate(() => me.ended)), code);
     const { failedRecipients } = await owner.evaluate(() => me.transfer.finished);
     assert.deepEqual(failedRecipients.map((/** @type {any} */ { code }) => code), [code]);
-    await until("the folder is as before", async () => JSON.stringify(await member.evaluate(() => disk.tree())) === JSON.stringify(before));
+    // What is being removed may be gone when it is looked at.
+    await until("the folder is as before", async () => JSON.stringify(await member.evaluate(() => disk.tree().catch(() => undefined))) === JSON.stringify(before));
   }
 });
 
@@ -219,7 +221,7 @@ test("of a file that its sender cannot read to the end nothing stays in the fold
     };
     await me.change(1);
     const whole = me.blob(1_000_000, 2);
-    me.transfer = me.room.send([{ path: "changed.bin", file: await me.handle.getFile() }, { path: "empty.bin", file: new Blob([]) }, { path: "whole.bin", file: whole }], { bandwidthLimit: 8_000_000 });
+    me.transfer = me.room.send([{ path: "changed.bin", file: await me.handle.getFile() }, { path: "empty.bin", file: new Blob([]) }, { path: "whole.bin", file: whole }], { bandwidthLimit: 2_500_000 }); // ten seconds, in which it changes
     return { "empty.bin": await me.sha256(new Blob([])), "whole.bin": await me.sha256(whole) };
   });
   await accept(member);
