@@ -236,6 +236,29 @@ func TestLeakingRoute(t *testing.T) {
 	})
 }
 
+// credentials are those that connections get, by number.
+type credentials struct {
+	mu    sync.Mutex
+	given []int // to a connection that there was
+	last  int   // to the newest connection at its making
+}
+
+func (g *credentials) watch(c *room.Config) {
+	real := c.NewConn
+	c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
+		g.mu.Lock()
+		g.last = number(cfg.ICE)
+		g.mu.Unlock()
+		cfg.ICE = wire.ICEServers{} // nobody is asked
+		conn, err := real(cfg)
+		return &renewedConn{conn, func(ice wire.ICEServers) {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.given = append(g.given, number(ice))
+		}}, err
+	}
+}
+
 // Credentials that expire are renewed, for the connections that there are and for those to come.
 func TestCredentialsRenewed(t *testing.T) {
 	t.Parallel()
@@ -246,24 +269,8 @@ func TestCredentialsRenewed(t *testing.T) {
 		issued++
 		return wire.ICEServers{TTL: 1, Servers: []wire.ICEServer{{URLs: aRelay[0].URLs, Username: fmt.Sprint(issued), Credential: "password"}}}.Append(nil)
 	}
-	var mu sync.Mutex
-	var given []int // to a connection that there was
-	var last int    // to the newest connection at its making
-	ann := w.create("Ann", func(c *room.Config) {
-		real := c.NewConn
-		c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
-			mu.Lock()
-			last = number(cfg.ICE)
-			mu.Unlock()
-			cfg.ICE = wire.ICEServers{} // nobody is asked
-			conn, err := real(cfg)
-			return &renewedConn{conn, func(ice wire.ICEServers) {
-				mu.Lock()
-				defer mu.Unlock()
-				given = append(given, number(ice))
-			}}, err
-		}
-	})
+	var got credentials
+	ann := w.create("Ann", got.watch)
 	bob := w.join("Bob", ann.room.Link())
 	meetAll(ann, bob)
 	self := ann.id()
@@ -278,16 +285,16 @@ func TestCredentialsRenewed(t *testing.T) {
 	w.mu.Unlock()
 	w.tell(self, first)
 	eventually(t, "several lifetimes pass", func() bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return len(given) > 2*lifetimes // each half of one
+		got.mu.Lock()
+		defer got.mu.Unlock()
+		return len(got.given) > 2*lifetimes // each half of one
 	})
 	cleo := w.join("Cleo", ann.room.Link())
 	meetAll(ann, cleo)
-	mu.Lock()
-	defer mu.Unlock()
-	if !slices.IsSorted(given) || given[0] != 1 || last <= 2*lifetimes {
-		t.Errorf("renewed %v, and a new connection got %d", given, last)
+	got.mu.Lock()
+	defer got.mu.Unlock()
+	if !slices.IsSorted(got.given) || got.given[0] != 1 || got.last <= 2*lifetimes {
+		t.Errorf("renewed %v, and a new connection got %d", got.given, got.last)
 	}
 }
 
@@ -298,56 +305,42 @@ func TestOwnCredentialsRenewed(t *testing.T) {
 	own := func(n int) []wire.ICEServer {
 		return []wire.ICEServer{{URLs: aRelay[0].URLs, Username: fmt.Sprint(n), Credential: "password"}}
 	}
-	var mu sync.Mutex
-	var given []int // to a connection that there was
-	var last int    // to the newest connection at its making
+	var got credentials
 	ann := w.create("Ann", func(c *room.Config) {
 		c.ICE = own(1)
-		real := c.NewConn
-		c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
-			mu.Lock()
-			last = number(cfg.ICE)
-			mu.Unlock()
-			cfg.ICE = wire.ICEServers{} // nobody is asked
-			conn, err := real(cfg)
-			return &renewedConn{conn, func(ice wire.ICEServers) {
-				mu.Lock()
-				defer mu.Unlock()
-				given = append(given, number(ice))
-			}}, err
-		}
+		got.watch(c)
 	})
 	bob := w.join("Bob", ann.room.Link())
 	meetAll(ann, bob)
-	mu.Lock()
-	if last != 1 {
-		t.Errorf("the first connection got %d", last)
+	got.mu.Lock()
+	if got.last != 1 {
+		t.Errorf("the first connection got %d", got.last)
 	}
-	mu.Unlock()
+	got.mu.Unlock()
 	if err := ann.room.SetICEServers(own(2)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the connection gets them", func() bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return len(given) > 0 && given[len(given)-1] == 2
+		got.mu.Lock()
+		defer got.mu.Unlock()
+		return len(got.given) > 0 && got.given[len(got.given)-1] == 2
 	})
 	w.tell(ann.id(), wire.ICEServers{TTL: 600, Servers: own(9)}.Append(nil)) // what the hub offers makes no difference
 	cleo := w.join("Cleo", ann.room.Link())
 	meetAll(ann, cleo)
-	mu.Lock()
-	if last != 2 || slices.Contains(given, 9) {
-		t.Errorf("a new connection got %d, the others %v", last, given)
+	got.mu.Lock()
+	if got.last != 2 || slices.Contains(got.given, 9) {
+		t.Errorf("a new connection got %d, the others %v", got.last, got.given)
 	}
-	mu.Unlock()
+	got.mu.Unlock()
 	// Without any of one's own it is the hub's that are used again.
 	if err := ann.room.SetICEServers(nil); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the connections get the hub's", func() bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return given[len(given)-1] == 9
+		got.mu.Lock()
+		defer got.mu.Unlock()
+		return got.given[len(got.given)-1] == 9
 	})
 	if err := ann.room.Leave(t.Context()); err != nil {
 		t.Fatal(err)

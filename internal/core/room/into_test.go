@@ -22,13 +22,7 @@ func TestAcceptInto(t *testing.T) {
 	for _, ends := range []bool{false, true} {
 		w := newWorld(t, 11, 0)
 		clock := newClock()
-		first := w.life("Ann", nil)
-		first.now = clock.Now
-		ann := first.born()
-		second := w.life("Bob", first.link)
-		second.now = clock.Now
-		bob := second.born()
-		ann.meet(bob)
+		ann, second, bob := w.pairAt(clock.Now)
 
 		directory := t.TempDir()
 		into, err := diskstore.Open(directory)

@@ -56,13 +56,7 @@ func TestMakesRoom(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 11, 0)
 	clock := newClock()
-	first := w.life("Ann", nil)
-	first.now = clock.Now
-	ann := first.born()
-	second := w.life("Bob", first.link)
-	second.now = clock.Now
-	bob := second.born()
-	ann.meet(bob)
+	ann, _, bob := w.pairAt(clock.Now)
 	file := content(2*mib, 1)
 	id, g := ann.halfway(file, bob)
 	w.mu.Lock()

@@ -44,9 +44,17 @@ func (w *world) life(name string, link *seal.Link) *life {
 // pair is Ann with a room, and Bob in the first of his lives there.
 func (w *world) pair() (ann *person, l *life, bob *person) {
 	w.t.Helper()
-	ann = w.life("Ann", nil).born()
-	link := ann.room.Link()
-	l = w.life("Bob", &link)
+	return w.pairAt(time.Now)
+}
+
+// pairAt is a pair for whom it is that time.
+func (w *world) pairAt(now func() time.Time) (ann *person, l *life, bob *person) {
+	w.t.Helper()
+	owner := w.life("Ann", nil)
+	owner.now = now
+	ann = owner.born()
+	l = w.life("Bob", owner.link)
+	l.now = now
 	bob = l.born()
 	ann.meet(bob)
 	return ann, l, bob
@@ -580,13 +588,7 @@ func TestLongAbsence(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 11, 0)
 	time := newClock()
-	first := w.life("Ann", nil)
-	first.now = time.Now
-	ann := first.born()
-	second := w.life("Bob", first.link)
-	second.now = time.Now
-	bob := second.born()
-	ann.meet(bob)
+	ann, _, bob := w.pairAt(time.Now)
 	file := content(4*mib, 1)
 	id, g := ann.halfway(file, bob)
 	received := bob.bulk.Load()
