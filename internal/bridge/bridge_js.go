@@ -16,6 +16,10 @@ import (
 	"tallow/internal/core/room"
 )
 
+// collectAt is by how many percent the heap may grow before garbage is collected (GOGC). WebAssembly's memory never shrinks, so what the heap has
+// grown to once is the tab's for good; while it sends or receives most of the heap is buffers that are used again, and a collection finds little.
+const collectAt = 40
+
 // instance is one load() of a page.
 type instance struct {
 	version string
@@ -65,6 +69,7 @@ func Run(version string) error {
 		return fmt.Errorf("bridge: boot: %w", err)
 	}
 	host.Boot(safejs.Unsafe(object))
+	debug.SetGCPercent(collectAt)
 	ctx, closed := context.WithCancel(context.Background())
 	defer closed()
 	i := &instance{

@@ -22,7 +22,7 @@ func TestTranslate(t *testing.T) {
 	}
 	const (
 		head       = `{"type":"progress","room":7,"id":"aabb",`
-		deliveries = `"deliveries":[{"peer":"aa","name":"","state":"transferring","total":0,"bytes":0,"percent":0,"speed":0,"eta":0,"quality":"","repeated":0}]`
+		deliveries = `"deliveries":[{"peer":"aa","name":"","state":"transferring","total":0,"bytes":0,"percent":0,"speed":0,"eta":0,"quality":"","repeated":0,"inMemory":false}]`
 		fileA      = `{"index":0,"kind":"file","name":"a","path":"a","size":9,"type":"","lastModified":0,"stored":0,"complete":false,"root":""}`
 		fileB      = `{"index":1,"kind":"file","name":"b","path":"b","size":9,"type":"","lastModified":0,"stored":5,"complete":false,"root":""}`
 		fileB0     = `{"index":1,"kind":"file","name":"b","path":"b","size":9,"type":"","lastModified":0,"stored":0,"complete":false,"root":""}`

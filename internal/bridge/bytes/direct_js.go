@@ -28,6 +28,9 @@ func NewDirect(folder host.Handle) Direct {
 // Free implements transfer.Storage: nobody says it of a folder.
 func (Direct) Free(context.Context) (int64, error) { return -1, nil }
 
+// InMemory implements transfer.Storage.
+func (Direct) InMemory() bool { return false }
+
 // Create implements transfer.Storage, but takes no room yet.
 func (d Direct) Create(ctx context.Context, delivery, name string, size int64) (transfer.StoredFile, error) {
 	file, err := d.storage.Create(ctx, delivery, name, size)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall/js"
 	"testing"
 	"time"
@@ -181,6 +182,43 @@ func TestSourceLost(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestSourceLateError: a stream that ends in an error when all of it has come lends no read the bytes of another. Many are under way, as when sending.
+func TestSourceLateError(t *testing.T) {
+	data := random(40 << 20)
+	path := filepath.Join(t.TempDir(), "file")
+	writeFile(t, path, data)
+	source := pick(t, path)
+	defer source.Close()
+	prototype := js.Global().Get("Blob").Get("prototype")
+	stream := prototype.Get("stream")
+	late := js.Global().Get("Function").New("stream", `return function () {
+		const reader = stream.call(this).getReader();
+		return new ReadableStream({
+			async pull(controller) {
+				const { value, done } = await reader.read();
+				if (done) controller.error(new DOMException("late", "NotReadableError"));
+				else controller.enqueue(value);
+			},
+		});
+	}`).Invoke(stream)
+	prototype.Set("stream", late)
+	defer prototype.Set("stream", stream)
+	const size = 1 << 20
+	var next atomic.Int64
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			p := make([]byte, size)
+			for at := next.Add(size) - size; at < int64(len(data)); at = next.Add(size) - size {
+				if _, err := source.ReadAt(p, at); err != nil || !bytes.Equal(p, data[at:at+size]) {
+					t.Errorf("at %d: %v, right: %t", at, err, bytes.Equal(p, data[at:at+size]))
+				}
+			}
+		})
+	}
+	group.Wait()
 }
 
 // TestSourceSmall reads many small files at once, of which some have changed: those are told, and the others' bytes are their own.

@@ -121,9 +121,12 @@ func openDirectory(ctx context.Context, name string, wait uint32) (*Storage, err
 // disk. The text is for logs.
 func (s *Storage) Refusal() string { return s.refusal }
 
+// InMemory implements transfer.Storage.
+func (s *Storage) InMemory() bool { return s.refusal != "" }
+
 // Limit implements room.Bounded: what is kept in memory.
 func (s *Storage) Limit() int64 {
-	if s.refusal != "" {
+	if s.InMemory() {
 		return MemoryLimit
 	}
 	return -1

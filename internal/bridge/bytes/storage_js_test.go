@@ -30,7 +30,7 @@ func openDisk(t testing.TB, name string) *Storage {
 	t.Helper()
 	s := openStorage(t, name)
 	t.Cleanup(func() { s.Close() })
-	if s.Refusal() != "" {
+	if s.InMemory() {
 		t.Fatalf("the storage is in memory: %s", s.Refusal())
 	}
 	return s
@@ -42,7 +42,7 @@ func openMemory(t testing.TB, name string, object js.Value, property string) *St
 	defer without(object, property)()
 	s := openStorage(t, name)
 	t.Cleanup(func() { s.Close() })
-	if s.Refusal() == "" {
+	if !s.InMemory() {
 		t.Fatalf("the storage is not in memory without %s", property)
 	}
 	return s
@@ -268,33 +268,40 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// TestSweepUnfinished: deliveries with a journal stay longer, and those beside them do not.
+// TestSweepUnfinished: deliveries with a journal stay longer, and those beside them do not; also where there was no room for the note of the time.
 func TestSweepUnfinished(t *testing.T) {
 	ctx := t.Context()
-	unfinished, settled := openDisk(t, "unfinished"), openDisk(t, "settled")
-	for _, s := range []*Storage{unfinished, settled} {
+	unfinished, noteless, settled := openDisk(t, "unfinished"), openDisk(t, "noteless"), openDisk(t, "settled")
+	for _, s := range []*Storage{unfinished, noteless, settled} {
 		if err := s.Put(ctx, "ab", transfer.JournalName, []byte("something"), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
-	f, err := unfinished.Create(ctx, "cd", "files", 1000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(f.Close(), unfinished.Put(ctx, "cd", transfer.ReceiptName, []byte("all"), 0)); err != nil {
-		t.Fatal(err)
+	for _, s := range []*Storage{unfinished, noteless} {
+		f, err := s.Create(ctx, "cd", "files", 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(f.Close(), s.Put(ctx, "cd", transfer.ReceiptName, []byte("all"), 0)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := errors.Join(settled.Put(ctx, "ab", transfer.ReceiptName, []byte("all"), 0), settled.Put(ctx, "ab", transfer.JournalName, nil, 0)); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(unfinished.Close(), settled.Close()); err != nil {
+	if err := errors.Join(unfinished.Close(), noteless.Close(), settled.Close()); err != nil {
 		t.Fatal(err)
 	}
+	directory := await(js.Global().Get("navigator").Get("storage").Call("getDirectory"))
+	for _, name := range []string{"tallow", "noteless"} {
+		directory = await(directory.Call("getDirectoryHandle", name))
+	}
+	await(directory.Call("removeEntry", "used"))
 	s := openDisk(t, "sweeper2")
 	if _, err := s.Sweep(ctx, 0, time.Hour); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]int{"unfinished": 1, "settled": 0} {
+	for name, want := range map[string]int{"unfinished": 1, "noteless": 1, "settled": 0} {
 		again, err := ReopenStorage(ctx, name)
 		if err != nil {
 			t.Fatal(err)

@@ -46,7 +46,7 @@ const (
 	FileChanged        Code = "file-changed"        // a file is not what it was when it was offered
 	FileUnreadable     Code = "file-unreadable"     // a file cannot be read
 	DiskFull           Code = "disk-full"           // the recipient has no room; while a delivery runs: it waits for some
-	StorageFailed      Code = "storage-failed"      // the recipient cannot write
+	StorageFailed      Code = "storage-failed"      // the recipient cannot write or read its storage; what is there is kept for a retry
 	Integrity          Code = "integrity"           // received data is not what was announced
 	ProtocolViolation  Code = "protocol-violation"  // the other end broke the protocol
 	Internal           Code = "internal"            // a bug in Tallow

@@ -224,6 +224,14 @@ func (w *fuzzWorld) step(op byte, s *fuzzSide, next func() byte) {
 			body = body[:4]
 		}
 		receive(p, body, next()&1 == 0)
+	case 16: // that a link is lost
+		var nonce wire.Hash
+		if s.open != nil && next()&1 == 0 {
+			nonce = s.open.nonce()
+		} else if s.attempt != nil {
+			nonce = s.attempt.nonce()
+		}
+		receive(SendPayload{Type: wire.PayloadLost}, wire.Lost{Negotiation: nonce}.Append(nil), next()&1 == 0)
 	default: // bytes that are nothing
 		receive(SendPayload{Type: wire.PayloadType(op)}, bytes.Repeat([]byte{next()}, int(next())), op&1 != 0)
 	}

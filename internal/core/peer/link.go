@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,9 @@ const (
 	// each of its files at once.
 	maxControlQueue = wire.MaxFiles + 16384
 	maxBulkQueue    = 4096
+
+	// probeTokens and higher are the tokens of the link's own Pings, whose Pongs its handler does not see.
+	probeTokens = 1 << 63
 )
 
 // Handshake is what the link needs of the handshake to confirm it: seal.Initiator and seal.Responder.
@@ -45,9 +49,9 @@ type LinkConfig struct {
 	Pool      *bulk.Pool
 	Now       func() time.Time
 	Handler   LinkHandler
-	// Drained, unless nil, is called once when a probe of the path has emptied the link's queue, and Balance should be called soon: until then hardly
-	// anything is sent. It must not block.
-	Drained func()
+	// Ready, unless nil, is called when a probe of the path has something to do, and Balance should be called soon: until then nothing is sent. It must
+	// not block.
+	Ready func()
 	// Do runs fn in the goroutine that seals and opens the pair's envelopes, to which the session belongs until Opened, and
 	// waits for it. It reports false if that goroutine has ended and fn does not run. nil: fn runs where it is.
 	Do func(fn func()) bool
@@ -58,7 +62,7 @@ type LinkConfig struct {
 type LinkHandler interface {
 	// Opened: the handshake is complete, the peer is who it should be.
 	Opened()
-	// Control takes a control message, with the exception of those that are the link's own (Reveal, Rekey, Rekeyed).
+	// Control takes a control message, with the exception of those that are the link's own (Reveal, Rekey, Rekeyed, Received, and the Pongs of its own Pings).
 	Control(m wire.ControlMessage)
 	// Bulk takes a bulk message. The handler retains the buffer if it needs it longer.
 	Bulk(b *bulk.Buffer)
@@ -114,6 +118,7 @@ type Link struct {
 type controlItem struct {
 	message wire.ControlMessage // or encoded
 	encoded []byte
+	first   bool // before what waits
 	sent    func()
 }
 
@@ -224,7 +229,11 @@ func (l *Link) SendControl(m wire.ControlMessage) { l.queueControl(controlItem{m
 func (l *Link) queueControl(item controlItem) {
 	l.mu.Lock()
 	full := len(l.control) >= maxControlQueue
-	if !full && l.err == nil {
+	switch {
+	case full || l.err != nil:
+	case item.first:
+		l.control = slices.Insert(l.control, 0, item)
+	default:
 		l.control = append(l.control, item)
 	}
 	l.mu.Unlock()
@@ -770,17 +779,32 @@ func (l *Link) PathChanged() {
 	l.mu.Lock()
 	l.pace.forget(l.cfg.Now())
 	l.mu.Unlock()
-	signal(l.reported)
+	l.ping()
 }
 
-// Drains reports whether a probe of the path has something of the link still on its way.
-func (l *Link) Drains() bool {
+// ping sends the Ping of a probe, if one is due.
+func (l *Link) ping() {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.pace.probe == draining && !l.pace.drained() && l.pace.active(l.cfg.Now())
+	token, ask := l.pace.asks()
+	l.mu.Unlock()
+	if ask {
+		l.queueControl(controlItem{message: wire.Ping{Token: probeTokens + token}, first: true}) // bulk stands still for it; what waits at the peer counts, all the same
+	}
 }
 
-// Balance has links share alike what they share of a path, such as this device's uplink. It is called from time to time.
+// learn tells the pacer something, and says so when a probe has something to do then.
+func (l *Link) learn(tell func()) {
+	l.mu.Lock()
+	before := l.pace.ready()
+	tell()
+	ready := l.pace.ready() && !before
+	l.mu.Unlock()
+	if ready && l.cfg.Ready != nil {
+		l.cfg.Ready()
+	}
+}
+
+// Balance has links share alike what they share of a path, such as this device's uplink. It is called from time to time, and when a link is Ready.
 func Balance(links []*Link) {
 	pacers := make([]*pacer, len(links))
 	for i, l := range links {
@@ -792,6 +816,9 @@ func Balance(links []*Link) {
 	}
 	for _, l := range links {
 		l.mu.Unlock()
+	}
+	for _, l := range links {
+		l.ping() // before anything that waits
 		signal(l.reported)
 	}
 }
@@ -836,18 +863,18 @@ func (l *Link) controlMessage(p []byte) error {
 		}
 		l.cfg.Handler.Control(m)
 	case wire.Received:
-		l.mu.Lock()
-		before := l.pace.drained()
-		possible := l.pace.reported(l.cfg.Now(), m.Bytes)
-		drained := l.pace.drained() && !before
-		l.mu.Unlock()
+		possible := false
+		l.learn(func() { possible = l.pace.reported(l.cfg.Now(), m.Bytes) })
 		if !possible {
 			return fault.Newf(fault.ProtocolViolation, "peer: %d bytes reported that were not sent", m.Bytes)
 		}
 		signal(l.reported)
-		if drained && l.cfg.Drained != nil {
-			l.cfg.Drained()
+	case wire.Pong:
+		if m.Token < probeTokens {
+			l.cfg.Handler.Control(m)
+			return nil
 		}
+		l.learn(func() { l.pace.pong(l.cfg.Now(), m.Token-probeTokens) })
 	case wire.Reveal:
 		return fault.Newf(fault.ProtocolViolation, "peer: second Reveal")
 	case wire.Rekey:
@@ -858,7 +885,7 @@ func (l *Link) controlMessage(p []byte) error {
 		if err := l.install(m.Epoch); err != nil {
 			return err
 		}
-		l.queueControl(controlItem{encoded: reply, sent: func() { l.enter(m.Epoch) }})
+		l.queueControl(controlItem{encoded: reply, first: true, sent: func() { l.enter(m.Epoch) }}) // what waits goes out under the new keys
 	case wire.Rekeyed:
 		l.mu.Lock()
 		err := l.session.FinishRekey(p)

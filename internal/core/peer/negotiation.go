@@ -264,9 +264,7 @@ func (n *Negotiation) SetAway(away bool) { n.away = away }
 // roster, or when something suggests that it is reachable again, on however little authority. A stale attempt ends only when another one begins.
 func (n *Negotiation) Start(now time.Time) []Effect {
 	n.begin(now)
-	if n.attempt != nil {
-		n.attempt.stale = n.attempt.stale || now.Sub(n.attempt.begun) >= staleAfter
-	}
+	n.age()
 	switch {
 	case n.open != nil || n.hopeful() || n.over || n.idle || n.barred():
 	case !n.initiator:
@@ -442,6 +440,10 @@ func (n *Negotiation) Receive(now time.Time, t wire.PayloadType, body []byte, pa
 		case n.hello != nil:
 			acknowledge = false // its offer is on the way
 		}
+	case wire.PayloadLost:
+		if m, err := wire.ParseLost(body); err == nil && pair {
+			n.lostThere(m.Negotiation)
+		}
 	case wire.PayloadRestart, wire.PayloadRestarted, wire.PayloadRestartRequest:
 		if pair {
 			acknowledge = n.restartReceived(t, body)
@@ -537,8 +539,45 @@ func (n *Negotiation) Failed(now time.Time, number uint32, code fault.Code) []Ef
 	return n.effects
 }
 
-// lost gives up the open link and has another attempt begin soon, if none is under way.
+// Left reports that the peer has ended the attempt's link with a goodbye.
+func (n *Negotiation) Left(now time.Time, number uint32) []Effect {
+	n.begin(now)
+	switch {
+	case n.current(number) != nil:
+		n.failed(fault.PeerGone)
+	case n.open != nil && n.open.number == number:
+		n.giveUp(fault.PeerGone)
+	}
+	return n.effects
+}
+
+// lost gives up the open link. The peer hears of it over the hub: it may not have noticed, and would try to restart what is no more, and put off the new
+// attempt for that. This end has no keys left that could open its Ack; so it is repeated until the next link is open.
 func (n *Negotiation) lost(code fault.Code) {
+	if !n.cfg.Manual && (code == fault.ConnectionFailed || code == fault.PeerGone) {
+		n.do(SendPayload{Type: wire.PayloadLost, Session: n.open.session(), Body: wire.Lost{Negotiation: n.open.nonce()}.Append(nil)})
+	}
+	n.giveUp(code)
+}
+
+// lostThere gives up a link that the peer has not got any more. The peer can be reached: unless it loses each link as soon as that is open, the
+// next attempt begins at once.
+func (n *Negotiation) lostThere(negotiation wire.Hash) {
+	switch {
+	case n.open != nil && n.open.nonce() == negotiation:
+		n.invited = false
+		n.giveUp(fault.ConnectionFailed)
+		n.age()
+		if !n.hopeful() && n.now.Sub(n.openedAt) >= provenGap {
+			n.retryIn(max(0, n.helloAt.Add(helloGap).Sub(n.now))) // a Hello of just now may have been taken
+		}
+	case n.attempt != nil && n.attempt.nonce() == negotiation:
+		n.failed(fault.ConnectionFailed)
+	}
+}
+
+// giveUp ends the open link and has another attempt begin soon, if none is under way.
+func (n *Negotiation) giveUp(code fault.Code) {
 	n.closeOpen(code)
 	n.step(LinkLost, code)
 	switch {
@@ -547,6 +586,13 @@ func (n *Negotiation) lost(code fault.Code) {
 		n.step(LinkLeaves, code) // nobody makes another one
 	default:
 		n.retryIn(backoff(1))
+	}
+}
+
+// age has an attempt that has come to no link for a while be stale.
+func (n *Negotiation) age() {
+	if n.attempt != nil {
+		n.attempt.stale = n.attempt.stale || n.now.Sub(n.attempt.begun) >= staleAfter
 	}
 }
 

@@ -28,12 +28,17 @@ const (
 	assumedRTT = 50 * time.Millisecond
 	// probeGap is how long what a probe has found counts, where that is not the shortest ever; lowRounds is after how many rounds at less
 	// than two thirds of the rate before there is another probe, jointGap how often at most links probe together (a quarter of it where
-	// one has not been probed yet), and probeMost how long one waits for the others.
+	// one is alone, or does not know its path; but joint ones no more than three times in 2 jointGap, whoever they are for), probeMost how long one waits
+	// for the others, probeEnd how long for a Pong or for something of what is on its way, and pingLead how long at least the second Ping has
+	// the path to itself: bulk that waits is sealed already, and would overtake it.
 	probeGap  = time.Minute
 	lowRounds = 3
 	jointGap  = 25 * time.Second
 	probeMost = time.Second
-	// stale is for how long at least a link whose peer reports nothing counts in what is balanced between links.
+	probeEnd  = 10 * time.Second
+	pingLead  = 50 * time.Millisecond
+	// stale is for how long at least a link whose peer reports nothing counts in what is balanced between links, and what one had on its way that has
+	// had nothing to send counts for its next window.
 	stale = time.Second
 )
 
@@ -48,51 +53,52 @@ const (
 //
 // Delay that is not our queue (somebody else's, a processor's that has much to do, or a path's that has become longer) would have it give
 // way until nothing is left, as every such scheme does. So it probes the path's own time, as BBR does (Cardwell and others, 2016): for a
-// moment little is on its way, on any link in use, and how much sooner that arrives says how much of the delay is ours.
+// moment nothing more goes out, on any link in use, and what a Ping takes when all has arrived is not ours.
 type pacer struct {
 	sent, received uint64        // bytes of records over the bulk channel
 	step           uint64        // of the last report
 	base           time.Duration // what the path takes without our queue
 	rate           float64       // bytes per second that the peer receives, smoothed over rounds; 0: unknown
+	most           uint64        // bytes that have been on their way in a round
 	share          float64       // of the slack; 0 counts as 1
 	links          int           // that are open, this one among them
 	rounded        bool          // a round has ended since the share has moved
 	round          mark
 	idleAt         time.Time
 	floor          time.Duration // the shortest that base has been
-	last           round         // when the window was full
+	span           time.Duration // of the last round with a full window
 	peak           float64       // the highest rate since the last probe
 	low            int           // rounds at less than two thirds of it
-	known          bool          // the floor has been probed
-	found          time.Duration // what little took in the last probe
+	known          bool          // the path need not be probed: that has been done with all that was under way, or came to nothing
 	joint          bool          // others are probed with it
 	fresh          bool          // the path is new, and has not been probed yet
 	probe          probe
-	probedAt       time.Time // when the last probe of all links began
+	probedAt       time.Time    // when the last probe began
+	joined         [3]time.Time // and the last ones with others
+	pinged         time.Time    // when its last Ping was asked for
+	token          uint64       // of it
+	ask            bool         // for it to go out
+	awaits         bool         // its Pong
 	reportedAt     time.Time
+	progressAt     time.Time // when the last report was of more than the one before
 }
 
-// round is what a round has found: so many bytes were on their way, and the last of them took so long.
-type round struct {
-	bytes uint64
-	span  time.Duration
-}
-
-// probe is the state of a probe: the queue drains, and at the next call of balance a message goes out, and what it takes is measured.
+// probe is the state of a probe. Nothing more goes out, and a Ping follows what is on its way, as peers do not report the last bytes. When all has arrived
+// on all links that are probed together, a second Ping finds next to nothing of ours before it (due, which peers do not report yet), and what goes out
+// after it is behind it. A link that comes into use meanwhile is not held; the time that is found may then be too long, and is asked for again.
 type probe uint8
 
 const (
 	notProbing probe = iota
 	draining
-	ready
 	measuring
-	held // it is over, and others' is not
 )
 
 // mark is the moment at which a round begins; it ends when everything that had been sent by then has been received.
 type mark struct {
 	at             time.Time
 	sent, received uint64
+	little         bool // was on its way: a probe or a pause has just ended
 }
 
 // window is how many bytes may be on their way.
@@ -100,9 +106,12 @@ func (p *pacer) window() uint64 {
 	// What comes in steps needs room for the steps, and what the peer waits for must be on its way although a message of up to an
 	// eighth of the window may not fit.
 	least := p.due() + max(wire.MinMessageSize, p.step/2)
+	start := max(startWindow/uint64(max(1, p.links)), least)
 	if p.rate == 0 {
-		return max(startWindow/uint64(max(1, p.links)), least)
+		return start
 	}
+	// Many paths let a burst pass at once and are slow from then on, so that the first round's rate may be many times the path's.
+	highest := min(max(start, 2*p.most), HighWater)
 	base := p.base
 	if base == 0 {
 		base = assumedRTT
@@ -111,24 +120,22 @@ func (p *pacer) window() uint64 {
 	if share == 0 {
 		share = 1
 	}
-	return min(max(uint64(p.rate*(base+5*reportGap/2+time.Duration(share*float64(p.queue()))).Seconds())+alike, least), HighWater)
+	return min(max(uint64(p.rate*(base+5*reportGap/2+time.Duration(share*float64(queue(p.rate)))).Seconds())+alike, least), highest)
 }
 
-// queue is how long the queue on the path may be, where the link's share is 1.
-func (p *pacer) queue() time.Duration {
-	return slack + time.Duration(min(1, p.rate/fastRate)*float64(mostSlack-slack))
+// queue is how long the queue on the path may be at a rate, where the link's share is 1.
+func queue(rate float64) time.Duration {
+	return slack + time.Duration(min(1, rate/fastRate)*float64(mostSlack-slack))
 }
 
-// may reports whether a message of n bytes may be sent now. One always may when none is on its way.
+// may reports whether a message of n bytes may be sent now. One always may when none is on its way, but for a probe.
 func (p *pacer) may(n int) bool {
 	flying := p.sent - p.received
 	switch {
+	case p.probe != notProbing:
+		return false
 	case flying == 0:
 		return true
-	case p.probe == draining:
-		return flying+uint64(n) < p.due()
-	case p.probe != notProbing: // no more than the peer needs to report
-		return flying < p.due()
 	}
 	return flying+uint64(n) <= p.window()
 }
@@ -144,11 +151,12 @@ func (p *pacer) message() int {
 
 // sending notes that a message goes out.
 func (p *pacer) sending(now time.Time, n int) {
-	if p.sent == p.received || p.probe == ready {
-		p.round = mark{now, p.sent, p.received}
-		if p.probe == ready {
-			p.probe = measuring
-		}
+	if p.sent == p.received {
+		p.round = mark{now, p.sent, p.received, p.round.little}
+	}
+	if p.most > 0 && p.sent-p.received < p.due() && p.silent(now) {
+		// The path may have become slower meanwhile (RFC 2861), and the round has long been over.
+		p.most, p.round = 0, mark{now, p.sent, p.received, true}
 	}
 	p.sent += uint64(n)
 }
@@ -161,6 +169,9 @@ func (p *pacer) reported(now time.Time, received uint64) bool {
 	if received < p.received || received > p.sent {
 		return false
 	}
+	if received > p.received {
+		p.progressAt = now
+	}
 	p.step, p.received, p.reportedAt = received-p.received, received, now
 	span := now.Sub(p.round.at)
 	if received <= p.round.sent || span <= 0 {
@@ -168,94 +179,135 @@ func (p *pacer) reported(now time.Time, received uint64) bool {
 	}
 	p.measured(span)
 	p.rounded = true
-	found := round{p.round.sent - p.round.received, span}
+	p.most = max(p.most, p.round.sent-p.round.received)
 	sample := float64(received-p.round.received) / span.Seconds()
-	idle := !p.idleAt.Before(p.round.at) && span < p.base+mostShare*p.queue()
+	idle := !p.idleAt.Before(p.round.at) && span < p.base+mostShare*queue(p.rate)
 	switch {
-	case sample <= p.rate && (idle || p.probe != notProbing): // who had nothing to send has learnt how fast the path is at least
-	case sample >= 2*p.rate || sample <= p.rate/2, // the first, or the path has changed
-		sample > p.rate && span < p.base+slack/2: // or there is no queue yet
+	case p.round.little || p.rate > 0 && p.probe != notProbing && sample > p.rate: // who begins again, or has the path to itself, learns nothing of it
+	case sample <= p.rate && idle: // who had nothing to send has learnt how fast it is at least
+	case sample >= 2*p.rate, // the first, or the path has become faster
+		sample <= p.rate/2 && span > p.base+mostShare*queue(sample), // or slower: what comes in clumps has rounds with little, too
+		sample > p.rate && span < p.base+slack/2:                    // or there is no queue yet
 		p.rate = sample
 	default:
 		p.rate += (sample - p.rate) / 2
 	}
-	p.peak, p.low = max(p.peak, p.rate), p.low+1
-	if p.rate > p.peak*2/3 {
-		p.low = 0
+	p.peak = max(p.peak, p.rate)
+	full := !p.round.little && p.idleAt.Before(p.round.at)
+	if full {
+		p.span = span
 	}
 	switch {
-	case p.probe == measuring:
-		p.found = span
-		p.endProbe(now, p.probed(found))
-	case p.probe == notProbing && p.idleAt.Before(p.round.at):
-		p.last = found
+	case p.rate > p.peak*2/3:
+		p.low = 0
+	case full: // else it is not the path that it is slow for
+		p.low++
 	}
-	p.round = mark{now, p.sent, received}
-	return true
-}
-
-// probed takes what a probe has found: what little, as compared with a full window, takes is drawn out to what nothing would take. It is
-// false where the others' queue has grown meanwhile, so that the probe says nothing.
-func (p *pacer) probed(found round) bool {
-	if found.span > p.last.span+slack/2 {
-		p.last = round{}
-		return false
-	}
-	if found.bytes*4/3 > p.last.bytes || p.joint && !p.known { // what links found that have just begun is no measure
-		return true
-	}
-	perByte := max(0, float64(p.last.span-found.span)/float64(p.last.bytes-found.bytes))
-	p.base = found.span - time.Duration(perByte*float64(found.bytes+uint64(p.message())))
-	if p.base < p.floor+slack { // a round has steps, and the others do not drain at the same moment
-		p.base = p.floor
-	}
+	p.round = mark{at: now, sent: p.sent, received: received}
 	return true
 }
 
 // wantsProbe reports whether the path should be probed.
 func (p *pacer) wantsProbe(now time.Time) bool {
-	return p.last.bytes > 0 && (p.low >= lowRounds || p.base > p.floor && now.Sub(p.probedAt) > probeGap)
+	return p.span > 0 && (p.low >= lowRounds || p.base > p.floor && now.Sub(p.probedAt) > probeGap)
 }
 
 // startProbe begins a probe, unless one is under way.
 func (p *pacer) startProbe(now time.Time, joint bool) {
 	if p.probe == notProbing {
-		p.probe, p.probedAt, p.joint = draining, now, joint
+		if joint {
+			p.joined = [3]time.Time{p.joined[1], p.joined[2], now}
+		}
+		p.probedAt, p.joint = now, joint
+		p.ping(now, draining)
 	}
 }
 
-// endProbe ends one. The round that follows begins with little on its way, so its rate says nothing of the path.
-func (p *pacer) endProbe(now time.Time, found bool) {
-	p.probe = held
-	if !p.joint {
-		p.known = !p.fresh
-		p.release(now)
-	}
-	switch {
-	case p.fresh:
-		p.rate, p.fresh = 0, false
-	case !found:
+// ping has a Ping go out.
+func (p *pacer) ping(now time.Time, probe probe) {
+	p.probe, p.pinged, p.ask = probe, now, true
+	p.token++
+	p.awaits = true
+}
+
+// asks returns, once, the token of a Ping that is to go out.
+func (p *pacer) asks() (token uint64, ask bool) {
+	ask, p.ask = p.ask, false
+	return p.token, ask
+}
+
+// pong takes a Pong.
+func (p *pacer) pong(now time.Time, token uint64) {
+	if !p.awaits || token != p.token {
 		return
 	}
+	if p.awaits = false; p.probe != draining {
+		p.probed(now.Sub(p.pinged))
+	}
+}
+
+// probed takes what a probe has found. A Pong may be late for once, so that a longer path than was known is probed again soon.
+func (p *pacer) probed(found time.Duration) {
+	before := p.base
+	p.measured(found)
+	p.base = p.floor
+	if found >= p.floor+slack {
+		p.base = found
+	}
+	p.known = !p.fresh && (p.base == p.floor || found < before+slack) // a fresh one has been probed alone, and others' queue was in its way
+	p.peak, p.low, p.fresh = p.rate, 0, false
+}
+
+// release has the window count again. The round that follows begins with little on its way, so its rate says nothing of the path.
+func (p *pacer) release(now time.Time) {
+	p.probe, p.idleAt, p.reportedAt, p.round = notProbing, now, now, mark{now, p.sent, p.received, true}
+}
+
+// giveUp ends a probe for which a Pong, or what was on its way, does not come. It is no reason for another.
+func (p *pacer) giveUp(now time.Time) {
+	p.awaits, p.known, p.fresh = false, true, false
 	p.peak, p.low = p.rate, 0
+	if p.probe != notProbing {
+		p.release(now)
+	}
 }
 
-// release has the window count again.
-func (p *pacer) release(now time.Time) { p.probe, p.idleAt = notProbing, now }
+// movedAt is when a probe that something is awaited for last came further. What drains a slow path takes its time, and nobody else waits so long.
+func (p *pacer) movedAt() time.Time {
+	if p.probe == draining {
+		return later(p.pinged, p.progressAt)
+	}
+	return p.pinged
+}
 
-// drained reports whether a probe has as little on its way as it needs to go on, at the next call of balance.
-func (p *pacer) drained() bool { return p.probe == draining && p.sent-p.received < p.due() }
+// drained reports whether all has arrived for a probe, but for what the peer does not report yet.
+func (p *pacer) drained() bool {
+	return p.probe == draining && !p.awaits && p.sent-p.received < p.due()
+}
 
-// active reports whether the link is in use: something is on its way, and the peer reports.
+// ready reports whether a probe goes on at the next call of balance, unless others are waited for.
+func (p *pacer) ready() bool { return p.probe == measuring && !p.awaits || p.drained() }
+
+// measures reports whether nothing may follow the second Ping yet.
+func (p *pacer) measures(now time.Time) bool {
+	return p.probe == measuring && p.awaits && now.Sub(p.pinged) < pingLead
+}
+
+// active reports whether the link is in use: it is probed, or something is on its way and the peer reports.
 func (p *pacer) active(now time.Time) bool {
-	return p.sent != p.received && now.Sub(p.reportedAt) < max(stale, 3*p.last.span)
+	return p.probe != notProbing || p.sent != p.received && !p.silent(now)
 }
+
+// silent reports whether the peer has reported nothing for some time.
+func (p *pacer) silent(now time.Time) bool { return now.Sub(p.reportedAt) > max(stale, 3*p.span) }
 
 // forget forgets what was learnt of the path, as there is another. It begins with a probe: what is on its way, or would be, is no measure.
 func (p *pacer) forget(now time.Time) {
-	p.base, p.floor, p.rate = 0, 0, 0
-	p.last, p.probe, p.fresh, p.joint, p.known, p.share = round{}, draining, true, false, false, 1
-	p.round = mark{now, p.sent, p.received}
+	p.base, p.floor, p.rate, p.most = 0, 0, 0, 0
+	p.peak, p.low = 0, 0
+	p.span, p.fresh, p.joint, p.known, p.share = 0, true, false, false, 1
+	p.ping(now, draining)
+	p.round = mark{at: now, sent: p.sent, received: p.received}
 }
 
 // measured takes a round-trip time: the path is not longer.
@@ -300,67 +352,67 @@ const (
 	shareGain = 0.1
 )
 
-// release ends a probe of several links. What a link that knows its path has found too much is the others' queue, of which the one has seen as much
-// that does not.
-func release(now time.Time, links []*pacer) {
-	var others time.Duration
-	for _, p := range links {
-		if p.probe == held && p.known && (others == 0 || p.found-p.floor < others) {
-			others = max(p.found-p.floor, 1)
-		}
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
 	}
-	for _, p := range links {
-		if p.probe == held {
-			if !p.known {
-				p.known = true
-				p.measured(p.found - others)
-			}
-			p.release(now)
-		}
-	}
+	return b
 }
 
 // balance has links share alike what they share of a path: what a link gets of a queue that it shares is what it has in it, so a link that
 // gets less than the middle one comes to have more on its way, and the others less. What a link has to itself stays its own, as its window has
 // slack. It also has them probe together: one alone would take the others' queues for the path's own delay, and each would make way for the
-// other's growing. As reports can be made up, that is not often, and links that are not in use count for nothing.
+// other's growing. As reports can be made up, and links be made anew, that is not often, and links that are not in use count for nothing.
 func balance(now time.Time, links []*pacer) {
 	var rates []float64
-	active, wanted, probing := 0, false, false
+	active, wanted, unknown, often := 0, false, false, false
+	drains, measures := false, false // a joint probe, still
 	gap := jointGap
-	var probedAt time.Time
+	var probedAt, jointAt time.Time
 	for _, p := range links {
 		if !p.active(now) {
 			continue
 		}
 		active++
-		if p.rate > 0 {
+		if p.rate > 0 && !p.silent(now) {
 			rates = append(rates, p.rate)
 		}
-		if p.probe == notProbing { // one that does not get to the end of a probe asks for no other
-			if !p.known && p.last.bytes > 0 {
-				wanted, gap = wanted || len(links) > 1, jointGap/4
-			}
+		if p.probe == notProbing && !p.awaits { // one at a time
+			unknown = unknown || !p.known && p.span > 0 && (len(links) > 1 || p.base > p.floor) // alone, the shortest time ever is the path's
 			wanted = wanted || p.wantsProbe(now)
 		}
-		probing = probing || p.probe != notProbing && p.probe != held && !p.fresh && now.Sub(p.probedAt) <= probeMost // nor is it waited for
-		if p.probedAt.After(probedAt) {
-			probedAt = p.probedAt
+		if p.joint {
+			took := now.Sub(p.probedAt)
+			drains = drains || p.probe == draining && !p.drained() && took <= probeMost
+			measures = measures || p.measures(now) && took <= probeMost+4*pingLead
+			jointAt = later(jointAt, p.probedAt)
 		}
+		probedAt = later(probedAt, p.probedAt)
+		often = often || now.Sub(p.joined[0]) <= 2*jointGap
+	}
+	switch {
+	case active == 1: // which costs nobody else anything
+		wanted, gap, jointAt = wanted || unknown, jointGap/4, probedAt
+	case often:
+		wanted = false
+	case unknown:
+		wanted, gap = true, jointGap/4
 	}
 	middle := 0.0
 	if n := len(rates); n > 0 {
 		slices.Sort(rates)
 		middle = (rates[(n-1)/2] + rates[n/2]) / 2
 	}
-	if !probing {
-		release(now, links)
-	}
-	probe := wanted && (active == 1 || now.Sub(probedAt) > gap)
+	probe := wanted && now.Sub(jointAt) > gap
 	for _, p := range links {
 		p.links = len(links)
-		if p.drained() { // at the same moment as others, but it waits for none
-			p.probe = ready
+		switch {
+		case p.drained() && !(p.joint && drains):
+			p.ping(now, measuring)
+		case p.probe == measuring && !(p.joint && measures || p.measures(now)):
+			p.release(now)
+		case (p.probe == draining || p.awaits) && now.Sub(p.movedAt()) > probeEnd:
+			p.giveUp(now)
 		}
 		if !p.active(now) {
 			p.share = 1

@@ -85,7 +85,7 @@ type load struct {
 	link           *Link
 	opened, closed chan struct{}
 	received       atomic.Int64 // bytes of bulk messages
-	drained        atomic.Int64 // how often a probe had emptied its queue
+	ready          atomic.Int64 // how often a probe had something to do
 
 	mu   sync.Mutex
 	sent map[uint64]time.Time // Pings
@@ -149,8 +149,8 @@ func (b *bottleneck) link(t *testing.T, far *lab) (from, to *load) {
 	i, r := shakeHands(t)
 	start := func(c Conn, h Handshake) *load {
 		l := &load{opened: make(chan struct{}), closed: make(chan struct{}), sent: map[uint64]time.Time{}}
-		l.link = NewLink(LinkConfig{Conn: c, Handshake: h, Engine: bulk.Go{}, Pool: new(bulk.Pool), Now: time.Now, Handler: l, Drained: func() {
-			l.drained.Add(1)
+		l.link = NewLink(LinkConfig{Conn: c, Handshake: h, Engine: bulk.Go{}, Pool: new(bulk.Pool), Now: time.Now, Handler: l, Ready: func() {
+			l.ready.Add(1)
 			Balance([]*Link{l.link})
 		}})
 		l.link.Start()
@@ -190,12 +190,12 @@ func TestProbeWithoutTicks(t *testing.T) {
 		go from.fill()
 		pass(2*time.Second, from)
 		from.link.PathChanged() // which is followed by a probe
-		before, probes := to.received.Load(), from.drained.Load()
+		before, probes := to.received.Load(), from.ready.Load()
 		time.Sleep(3 * time.Second)
 		share := float64(to.received.Load()-before) / 3 / (4 * mbit)
 		t.Logf("share=%.3f", share)
-		if from.drained.Load() == probes || share < 0.6 {
-			t.Errorf("%d probes, and %.3f of the path is used", from.drained.Load()-probes, share)
+		if from.ready.Load() == probes || share < 0.6 {
+			t.Errorf("%d probes, and %.3f of the path is used", from.ready.Load()-probes, share)
 		}
 	})
 }

@@ -34,7 +34,7 @@ func (s *simulation) restarts(side *side, e Effect) {
 		s.log("%d applies a restart", side.index)
 		l := side.links[e.Attempt]
 		s.at(100*time.Millisecond, func() {
-			if r := l.remote; s.path && l.generation == r.generation && side.links[l.number] == l && r.side.links[r.number] == r {
+			if r := l.remote; r != nil && s.path && l.generation == r.generation && side.links[l.number] == l && r.side.links[r.number] == r {
 				l.path, r.path = true, true
 				for _, end := range []*simLink{l, r} {
 					s.do(end.side, end.side.Alive(s.now, end.number))
@@ -413,6 +413,137 @@ func TestRestartBeside(t *testing.T) {
 		if s.count("replaced") == 0 {
 			s.fatal("the old link was not there until the new one was")
 		}
+	}
+}
+
+// breakLink has the platform of one side give its connection up, without a path that could tell the other.
+func (s *simulation) breakLink(i int) {
+	side := s.sides[i]
+	l := side.links[side.OpenAttempt()]
+	l.remote = nil
+	s.do(side, side.Failed(s.now, l.number, fault.ConnectionFailed))
+}
+
+// TestLost: an end that tries to restart a link which the other one has given up hears of that, and lets it go for a new one at once.
+func TestLost(t *testing.T) {
+	for i := range 2 {
+		s := opened(t)
+		s.path = false
+		s.lose(0, 1)
+		s.run(500 * time.Millisecond)
+		s.breakLink(i)
+		s.path = true
+		s.run(1200 * time.Millisecond) // sooner than the next restart, and than an attempt beside the link
+		s.expectMended()
+		if n := s.count("opens connection"); n != 2 {
+			s.fatal("%d connections", n)
+		}
+		s.run(time.Minute)
+		s.expectMended()
+	}
+}
+
+// TestLostInAnyOrder: what is lost while nothing can be sent is told when it can, in whatever order that comes with a new attempt. It does no harm.
+func TestLostInAnyOrder(t *testing.T) {
+	for seed := range uint64(40) {
+		s := opened(t)
+		s.random = rand.New(rand.NewPCG(seed, 2))
+		inTime := s.hub
+		s.path = false
+		s.hub = func(int, SendPayload) []time.Duration { return nil }
+		s.lose(0, 1)
+		s.run(3 * time.Second)
+		s.breakLink(int(seed % 2))
+		s.run(time.Duration(s.random.IntN(5000)) * time.Millisecond)
+		s.path = true
+		s.hub = func(from int, p SendPayload) []time.Duration {
+			return []time.Duration{inTime(from, p)[0] + time.Duration(s.random.IntN(500))*time.Millisecond}
+		}
+		s.run(30 * time.Second)
+		s.expectMended()
+		s.script = nil
+		s.run(time.Minute)
+		s.expectMended()
+		if s.count("opens connection") > 0 {
+			s.fatal("another connection")
+		}
+	}
+}
+
+// TestLostAtOnce: a peer that loses each link as soon as it is open is not met again at once.
+func TestLostAtOnce(t *testing.T) {
+	for i := range 2 {
+		s := opened(t)
+		attempts := 0
+		for open := uint32(0); s.now.Before(s.start.Add(65 * time.Second)); s.run(100 * time.Millisecond) {
+			if now := s.sides[i].OpenAttempt(); now > open {
+				open = now
+				attempts++
+				s.breakLink(i)
+			}
+		}
+		if attempts == 0 || attempts > 40 {
+			t.Errorf("%d links in a minute", attempts)
+		}
+	}
+}
+
+// TestLostUnopened: a peer that has lost a link which has not opened here yet does not keep it waiting.
+func TestLostUnopened(t *testing.T) {
+	s := newSimulation(t)
+	s.path = false
+	s.begin()
+	s.run(2 * time.Second)
+	side := s.sides[1]
+	if side.attempt == nil || !side.attempt.linked {
+		s.fatal("no attempt in which the peer is proven")
+	}
+	effects, _ := side.Receive(s.now, wire.PayloadLost, wire.Lost{Negotiation: side.attempt.nonce()}.Append(nil), true)
+	s.do(side, effects)
+	if side.attempt != nil {
+		s.fatal("it waits")
+	}
+}
+
+// TestLostUntold: who has ended a link, with a goodbye or for a violation, or whose envelopes people carry, says nothing of a loss.
+func TestLostUntold(t *testing.T) {
+	for name, end := range map[string]func(n *Negotiation, now time.Time) []Effect{
+		"left": func(n *Negotiation, now time.Time) []Effect { return n.Left(now, n.OpenAttempt()) },
+		"violation": func(n *Negotiation, now time.Time) []Effect {
+			return n.Failed(now, n.OpenAttempt(), fault.ProtocolViolation)
+		},
+		"manual": func(n *Negotiation, now time.Time) []Effect {
+			n.cfg.Manual = true
+			return n.Failed(now, n.OpenAttempt(), fault.ConnectionFailed)
+		},
+	} {
+		s := opened(t)
+		s.do(s.sides[0], end(s.sides[0].Negotiation, s.now))
+		if n := s.count("sends 13"); n != 0 {
+			t.Errorf("%s: %d times", name, n)
+		}
+		if s.sides[0].OpenAttempt() != 0 {
+			t.Errorf("%s: still open", name)
+		}
+	}
+}
+
+// TestLostIgnored: only the peer can say that a link is lost, and only of that link.
+func TestLostIgnored(t *testing.T) {
+	for i := range 2 {
+		s := opened(t)
+		side := s.sides[i]
+		for _, pair := range []bool{false, true} {
+			nonce := side.open.nonce()
+			if pair {
+				nonce[0]++
+			}
+			effects, acknowledge := side.Receive(s.now, wire.PayloadLost, wire.Lost{Negotiation: nonce}.Append(nil), pair)
+			if len(effects) > 0 || !acknowledge {
+				t.Errorf("pair %v: %v, acknowledged %v", pair, effects, acknowledge)
+			}
+		}
+		s.expectMended()
 	}
 }
 

@@ -169,6 +169,50 @@ func TestLinkRekeyLate(t *testing.T) {
 	raw.read(wire.Control, wire.RecordData, 1)
 }
 
+// TestLinkRekeyAhead: the answer to Rekey does not wait for what is queued, which may take longer than the peer waits for it. That goes out under the
+// new keys.
+func TestLinkRekeyAhead(t *testing.T) {
+	link, raw, _ := rawPair(t, false)
+	const count = 1000 // more than the pipe takes
+	for i := range uint64(count) {
+		link.link.SendControl(wire.Ping{Token: i})
+	}
+	message, err := raw.session.StartRekey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.send(wire.Control, wire.RecordData, message)
+	raw.send(wire.Control, wire.RecordData, wire.Ping{}.Append(nil))
+	link.await(1) // so that Rekey has been taken
+	var next uint64
+	for {
+		p := raw.read(wire.Control, wire.RecordData, 0)
+		m, err := wire.ParseControl(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := m.(wire.Rekeyed); ok {
+			if err := raw.session.FinishRekey(p); err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+		if m != (wire.Ping{Token: next}) {
+			t.Fatalf("%v, when %d was to come", m, next)
+		}
+		next++
+	}
+	if next > count/2 {
+		t.Errorf("the answer came after %d of %d messages", next, count)
+	}
+	raw.read(wire.Control, wire.RecordKey, 0)
+	for ; next < count; next++ {
+		if p := raw.read(wire.Control, wire.RecordData, 1); string(p) != string(wire.Ping{Token: next}.Append(nil)) {
+			t.Fatalf("%x, when %d was to come", p, next)
+		}
+	}
+}
+
 // TestLinkRekeyWithheld: the responder answers, but never switches on bulk. The keys would never change again.
 func TestLinkRekeyWithheld(t *testing.T) {
 	for name, overdue := range map[string]func(*recorder, *clock){

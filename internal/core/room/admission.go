@@ -17,9 +17,11 @@ const (
 	denial     = time.Minute // a newcomer that was denied may ask again after it
 	// claimAhead is how far beyond the owner's clock a claimed epoch counts.
 	claimAhead = 24 * time.Hour
-	// linkless is how long a member stays in the roster that has gone, seatless how long where a newcomer wants its place.
+	// linkless is how long a member stays in the roster that has gone, seatless how long where a newcomer wants its place; it is given
+	// the time to ask for the roster again, too.
 	linkless = 60 * time.Second
 	seatless = 15 * time.Second
+	asking   = rejoinEvery + 5*time.Second
 	// joinGap is how close upon each other joins may go out: the hub can provoke them. rejoinEvery is how often a member
 	// without a link to the owner asks for the newest roster; it may have been dropped from it.
 	joinGap     = time.Second
@@ -177,14 +179,17 @@ func (o *ownership) deny(id wire.ID, now time.Time) {
 
 // seat is the member whose place a newcomer may have: the one that has been gone for longest, if that is long enough.
 func (o *ownership) seat(r *Room) *member {
+	now := r.cfg.Now()
 	var gone *member
 	for _, h := range o.admitted[1:] {
-		if m := r.members[memberID(h)]; m != nil && !m.open() && (gone == nil || m.goneSince(r).Before(gone.goneSince(r))) {
+		m := r.members[memberID(h)]
+		if m == nil || m.open() {
+			continue
+		}
+		since := m.goneSince(r)
+		if now.Sub(since) >= seatless && now.Sub(m.joined) >= asking && (gone == nil || since.Before(gone.goneSince(r))) {
 			gone = m
 		}
-	}
-	if gone == nil || r.cfg.Now().Sub(gone.goneSince(r)) < seatless {
-		return nil
 	}
 	return gone
 }
@@ -385,7 +390,7 @@ func (r *Room) setRoster(roster wire.Roster) {
 		m := newMember(r, id, h)
 		r.members[id] = m
 		if r.owner != nil {
-			m.name = r.owner.names[id]
+			m.name, m.joined = r.owner.names[id], r.cfg.Now()
 		}
 		m.shown = m.shows()
 		r.event(PeerJoined{m.snapshot(r)})

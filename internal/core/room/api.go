@@ -141,7 +141,7 @@ const (
 	DeliveryInterrupted  DeliveryState = "interrupted" // the link is lost; goes on when it is back
 	DeliveryVerifying    DeliveryState = "verifying"   // everything has arrived; the whole is being checked
 	DeliverySaving       DeliveryState = "saving"      // being made durable
-	DeliveryDone         DeliveryState = "done"        // verified on the recipient's disk
+	DeliveryDone         DeliveryState = "done"        // verified on the recipient's disk, or InMemory
 	DeliveryDeclined     DeliveryState = "declined"
 	DeliveryCancelled    DeliveryState = "cancelled"
 	DeliveryFailed       DeliveryState = "failed"
@@ -159,7 +159,9 @@ type Delivery struct {
 	ETA     float64       `json:"eta"`   // seconds; -1: unknown
 	Quality PeerQuality   `json:"quality"`
 	// Repeated is how many bytes have come (incoming) that were on disk already.
-	Repeated int64      `json:"repeated"`
+	Repeated int64 `json:"repeated"`
+	// InMemory: what has been delivered is, by the recipient's receipt, only in the memory of its page.
+	InMemory bool       `json:"inMemory"`
 	Code     fault.Code `json:"code,omitempty"`
 	Reason   string     `json:"reason,omitempty"` // the recipient's own words when it declined
 }
@@ -302,7 +304,7 @@ type OutFile struct {
 
 // SendOptions are the options of Send.
 type SendOptions struct {
-	To                []wire.ID // nil: every open member
+	To                []wire.ID // nil: every member whose state is PeerOpen or PeerConnecting
 	LimitPerRecipient int64     // bytes per second; 0: none
 	Limit             int64     // bytes per second to all of them; 0: none
 	LateJoiners       bool      // members admitted later are offered it too, until StopOffering; then there need be no recipient yet

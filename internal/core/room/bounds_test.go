@@ -22,6 +22,7 @@ import (
 	"tallow/internal/core/signaling"
 	"tallow/internal/core/transfer"
 	"tallow/internal/core/wire"
+	"tallow/internal/heap"
 )
 
 // still is a room without a server, a network or a loop: the test delivers to it, owns its clock, and takes its events.
@@ -278,13 +279,7 @@ func TestUnknownIDs(t *testing.T) {
 	link := seal.NewLink(owner.ID())
 	guest := newStill(t, 1, &link, Config{}, owner)
 	ann := newStill(t, 4, nil, Config{Admission: AdmitApproval})
-	heap := func() int64 {
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
-	before := heap()
+	before := heap.InUse()
 	kinds := []wire.PayloadType{wire.PayloadJoin, wire.PayloadRoster, wire.PayloadRefuse, wire.PayloadKnock, wire.PayloadHello,
 		wire.PayloadOffer, wire.PayloadAnswer, wire.PayloadCandidates, wire.PayloadAck, wire.PayloadRestart}
 	ids := 10_000
@@ -311,7 +306,7 @@ func TestUnknownIDs(t *testing.T) {
 		}
 	}
 	// An inbox holds 256 senders; here each has few ids.
-	if grown := heap() - before; grown > 2<<20 {
+	if grown := heap.InUse() - before; grown > 2<<20 {
 		t.Errorf("the heap has grown by %d bytes", grown)
 	}
 	runtime.KeepAlive(guest)
@@ -361,7 +356,7 @@ func TestManyIdentities(t *testing.T) {
 func TestApprovalKeepsSeats(t *testing.T) {
 	bob, cleo := newIdentity(t, 2), newIdentity(t, 3)
 	ann := newStill(t, 1, nil, Config{Admission: AdmitApproval, MaxRecipients: 1}, bob)
-	ann.now = ann.now.Add(seatless + time.Second)
+	ann.now = ann.now.Add(asking)
 	ann.give(cleo.ID(), wire.PayloadJoin, seal.SignJoin(cleo, wire.Join{Room: ann.keys.ID, Nonce: number(1)}))
 	ann.settle()
 	if !ann.owner.isAdmitted(bob.KeyHash()) {
@@ -405,6 +400,12 @@ func TestSeatsOutlastTheServer(t *testing.T) {
 	ann.now = ann.now.Add(2 * time.Second)
 	join(dan)
 	admitted("a newcomer after a while", bob, dan)
+	ann.now = ann.now.Add(rejoinEvery)
+	join(cleo)
+	admitted("while it was not time to ask again", bob, dan)
+	ann.now = ann.now.Add(asking - rejoinEvery)
+	join(cleo)
+	admitted("once it was", cleo, dan)
 	ann.now = ann.now.Add(linkless + time.Second)
 	ann.settle()
 	admitted("all are gone")

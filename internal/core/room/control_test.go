@@ -19,6 +19,7 @@ import (
 	"tallow/internal/core/room"
 	"tallow/internal/core/seal"
 	"tallow/internal/core/transfer"
+	"tallow/internal/core/transfer/diskstore"
 	"tallow/internal/core/wire"
 )
 
@@ -346,6 +347,7 @@ func verifyReceipt(ledger []byte, index int, files map[string]source) error {
 		}
 		Entries []struct {
 			Peer, Keys, Transfer, Root, Signed, Signature string
+			InMemory                                      bool
 			Files                                         []struct {
 				Index         uint32
 				Path, Outcome string
@@ -405,7 +407,11 @@ func verifyReceipt(ledger []byte, index int, files map[string]source) error {
 		return errors.New("the root is not that of the files")
 	}
 	const prefix = "tallow v1 receipt\x00"
-	message := bytes.Join([][]byte{sender, digits(e.Transfer), root, bitmap}, nil)
+	where := []byte{0}
+	if e.InMemory {
+		where[0] = 1
+	}
+	message := bytes.Join([][]byte{sender, digits(e.Transfer), root, bitmap, where}, nil)
 	if !bytes.Equal(signed, append([]byte(prefix), message...)) {
 		return errors.New("something else was signed")
 	}
@@ -486,7 +492,7 @@ func TestReceipt(t *testing.T) {
 		p[len(p)/2] ^= 1
 		return base64.StdEncoding.EncodeToString(p)
 	}
-	last := func(s string) string { // of a signature: ML-DSA's part
+	last := func(s string) string { // of a signature: ML-DSA's part; of what is signed: where the files are
 		p, _ := base64.StdEncoding.DecodeString(s)
 		p[len(p)-1] ^= 1
 		return base64.StdEncoding.EncodeToString(p)
@@ -510,6 +516,8 @@ func TestReceipt(t *testing.T) {
 		"signed":        func(_ *room.Ledger, e *room.LedgerEntry) { e.Signed = flip(e.Signed) },
 		"signature, Ed": func(_ *room.Ledger, e *room.LedgerEntry) { e.Signature = first(e.Signature) },
 		"signature, ML": func(_ *room.Ledger, e *room.LedgerEntry) { e.Signature = last(e.Signature) },
+		"where":         func(_ *room.Ledger, e *room.LedgerEntry) { e.InMemory = true },
+		"where, signed": func(_ *room.Ledger, e *room.LedgerEntry) { e.InMemory, e.Signed = true, last(e.Signed) },
 		"root":          func(_ *room.Ledger, e *room.LedgerEntry) { e.Root = other(e.Root) },
 		"transfer":      func(_ *room.Ledger, e *room.LedgerEntry) { e.Transfer = other(e.Transfer) },
 		"outcome":       func(_ *room.Ledger, e *room.LedgerEntry) { e.Files[1].Outcome = "failed" },
@@ -526,6 +534,59 @@ func TestReceipt(t *testing.T) {
 		change(&l, &l.Entries[0])
 		if verifyReceipt(toJSON(t, l), 0, nil) == nil {
 			t.Errorf("%s: changed, and the receipt still holds", name)
+		}
+	}
+}
+
+// inMemory is storage that is lost with its process.
+type inMemory struct{ transfer.Storage }
+
+func (inMemory) InMemory() bool { return true }
+
+// TestReceiptFromMemory: who holds files only in memory signs just that, and both ends say so, the sender after a restart, too; but not of what was accepted
+// into a disk.
+func TestReceiptFromMemory(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	annLife := w.life("Ann", nil)
+	ann := annLife.born()
+	memory := func(c *room.Config) { c.Storage = inMemory{c.Storage} }
+	bob, cleo := w.joinWith("Bob", *annLife.link, memory), w.joinWith("Cleo", *annLife.link, memory)
+	ann.meet(bob, cleo)
+	file := content(1000, 1)
+	id := ann.send(outFile("a.bin", file))
+	offered := wait(cleo, "an offer", func(room.OfferReceived) bool { return true }).Offer
+	bob.accept(ann)
+	held := func(tr room.Transfer) bool {
+		return slices.ContainsFunc(tr.Deliveries, func(d room.Delivery) bool { return d.State == room.DeliveryDone && d.InMemory })
+	}
+	wait(bob, "the end, in memory", func(e room.TransferFinished) bool { return held(e.Transfer) })
+	wait(ann, "Bob's receipt", func(e room.TransferProgress) bool { return held(e.Transfer) })
+
+	w.crash(ann, bob, cleo)
+	ann = annLife.born()
+	if e := wait(ann, "the transfer to be restored", func(room.TransferResumed) bool { return true }); !held(e.Transfer) {
+		t.Errorf("restored: %+v", e.Transfer.Deliveries)
+	}
+	if _, err := ann.room.Continue(id, []room.OutFile{outFile("a.bin", file)}, false); err != nil {
+		t.Fatal(err)
+	}
+	ann.meet(bob, cleo)
+	disk, err := diskstore.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cleo.room.AcceptInto(disk, transferID(t, offered.From, offered.ID), nil); err != nil {
+		t.Fatal(err)
+	}
+	result := ann.done(id)
+	ledger, err := ann.room.Ledger(id)
+	if err != nil || !entry(t, result, bob).InMemory || entry(t, result, cleo).InMemory {
+		t.Errorf("%v, %+v", err, result.Ledger)
+	}
+	for i := range ledger.Entries {
+		if err := verifyReceipt(toJSON(t, ledger), i, map[string]source{"a.bin": file}); err != nil {
+			t.Errorf("%s: %v", ledger.Entries[i].Name, err)
 		}
 	}
 }

@@ -6,11 +6,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 
 	"tallow/internal/core/fault"
+	"tallow/internal/core/peer"
 	"tallow/internal/core/room"
 	"tallow/internal/core/transfer"
 	"tallow/internal/core/wire"
@@ -440,4 +443,58 @@ func TestPause(t *testing.T) {
 		t.Fatal(err)
 	}
 	bob.check(bob.finished(id), file)
+}
+
+// TestSendToAll: what is sent to nobody in particular is for whoever is shown as connecting, too: because the link was lost and cannot be made anew
+// yet, or because the first one is still being made. It is not for who wants no link.
+func TestSendToAll(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	all := w.group("Ann", "Bob", "Cleo", "Dan")
+	ann, bob, cleo, dan := all[0], all[1], all[2], all[3]
+	held := make(chan struct{})
+	let := sync.OnceFunc(func() { close(held) })
+	t.Cleanup(let)
+	eve := w.joinWith("Eve", ann.room.Link(), func(c *room.Config) {
+		next := c.NewConn
+		c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
+			<-held
+			return next(cfg)
+		}
+	})
+	mark := ann.mark()
+	if err := ann.room.Disconnect(dan.id()); err != nil {
+		t.Fatal(err)
+	}
+	ann.state(mark, dan, room.PeerClosed)
+	w.stopHub()
+	mark = ann.mark()
+	bob.cutLinks()
+	ann.state(mark, bob, room.PeerConnecting)
+
+	file := content(mib+5, 1)
+	snapshot, err := ann.room.Send([]room.OutFile{outFile("a.bin", file)}, room.SendOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]room.DeliveryState{}
+	for _, d := range snapshot.Deliveries {
+		got[d.Peer] = d.State
+	}
+	if want := map[string]room.DeliveryState{bob.room.Self().ID: room.DeliveryInterrupted, cleo.room.Self().ID: room.DeliveryOffered,
+		eve.room.Self().ID: room.DeliveryInterrupted}; !maps.Equal(got, want) {
+		t.Fatalf("deliveries %v, want %v", got, want)
+	}
+	id := transferID(t, ann.room.Self().ID, snapshot.ID)
+	cleo.accept(ann)
+	cleo.check(cleo.finished(id), file)
+	w.startHub()
+	let()
+	for _, p := range all {
+		p.room.Nudge() // as the browser does
+	}
+	for _, p := range []*person{bob, eve} {
+		p.accept(ann)
+		p.check(p.finished(id), file)
+	}
 }

@@ -71,6 +71,7 @@ type world struct {
 	taps map[wire.ID]*tap
 	out  map[wire.ID]bool // cannot reach the hub
 	dead map[string]bool  // addresses that nothing goes to or comes from
+	over bool             // nothing goes anywhere any more
 	used map[string]bool  // addresses and ports that something has come from; true: as dead
 	// fromHub and toHub change what passes between a member and the hub; they return the messages that go on. They are
 	// called with mu held.
@@ -111,7 +112,7 @@ func newWorld(t *testing.T, maxMembers, loss int) *world {
 		if host(c.SourceAddr()) == w.relay && from != w.relay+":3478" && !w.relays[from] {
 			return false
 		}
-		return !w.dead[host(c.SourceAddr())] && !w.dead[host(c.DestinationAddr())] && !w.used[from] && !w.used[to]
+		return !w.over && !w.dead[host(c.SourceAddr())] && !w.dead[host(c.DestinationAddr())] && !w.used[from] && !w.used[to]
 	})
 	if err := router.Start(); err != nil {
 		t.Fatal(err)
@@ -728,7 +729,13 @@ func (p *person) halfway(file source, to ...*person) (room.TransferID, *gated) {
 // send offers files to everyone who is there, and returns the transfer's name.
 func (p *person) send(files ...room.OutFile) room.TransferID {
 	p.t.Helper()
-	snapshot, err := p.room.Send(files, room.SendOptions{})
+	return p.sendTo(nil, files...)
+}
+
+// sendTo sends files to these members, and to all if there are none.
+func (p *person) sendTo(to []wire.ID, files ...room.OutFile) room.TransferID {
+	p.t.Helper()
+	snapshot, err := p.room.Send(files, room.SendOptions{To: to})
 	if err != nil {
 		p.t.Fatalf("%s sends: %v", p.name, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"tallow/internal/core/fault"
 	"tallow/internal/core/room"
@@ -49,6 +50,45 @@ func TestNotKept(t *testing.T) {
 	if told(bob) > 0 {
 		t.Error("the recipient was told of it")
 	}
+}
+
+// TestKeptLater: what has found no room in a journal is written once there is some, though nothing else happens, at both ends.
+func TestKeptLater(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	clock := newClock()
+	ann, _, bob := w.pairAt(clock.Now)
+	bob.meet(ann)
+	for _, p := range []*person{ann, bob} {
+		p.plug.full.Store(true)
+	}
+	id := ann.send(outFile("a.bin", content(2*mib, 1)))
+	wait(ann, "to be told", func(e room.TransferProgress) bool { return e.Transfer.NotKept })
+	if err := ann.room.SetPaused(id, true); err != nil {
+		t.Fatal(err)
+	}
+	offer := wait(bob, "the offer", func(e room.OfferReceived) bool { return e.Offer.ID == id.Transfer.String() }).Offer
+	if _, err := bob.room.Accept(transferID(t, offer.From, offer.ID), nil); err != nil {
+		t.Fatal(err)
+	}
+	has := func(p *person) bool {
+		list, err := p.plug.List(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(list, func(s transfer.StoredName) bool { return s.Name == transfer.JournalName })
+	}
+	at := ann.mark()
+	for _, p := range []*person{ann, bob} {
+		eventually(t, "no room for a journal", func() bool { return p.plug.lacked.Load() > 0 })
+		if has(p) {
+			t.Fatalf("%s has a journal on a full disk", p.name)
+		}
+		p.plug.full.Store(false)
+	}
+	clock.skip(6 * time.Second)
+	waitAfter(ann, at, "to be told again", func(e room.TransferProgress) bool { return !e.Transfer.NotKept })
+	eventually(t, "both have their journals", func() bool { return has(ann) && has(bob) })
 }
 
 // TestMakesRoom: of many transfers those that are over are forgotten, and none that goes on when its other end is back.

@@ -54,7 +54,8 @@ type LedgerEntry struct {
 	Offered  int64         `json:"offered"` // when, for the first time; 0: not yet
 	Ended    int64         `json:"ended"`   // when; 0: not yet
 	Files    []LedgerFile  `json:"files"`
-	// Of a receipt: the delivery's root, what was signed, and the signature.
+	// Of a receipt: whether what it is for was then only in the memory of the recipient's page, the delivery's root, what was signed, and the signature.
+	InMemory  bool   `json:"inMemory"`
 	Root      string `json:"root,omitempty"`
 	Signed    string `json:"signed,omitempty"`
 	Signature string `json:"signature,omitempty"`
@@ -93,23 +94,23 @@ func (r *Room) outgoingResult(o *outgoing) Result {
 			entry.Ended = millis(ended)
 		}
 		unwanted := func(file uint32) bool { return o.machine.Unwanted(p.Peer, file) }
-		result.Ledger = append(result.Ledger, r.completed(entry, t.Files, id, o.machine.Receipt(p.Peer), unwanted, p.State.Final()))
+		result.Ledger = append(result.Ledger, r.completed(entry, t.Files, o.machine.Receipt(p.Peer), unwanted, p.State.Final()))
 		for _, old := range o.machine.Earlier(p.Peer) {
 			entry := LedgerEntry{Peer: d.Peer, Name: d.Name, Keys: entry.Keys, Transfer: old.Transfer.String(), State: deliveryStates[old.State], Code: old.Code,
 				Bytes: int64(old.Stored), Offered: millis(old.Offered), Ended: millis(old.Ended)}
 			unwanted := func(file uint32) bool { return old.Wanted != nil && !old.Wanted.Has(file) }
-			result.Earlier = append(result.Earlier, r.completed(entry, t.Files, old.Transfer, old.Receipt, unwanted, true))
+			result.Earlier = append(result.Earlier, r.completed(entry, t.Files, old.Receipt, unwanted, true))
 		}
 	}
 	return result
 }
 
 // completed is an entry with the receipt, if there is one, and what has become of each file.
-func (r *Room) completed(entry LedgerEntry, files []File, id wire.ID, receipt *wire.Receipt, unwanted func(uint32) bool, ended bool) LedgerEntry {
+func (r *Room) completed(entry LedgerEntry, files []File, receipt *wire.Receipt, unwanted func(uint32) bool, ended bool) LedgerEntry {
 	if receipt != nil {
-		message := wire.AppendDelivery(nil, r.self, id, receipt.Root, receipt.Files)
+		entry.InMemory = receipt.InMemory
 		entry.Root, entry.Signature = receipt.Root.String(), base64.StdEncoding.EncodeToString(receipt.Signature)
-		entry.Signed = base64.StdEncoding.EncodeToString(seal.Signed(seal.LabelReceipt, message))
+		entry.Signed = base64.StdEncoding.EncodeToString(seal.Signed(seal.LabelReceipt, receipt.AppendSigned(nil, r.self)))
 	}
 	for _, f := range files {
 		line := LedgerFile{Index: f.Index, Path: f.Path, Outcome: "failed", Code: f.Code}

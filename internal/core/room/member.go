@@ -82,6 +82,12 @@ func newMember(r *Room, id wire.ID, hash wire.Hash) *member {
 
 func (m *member) open() bool { return m.link != nil }
 
+// expected reports whether there is a link, or one is being made and has not come to nothing so far.
+func (m *member) expected() bool {
+	state, _ := m.negotiation.State()
+	return state == peer.LinkOpen || state == peer.LinkConnecting
+}
+
 // inflates reports whether the member takes compressed chunks.
 func (m *member) inflates() bool { return m.link.PeerCapabilities()&wire.CapabilityDeflate != 0 }
 
@@ -153,7 +159,7 @@ func (m *member) goodbye(r *Room, c *connection, code wire.ByeCode) {
 	switch code {
 	case wire.ByeReplaced:
 		if !c.negotiation.Underway() { // else by the newer link, which opens about now and closes this one
-			m.do(r, c.negotiation.Failed(r.cfg.Now(), c.number, fault.PeerGone))
+			m.do(r, c.negotiation.Left(r.cfg.Now(), c.number))
 		}
 		return
 	case wire.ByeViolation:
@@ -168,10 +174,10 @@ func (m *member) goodbye(r *Room, c *connection, code wire.ByeCode) {
 	case wire.ByeLeft:
 		if c.negotiation.Underway() { // it is back already, and the goodbye is that of the page before
 			r.linkDown(m, true, fault.PeerGone)
-			m.do(r, c.negotiation.Failed(r.cfg.Now(), c.number, fault.PeerGone))
+			m.do(r, c.negotiation.Left(r.cfg.Now(), c.number))
 			return
 		}
-		if r.owner != nil && m.joined.Before(c.openedAt) {
+		if r.owner != nil && !m.joined.After(c.openedAt) {
 			r.owner.drop(m.id)
 		}
 	}
@@ -203,6 +209,7 @@ func (m *member) unlink(r *Room) {
 	m.pings, m.pingOut = [maxPings]ping{}, false
 	m.quality.Closed()
 	m.traffic.Closed(m.since)
+	r.box.post(r.balance) // the others may have waited for it
 }
 
 func (m *member) tick(r *Room, now time.Time) {
@@ -492,7 +499,7 @@ func (c *connection) startLink(h peer.Handshake) {
 	}
 	r := c.room
 	c.worker = peer.NewLink(peer.LinkConfig{Conn: c.conn, Handshake: h, Engine: r.cfg.Engine, Pool: r.pool, Now: r.cfg.Now,
-		Handler: c, Do: r.do, Drained: func() { r.box.post(r.drained) }})
+		Handler: c, Do: r.do, Ready: func() { r.box.post(r.balance) }})
 	c.worker.Start()
 }
 
@@ -570,7 +577,7 @@ func (c *connection) Control(message wire.ControlMessage) {
 	}
 	if receipt, ok := message.(wire.Receipt); ok {
 		c.callVerified(func() bool { return c.room.awaitsReceipt(c.member, receipt) }, take,
-			seal.LabelReceipt, c.room.self, receipt.Transfer, receipt.Root, receipt.Files, receipt.Signature)
+			seal.LabelReceipt, receipt.AppendSigned(nil, c.room.self), receipt.Signature)
 	} else {
 		c.call(take)
 	}
@@ -590,7 +597,7 @@ func (c *connection) Bulk(b *bulk.Buffer) {
 	}
 	if end, ok := message.(wire.End); ok {
 		c.callVerified(func() bool { return c.room.awaitsEnd(c.member, id) }, take,
-			seal.LabelEnd, sender, id, end.Root, end.Files, end.Signature)
+			seal.LabelEnd, wire.AppendDelivery(nil, sender, id, end.Root, end.Files), end.Signature)
 	} else {
 		c.call(take)
 	}
@@ -613,7 +620,7 @@ func parseBulk(p []byte, from wire.ID) (message any, sender, transfer wire.ID, e
 // callVerified is call for a signed message. The signature is verified only if the message is awaited: that takes the browser
 // milliseconds, and a member can send such messages without end. Any other is taken at once, and ignored or a violation whatever
 // its signature: between the look and that nothing may come that makes it an awaited one.
-func (c *connection) callVerified(awaited func() bool, take func(), label seal.Label, sender, transfer wire.ID, root wire.Hash, files wire.Bitmap, signature []byte) {
+func (c *connection) callVerified(awaited func() bool, take func(), label seal.Label, message, signature []byte) {
 	verify := false
 	c.call(func() {
 		if verify = awaited(); !verify {
@@ -622,7 +629,7 @@ func (c *connection) callVerified(awaited func() bool, take func(), label seal.L
 	})
 	switch {
 	case !verify:
-	case c.worker.PeerKeys().Verify(label, wire.AppendDelivery(nil, sender, transfer, root, files), signature) == nil:
+	case c.worker.PeerKeys().Verify(label, message, signature) == nil:
 		c.call(take)
 	default:
 		c.violation()
@@ -638,7 +645,7 @@ func (c *connection) violation() {
 func (c *connection) Closed(err error) {
 	link := c.worker
 	c.room.box.post(func() {
-		link.Destroy()
+		defer link.Destroy() // the peer may be told first, under its keys
 		if c.member.conns[c.number] == c {
 			code := fault.Of(err)
 			switch code {

@@ -197,7 +197,7 @@ func patient(s *webrtc.SettingEngine) { s.SetRelayAcceptanceMinWait(16 * time.Se
 func TestNATs(t *testing.T) {
 	t.Parallel()
 	mixed := []place{{nat: public, loss: 5}, {nat: fullCone}, {nat: fullCone, relayOnly: true}, {nat: addressRestricted, delay: 200 * time.Millisecond},
-		{nat: portRestricted, loss: 1}, {nat: symmetric}, {nat: firewall}}
+		{nat: portRestricted, loss: 1}, {nat: symmetric}, {nat: symmetric, loss: 1}, {nat: firewall}}
 	t.Run("mixed", func(t *testing.T) { connectAll(t, mixed) })
 	if os.Getenv("TALLOW_SOAK") != "1" {
 		return

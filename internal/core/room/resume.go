@@ -30,6 +30,8 @@ const (
 	// maxRestored bounds the unfinished transfers that a room begins with, the newest, what is done and not handed over, and the receipts; others wait
 	// in storage for the next time.
 	maxRestored = maxTransfers / 2
+	// retryJournal is how often journals are tried again when there was no room for them.
+	retryJournal = 5 * time.Second
 )
 
 // journal writes a transfer's journal, in order, one write at a time.
@@ -39,6 +41,7 @@ type journal struct {
 	delivery string
 	start    func(func()) // runs what the room waits for
 	lost     func(bool)   // unless nil, told when it cannot be written, and when it can again; it must not wait
+	mended   bool         // what could not be written is kept for mend
 
 	mu      sync.Mutex // held for moments only: the room's loop takes it
 	turn    *sync.Cond // a write has ended
@@ -62,26 +65,34 @@ func (r *Room) newJournal(delivery string, size int64) *journal {
 	return j
 }
 
-// note appends records. They are written soon.
+// note appends records. They are written soon, or, where there was no room, with retry.
 func (j *journal) note(records []byte) {
 	if j == nil {
 		return
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.gone || j.err != nil && !errors.Is(j.err, transfer.ErrStorageFull) {
+	if j.gone || j.err != nil && !j.comesAgain() {
 		return
 	}
 	j.queue = append(j.queue, records...)
-	if !j.busy {
-		j.err, j.busy = nil, true
+	if !j.busy && j.err == nil {
+		j.busy = true
 		j.start(j.write)
 	}
 }
 
+// comesAgain reports whether what could not be written is kept.
+func (j *journal) comesAgain() bool { return j.mended || errors.Is(j.err, transfer.ErrStorageFull) }
+
 func (j *journal) write() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.drain()
+}
+
+// drain writes the queue. mu is held, but not while it waits for the disk.
+func (j *journal) drain() {
 	for len(j.queue) > 0 && !j.gone && j.err == nil {
 		p, at := j.queue, j.at
 		j.queue, j.at = nil, j.at+int64(len(p))
@@ -94,7 +105,7 @@ func (j *journal) write() {
 				j.lost(failed)
 			}
 		}
-		if j.err = err; errors.Is(err, transfer.ErrStorageFull) { // it comes again with retry
+		if j.err = err; err != nil && j.comesAgain() { // with retry or mend
 			j.queue, j.at = append(p, j.queue...), at
 		} else if err == nil {
 			j.written = at + int64(len(p))
@@ -115,6 +126,51 @@ func (j *journal) retry() {
 	if errors.Is(j.err, transfer.ErrStorageFull) && !j.busy && !j.gone {
 		j.err, j.busy = nil, true
 		j.start(j.write)
+	}
+}
+
+// mend goes on with a journal that could not be written or, with all, was not made durable: then all of it is written again, as it is.
+func (j *journal) mend(all bool) error {
+	if j == nil {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for j.busy {
+		j.turn.Wait()
+	}
+	if j.gone || j.err == nil && !all {
+		return nil
+	}
+	j.busy = true
+	if at := j.at; all && at > 0 {
+		j.mu.Unlock()
+		p, err := j.storage.Get(j.ctx, j.delivery, transfer.JournalName)
+		if err == nil {
+			if whole, bad := transfer.ParseJournal(p); bad != nil || whole.Size < at {
+				err = transfer.ErrJournal
+			}
+		}
+		j.mu.Lock()
+		if err != nil {
+			j.drain() // what was noted meanwhile, unless it is broken
+			return err
+		}
+		j.queue, j.at = append(p[:at:at], j.queue...), 0
+	}
+	j.err = nil
+	j.drain()
+	return j.err
+}
+
+// retryJournals writes what found no room.
+func (r *Room) retryJournals(now time.Time) {
+	r.retriedAt = now
+	for _, o := range r.outgoing {
+		o.journal.retry()
+	}
+	for _, in := range r.incoming {
+		in.store.journal.retry()
 	}
 }
 
@@ -170,6 +226,7 @@ func (j *journal) settle(last []byte) {
 		return
 	}
 	j.note(last)
+	j.retry()
 	j.start(j.end)
 }
 
@@ -391,7 +448,8 @@ func (r *Room) restoreTransfer(delivery string, j *transfer.Journal, order uint6
 	if j.HandedOver() {
 		age = KeepHandedOver
 	}
-	if old := now.Sub(j.Opened); old > age || old < -age {
+	// From the future: the clock is wrong now, as on a machine without a battery for it, and what somebody may still want is not deleted for that.
+	if old := now.Sub(j.Opened); old > age || old < -age && j.HandedOver() {
 		return false
 	}
 	_, known := j.Bytes()
@@ -408,7 +466,7 @@ func (r *Room) restoreTransfer(delivery string, j *transfer.Journal, order uint6
 		return true
 	}
 	in := &incoming{machine: transfer.RestoreIncoming(j, now), name: j.Names[j.Key.Sender], shown: true, ended: j.Done(), order: order,
-		store: newStore(r.ctx, r.cfg.Storage, delivery)}
+		store: newStore(r.ctx, r.cfg.Storage, delivery), disk: &r.disk}
 	r.incoming[j.Key] = in
 	if j.Done() {
 		r.received[delivery] = in.store
@@ -420,6 +478,7 @@ func (r *Room) restoreTransfer(delivery string, j *transfer.Journal, order uint6
 	in.store.arrange(in.machine.Manifest(), in.machine.Wanted())
 	if !j.Done() {
 		in.store.journal = r.newJournal(delivery, j.Size)
+		in.store.journal.mended = true
 		r.shareCredit(in)
 	}
 	r.event(TransferResumed{j.Key.Sender.String(), j.Opened, int64(known), r.incomingSnapshot(in)})
@@ -478,7 +537,10 @@ func Describe(p []byte) (Unfinished, error) {
 // reopen opens what is done and was not handed over, as it was when it had just been received.
 func (r *Room) reopen(in *incoming) {
 	r.running.Go(func() {
-		there := in.store.size == 0 || in.store.reopen()
+		there := in.store.size == 0
+		if !there {
+			there, _ = in.store.reopen()
+		}
 		if there {
 			there = in.store.commit() == nil
 		}
@@ -506,41 +568,67 @@ func (r *Room) verify(in *incoming) {
 	for i := range announced {
 		announced[i] = in.machine.Announced(uint32(i))
 	}
+	flushed := in.machine.Flushed()
 	r.running.Go(func() {
 		r.verifying.Lock() // one after another: each takes a chunk's memory
 		defer r.verifying.Unlock()
-		var have []chunk.Ref
-		var stored transfer.StoredFile
-		if in.store.reopen() {
-			stored = in.store.stored() // which may be closed any time, and fails to read then
-		}
-		for i, hashes := range announced {
-			if len(hashes) == 0 || stored == nil {
-				continue
-			}
-			file := in.store.section(stored, uint32(i))
-			for index, hash := range hashes {
-				if r.ctx.Err() != nil {
-					return
-				}
-				ref := chunk.Ref{File: uint32(i), Index: uint32(index)}
-				if sum, err := r.sumAt(file, m, ref); err == nil && sum == hash {
-					have = append(have, ref)
-				}
-			}
-		}
-		r.box.post(func() { r.stepIncoming(in, transfer.Restored{Have: have}) })
+		have, err := r.restored(in.store, m, announced, flushed)
+		r.box.post(func() { r.stepIncoming(in, transfer.Restored{Have: have, Err: err}) })
 	})
 }
 
-// sumAt is the hash of a chunk as it can be read.
-func (r *Room) sumAt(file io.ReaderAt, m *chunk.Manifest, ref chunk.Ref) (wire.Hash, error) {
-	b := r.pool.Get(int(m.Length(ref)))
+// restored is the chunks that are on disk as announced. A chunk that cannot be read is lacking; where none can, the disk is at fault. With again they,
+// and the journal, are written again.
+func (r *Room) restored(s *store, m *chunk.Manifest, announced [][]wire.Hash, again bool) (have []chunk.Ref, err error) {
+	if err := s.journal.mend(again); err != nil {
+		return nil, err
+	}
+	there, err := s.reopen()
+	stored := s.stored() // which may be closed any time, and fails to read then
+	if err != nil || !there || stored == nil {
+		return nil, err
+	}
+	b := r.pool.Get(int(m.ChunkSize))
 	defer b.Release()
-	if err := readFull(file, b.B, m.Offset(ref)); err != nil {
+	var unread error
+	read := false
+	for i, hashes := range announced {
+		file := s.section(stored, uint32(i))
+		for index, hash := range hashes {
+			if err := r.ctx.Err(); err != nil {
+				return nil, err
+			}
+			ref := chunk.Ref{File: uint32(i), Index: uint32(index)}
+			p := b.B[:m.Length(ref)]
+			sum, err := r.sumAt(file, p, m.Offset(ref))
+			if err != nil {
+				unread = err
+				continue
+			}
+			read = true
+			if sum != hash {
+				continue
+			}
+			if again {
+				if _, err := stored.WriteAt(p, s.offsets[i]+m.Offset(ref)); err != nil {
+					return nil, err
+				}
+			}
+			have = append(have, ref)
+		}
+	}
+	if read {
+		unread = nil
+	}
+	return have, unread
+}
+
+// sumAt fills p with what is at an offset, and hashes it.
+func (r *Room) sumAt(file io.ReaderAt, p []byte, at int64) (wire.Hash, error) {
+	if err := readFull(file, p, at); err != nil {
 		return wire.Hash{}, err
 	}
-	sum, err := r.cfg.Engine.Sum256(b.B)
+	sum, err := r.cfg.Engine.Sum256(p)
 	return wire.Hash(sum), err
 }
 
@@ -638,6 +726,11 @@ func matching(m *chunk.Manifest, files []OutFile) []int {
 	return match
 }
 
+// written reports whether a file has been written to since, as far as its times of modification are known.
+func written(now int64, before uint64) bool {
+	return now > 0 && before > 0 && uint64(now) != before
+}
+
 // missing is a file that was not given again.
 type missing struct{ size uint64 }
 
@@ -647,8 +740,8 @@ func (missing) ReadAt([]byte, int64) (int, error) { return 0, transfer.ErrSource
 // Size implements transfer.Source.
 func (m missing) Size() int64 { return int64(m.size) }
 
-// reread looks whether the files are what they were, as far as they had been read: recipients have those chunks, and must not get the rest of
-// another file. Those that are lacking fail.
+// reread looks whether the files are what they were: recipients have the chunks that had been read, and must not get the rest of another file.
+// What had been read is hashed again; of the rest the time of modification tells. Those that are lacking fail.
 func (r *Room) reread(o *outgoing, lacking []uint32) {
 	m := o.machine.Manifest()
 	type read struct {
@@ -663,28 +756,36 @@ func (r *Room) reread(o *outgoing, lacking []uint32) {
 	o.rereading = true
 	r.running.Go(func() {
 		var failed []transfer.Event
+		b := r.pool.Get(int(m.ChunkSize))
+		defer b.Release()
 		for _, file := range lacking {
 			failed = append(failed, transfer.SourceFailed{File: file, Err: transfer.ErrSourceUnreadable})
 		}
-		for i, b := range before {
-			source := o.files[i].Source
-			if m.Files[i].Kind == wire.KindDirectory {
+		for i, was := range before {
+			f, given := m.Files[i], o.files[i]
+			if f.Kind == wire.KindDirectory {
 				continue
 			}
-			if _, given := source.(missing); given {
+			source := given.Source
+			if _, lacks := source.(missing); lacks {
 				continue // it fails if it is ever read
 			}
+			unread := m.Chunks(uint32(i))
+			for _, run := range was.runs {
+				unread -= run.Count
+			}
 			var err error
-			if uint64(source.Size()) != m.Files[i].Size {
+			if uint64(source.Size()) != f.Size || unread > 0 && written(given.Modified, f.Modified) {
 				err = transfer.ErrSourceChanged
 			}
-			for _, run := range b.runs {
+			for _, run := range was.runs {
 				for at := run.First; at < run.First+run.Count && err == nil; at++ {
 					if r.ctx.Err() != nil {
 						return
 					}
 					var sum wire.Hash
-					if sum, err = r.sumAt(source, m, chunk.Ref{File: uint32(i), Index: at}); err == nil && sum != b.hashes[at] {
+					ref := chunk.Ref{File: uint32(i), Index: at}
+					if sum, err = r.sumAt(source, b.B[:m.Length(ref)], m.Offset(ref)); err == nil && sum != was.hashes[at] {
 						err = transfer.ErrSourceChanged
 					}
 				}

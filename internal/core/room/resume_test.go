@@ -35,6 +35,9 @@ type life struct {
 	dir  string
 	link *seal.Link // nil: the first life of an owner
 	now  func() time.Time
+
+	forgets bool     // Config.Resume is false
+	fails   *failing // from the start
 }
 
 func (w *world) life(name string, link *seal.Link) *life {
@@ -47,15 +50,31 @@ func (w *world) pair() (ann *person, l *life, bob *person) {
 	return w.pairAt(time.Now)
 }
 
-// pairAt is a pair for whom it is that time.
-func (w *world) pairAt(now func() time.Time) (ann *person, l *life, bob *person) {
+// lives is a room's owner and a guest, each in the first of their lives.
+func (w *world) lives(owner, guest string) (first, second *life, one, other *person) {
 	w.t.Helper()
+	first = w.life(owner, nil)
+	one = first.born()
+	second = w.life(guest, first.link)
+	other = second.born()
+	one.meet(other)
+	return first, second, one, other
+}
+
+// pairAt is a pair for whom it is that time, whose lives set makes what they are.
+func (w *world) pairAt(now func() time.Time, set ...func(*life)) (ann *person, l *life, bob *person) {
+	w.t.Helper()
+	begin := func(l *life) *person {
+		l.now = now
+		for _, f := range set {
+			f(l)
+		}
+		return l.born()
+	}
 	owner := w.life("Ann", nil)
-	owner.now = now
-	ann = owner.born()
+	ann = begin(owner)
 	l = w.life("Bob", owner.link)
-	l.now = now
-	bob = l.born()
+	bob = begin(l)
 	ann.meet(bob)
 	return ann, l, bob
 }
@@ -69,7 +88,8 @@ func (l *life) born() *person {
 		l.w.t.Fatal(err)
 	}
 	p.dir, p.storage, p.plug = l.dir, storage, &plug{Durable: storage}
-	cfg.Seed, cfg.Resume, cfg.Storage, cfg.ServerURL, cfg.Now = &l.seed, true, p.plug, l.w.url+"/?"+p.address, l.now
+	p.plug.fails.Store(l.fails)
+	cfg.Seed, cfg.Resume, cfg.Storage, cfg.ServerURL, cfg.Now = &l.seed, !l.forgets, p.plug, l.w.url+"/?"+p.address, l.now
 	var r *room.Room
 	if l.link == nil {
 		if r, err = room.Create(l.w.t.Context(), cfg); err == nil {
@@ -111,7 +131,27 @@ type plug struct {
 	open   atomic.Int64  // files
 	held   chan struct{} // unless nil, notes wait until it is closed
 	broken atomic.Bool   // it takes files and no journals
+	full   atomic.Bool   // it has no room for journals
+	lacked atomic.Int64  // how often it had no room for one
 	noEnds atomic.Bool   // it has no room for notes of an end
+	fails  atomic.Pointer[failing]
+}
+
+// failing is what a disk does not do, once or for good.
+type failing struct {
+	operation string // write, read, commit, put, or, of 8 MiB, read the end
+	once      bool
+}
+
+var errDisk = errors.New("input/output error")
+
+// fail is nil unless the operation fails.
+func (p *plug) fail(operation string) error {
+	f := p.fails.Load()
+	if f == nil || f.operation != operation || f.once && !p.fails.CompareAndSwap(f, nil) {
+		return nil
+	}
+	return errDisk
 }
 
 var errCrashed = errors.New("the process has crashed")
@@ -162,7 +202,11 @@ func (p *plug) Put(ctx context.Context, delivery, name string, b []byte, at int6
 		if p.broken.Load() {
 			return errors.New("the disk is broken")
 		}
-		if p.noEnds.Load() && notesEnd(b) {
+		if err := p.fail("put"); err != nil {
+			return err
+		}
+		if p.full.Load() || p.noEnds.Load() && notesEnd(b) {
+			p.lacked.Add(1)
 			return transfer.ErrStorageFull
 		}
 		return p.Durable.Put(ctx, delivery, name, b, at)
@@ -192,13 +236,35 @@ func (f *pluggedFile) Close() error {
 }
 
 func (f *pluggedFile) WriteAt(b []byte, off int64) (n int, err error) {
-	err = f.plug.do(func() error { n, err = f.StoredFile.WriteAt(b, off); return err })
+	err = f.plug.do(func() error {
+		if err = f.plug.fail("write"); err == nil {
+			n, err = f.StoredFile.WriteAt(b, off)
+		}
+		return err
+	})
 	f.plug.writes.Add(1)
 	return n, err
 }
 
 func (f *pluggedFile) Commit(ctx context.Context) error {
-	return f.plug.do(func() error { return f.StoredFile.Commit(ctx) })
+	return f.plug.do(func() error {
+		if err := f.plug.fail("commit"); err != nil {
+			return err
+		}
+		return f.StoredFile.Commit(ctx)
+	})
+}
+
+func (f *pluggedFile) ReadAt(b []byte, off int64) (int, error) {
+	if err := f.plug.fail("read"); err != nil {
+		return 0, err
+	}
+	if off+int64(len(b)) == 8*mib {
+		if err := f.plug.fail("read the end"); err != nil {
+			return 0, err
+		}
+	}
+	return f.StoredFile.ReadAt(b, off)
 }
 
 // stepped is a source that can be read up to a limit.
@@ -356,20 +422,18 @@ func TestSenderRestart(t *testing.T) {
 		both       bool
 		change     int64 // of a byte of the file; -1: none
 		unfinished int64 // of the file, when it dies
+		modified   int64 // what is given again; before, it was 1
 	}{
-		{"a member", false, false, -1, 3 * mib},
-		{"the owner, and the recipient", true, true, -1, 3 * mib},
-		{"changed where it was read before", false, false, 100, 2 * mib},
-		{"everything was read", false, false, -1, 5 * mib},
+		{"a member", false, false, -1, 3 * mib, 1},
+		{"the owner, and the recipient", true, true, -1, 3 * mib, 0},
+		{"changed where it was read before", false, false, 100, 2 * mib, 0},
+		{"changed where nobody had read it", false, false, 4 * mib, 2 * mib, 2},
+		{"everything was read", false, false, -1, 5 * mib, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, 11, 0)
-			first := w.life("Ann", nil)
-			ann := first.born()
-			second := w.life("Bob", first.link)
-			bob := second.born()
-			ann.meet(bob)
+			first, second, ann, bob := w.lives("Ann", "Bob")
 			recipient, sender, from, to := ann, bob, second, first
 			if c.owner {
 				recipient, sender, from, to = bob, ann, first, second
@@ -377,7 +441,12 @@ func TestSenderRestart(t *testing.T) {
 			sender.meet(recipient)
 			file, small := content(5*mib, 1), content(1000, 2)
 			s := newStepped(t, file)
-			id := sender.send(outFile("small.bin", small), outFile("dir/a.bin", s))
+			modified := func(path string, s transfer.Source, at int64) room.OutFile {
+				f := outFile(path, s)
+				f.Modified = at
+				return f
+			}
+			id := sender.send(modified("small.bin", small, 1), modified("dir/a.bin", s, 1))
 			recipient.accept(sender)
 			s.raise(c.unfinished)
 			if c.unfinished < 5*mib {
@@ -406,10 +475,12 @@ func TestSenderRestart(t *testing.T) {
 			if c.change >= 0 {
 				again[c.change] ^= 1
 			}
-			if lacking, err := sender.room.Continue(id, []room.OutFile{outFile("small.bin", small), outFile("b.bin", again)}, false); err != nil || !slices.Equal(lacking, []uint32{1}) {
+			// All of this one had been read: nothing of it can be another file's.
+			touched := modified("small.bin", small, 2)
+			if lacking, err := sender.room.Continue(id, []room.OutFile{touched, outFile("b.bin", again)}, false); err != nil || !slices.Equal(lacking, []uint32{1}) {
 				t.Errorf("without one of the files: %v, %v", lacking, err)
 			}
-			if lacking, err := sender.room.Continue(id, []room.OutFile{outFile("a.bin", again)}, false); err != nil || len(lacking) > 0 {
+			if lacking, err := sender.room.Continue(id, []room.OutFile{modified("a.bin", again, c.modified)}, false); err != nil || len(lacking) > 0 {
 				t.Fatal(lacking, err)
 			}
 			if _, err := sender.room.Continue(id, []room.OutFile{outFile("a.bin", again), outFile("small.bin", small)}, false); fault.Of(err) != fault.UnknownTransfer {
@@ -547,11 +618,7 @@ func TestOtherSender(t *testing.T) {
 func TestDiscarded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 11, 0)
-	first := w.life("Ann", nil)
-	ann := first.born()
-	second := w.life("Bob", first.link)
-	bob := second.born()
-	ann.meet(bob)
+	first, second, ann, bob := w.lives("Ann", "Bob")
 	id, _ := bob.halfway(content(2*mib, 1), ann)
 	w.crash(bob, ann)
 	bob = second.born()
@@ -662,6 +729,12 @@ func TestForgotten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	l.now = func() time.Time { return time.Now().AddDate(-26, 0, 0) } // the clock is wrong: nothing is deleted for that, nor later
+	bob = l.born()
+	bob.resumed()
+	ann.meet(bob)
+	wait(bob, "it to go on", func(e room.TransferProgress) bool { return e.Transfer.Deliveries[0].State == room.DeliveryTransferring })
+	w.crash(bob, ann)
 	l.now = func() time.Time { return time.Now().Add(room.KeepUnfinished - time.Hour) }
 	bob = l.born()
 	if r := bob.resumed(); !r.Incoming {
@@ -979,11 +1052,14 @@ func TestManyLeft(t *testing.T) {
 	put("further", transfer.JournalName, further)
 	ann = l.born()
 	bytes := map[string]int64{}
-	for _, e := range ann.since(0) {
-		if r, ok := e.(room.TransferResumed); ok {
-			bytes[r.Transfer.ID] = r.Bytes
+	eventually(t, "what is gone on with", func() bool {
+		for _, e := range ann.since(0) {
+			if r, ok := e.(room.TransferResumed); ok {
+				bytes[r.Transfer.ID] = r.Bytes
+			}
 		}
-	}
+		return len(bytes) >= restored
+	})
 	for i := range more {
 		n, ok := bytes[wire.ID{byte(i), 1}.String()]
 		if ok != (i < restored) || i == 0 && n == 0 {

@@ -76,6 +76,7 @@ type Room struct {
 	hubICE    wire.ICEServers // offered by the hub
 	ice       wire.ICEServers // in use
 	iceAt     time.Time       // when hubICE came, or was asked for last
+	retriedAt time.Time       // when the journals that had found no room were tried again
 	ticked    time.Time
 
 	state    State
@@ -99,8 +100,7 @@ type Room struct {
 	shared   transfer.Shared // of outgoing
 	incoming map[transfer.Key]*incoming
 	received map[string]*store // what was received and is still kept, by delivery
-	stores   []func()          // chunks that wait to be verified and written
-	storing  int               // of them, under way
+	disk     disk              // of the room's own storage
 
 	unverified []*incoming // of an earlier room, to be held against what is on disk, or opened, once we are in
 }
@@ -451,11 +451,14 @@ func (r *Room) tick() {
 	for _, id := range r.order {
 		r.members[id].tick(r, now)
 	}
-	peer.Balance(r.openLinks())
+	r.balance()
 	if r.owner != nil {
 		r.owner.tick(r, now)
 	} else if r.connected {
 		r.rejoin(now)
+	}
+	if now.Sub(r.retriedAt) >= retryJournal {
+		r.retryJournals(now)
 	}
 	for _, o := range r.outgoing {
 		r.stepOutgoing(o, transfer.Tick{})
@@ -477,13 +480,9 @@ func (r *Room) openLinks() (links []*peer.Link) {
 	return links
 }
 
-// drained has links that are probed together go on at once when the last of them is ready, rather than at the next tick: in a hidden tab that is a
-// second away.
-func (r *Room) drained() {
-	if links := r.openLinks(); !slices.ContainsFunc(links, (*peer.Link).Drains) {
-		peer.Balance(links)
-	}
-}
+// balance has links share alike what they share of a path. A probe that comes further does not wait for the next tick, which is a second away in a
+// hidden tab; one that nobody answers ends with it.
+func (r *Room) balance() { peer.Balance(r.openLinks()) }
 
 // checkWait ends a Create or Join that nobody answers.
 func (r *Room) checkWait(now time.Time) {

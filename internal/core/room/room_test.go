@@ -8,6 +8,7 @@ import (
 
 	"tallow/internal/core/fault"
 	"tallow/internal/core/room"
+	"tallow/internal/core/wire"
 )
 
 func TestOneToOne(t *testing.T) {
@@ -63,7 +64,11 @@ func group(t *testing.T, n, loss int) {
 	}
 	ann.meet(others...)
 	file := content(700_000, 9) // on a crowded machine the path is long, and with loss that is slow
-	if _, err := ann.room.Send([]room.OutFile{outFile("a.bin", file)}, room.SendOptions{}); err != nil {
+	var to []wire.ID            // on a crowded machine the link to one may be lost while others are waited for
+	for _, o := range others {
+		to = append(to, o.id())
+	}
+	if _, err := ann.room.Send([]room.OutFile{outFile("a.bin", file)}, room.SendOptions{To: to}); err != nil {
 		t.Fatal(err)
 	}
 	for _, o := range others {

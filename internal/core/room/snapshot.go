@@ -135,7 +135,9 @@ func (r *Room) outgoingSnapshot(o *outgoing) Transfer {
 		f.Code = o.machine.FileFailure(f.Index)
 	}
 	for _, p := range o.machine.Progress() {
-		t.Deliveries = append(t.Deliveries, r.delivery(p, o.names[p.Peer]))
+		d, receipt := r.delivery(p, o.names[p.Peer]), o.machine.Receipt(p.Peer)
+		d.InMemory = receipt != nil && receipt.InMemory
+		t.Deliveries = append(t.Deliveries, d)
 	}
 	return t
 }
@@ -144,6 +146,7 @@ func (r *Room) incomingSnapshot(in *incoming) Transfer {
 	m := in.machine.Manifest()
 	t := Transfer{ID: in.machine.Key().Transfer.String(), Incoming: true, TotalSize: int64(m.Total), Finished: in.ended, Files: files(m, in.machine.Paths()),
 		Paused: in.machine.Paused(), Deliveries: []Delivery{r.delivery(in.machine.Progress(), in.name)}}
+	t.Deliveries[0].InMemory = in.machine.Committed() && in.store.storage.InMemory()
 	for i := range t.Files {
 		f := &t.Files[i]
 		stored, root, code := in.machine.File(f.Index)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -91,29 +92,50 @@ func (s *store) file() (transfer.StoredFile, error) {
 	return f.file, f.err
 }
 
-// reopen opens what another room has begun, before anything is written. It reports whether that is there, and of the right size.
-func (s *store) reopen() bool {
+// reopen opens what has been begun, by another room or before the storage failed, while nothing is being written. It reports whether that is there, and of
+// the right size. An error says that nobody knows.
+func (s *store) reopen() (bool, error) {
 	durable, ok := s.storage.(transfer.Durable)
 	if !ok || s.size == 0 {
-		return false
+		return false, nil
 	}
-	file, err := durable.Open(s.ctx, s.delivery, StoredName)
-	if err != nil {
-		return false
-	}
-	// A crash may have come between making the file and giving it its size.
-	last, err := file.ReadAt(make([]byte, 1), s.size-1)
-	whole := last == 1 && (err == nil || errors.Is(err, io.EOF))
-	beyond, _ := file.ReadAt(make([]byte, 1), s.size)
+	s.shut()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !whole || beyond != 0 || s.gone {
-		file.Close()
+	if s.gone {
+		s.mu.Unlock()
+		return false, nil
+	}
+	f := &openFile{made: make(chan struct{}), err: errNotThere}
+	s.open = f // nobody makes another meanwhile, which would delete it
+	s.mu.Unlock()
+	file, err := durable.Open(s.ctx, s.delivery, StoredName)
+	if err == nil && s.whole(file) {
+		f.file, f.err = file, nil
+	} else {
+		if err == nil {
+			file.Close()
+		} else if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		s.mu.Lock()
+		if s.open == f {
+			s.open = nil
+		}
+		s.mu.Unlock()
+	}
+	close(f.made)
+	return f.file != nil, err
+}
+
+var errNotThere = errors.New("what was stored is not there")
+
+// whole reports whether a file has its size: a crash may have come between making it and giving it that. One whose end cannot be read has.
+func (s *store) whole(file io.ReaderAt) bool {
+	if n, err := file.ReadAt(make([]byte, 1), s.size-1); n == 0 && (err == nil || errors.Is(err, io.EOF)) {
 		return false
 	}
-	s.open = &openFile{made: make(chan struct{}), file: file}
-	close(s.open.made)
-	return true
+	beyond, _ := file.ReadAt(make([]byte, 1), s.size)
+	return beyond == 0
 }
 
 // section is where a file lies in what stored has returned.
@@ -201,6 +223,13 @@ func (s *store) close() {
 	s.journal.stop()
 	s.mu.Lock()
 	s.gone = true
+	s.mu.Unlock()
+	s.shut()
+}
+
+// shut closes the file until it is opened again.
+func (s *store) shut() {
+	s.mu.Lock()
 	f := s.open
 	s.open = nil
 	s.mu.Unlock()

@@ -24,7 +24,7 @@ const (
 	maxOffersPerMember = 8        // that wait for an answer
 	withdrawalsEach    = 1        // offers a second that a member may make and withdraw: each has been shown
 	withdrawalsBurst   = 64       // and at once
-	maxStoring         = 8        // messages whose chunks are verified and written at a time
+	maxStoring         = 8        // messages whose chunks are verified and written to a disk at a time
 	maxTransfers       = 64       // kept, those that are over included, of which the oldest goes first; and accepted at a time
 	maxManifests       = 16 << 20 // bytes of manifests of a member's unanswered offers; they have wire.MaxFiles files at most
 )
@@ -58,6 +58,7 @@ type outgoing struct {
 type incoming struct {
 	machine *transfer.Incoming
 	store   *store
+	disk    *disk  // where store lies
 	name    string // the sender's, when its link was lost
 	shown   bool   // as an offer
 	left    bool   // to another room: nothing that happens here counts
@@ -92,7 +93,8 @@ func (s *stages) advance(list []transfer.Progress) bool {
 	return s.begun > was.begun || s.verifying > was.verifying || s.saving > was.saving
 }
 
-// Send offers files to members of the room.
+// Send offers files to members of the room: to those that are named or, by default, to every member whose state is PeerOpen or PeerConnecting.
+// Whoever has no open link is waited for as when one is lost (transfer.Grace).
 func (r *Room) Send(files []OutFile, options SendOptions) (snapshot Transfer, err error) {
 	if len(files) == 0 {
 		return snapshot, fault.Newf(fault.InvalidArgument, "room: nothing to send")
@@ -133,7 +135,7 @@ func (r *Room) Send(files []OutFile, options SendOptions) (snapshot Transfer, er
 		var passed []wire.ID // who is here and was not picked is no late joiner
 		for _, id := range r.order {
 			switch {
-			case options.To == nil && r.members[id].open():
+			case options.To == nil && r.members[id].expected():
 				to = append(to, id)
 			case options.To != nil && options.LateJoiners && !slices.Contains(to, id):
 				passed = append(passed, id)
@@ -309,7 +311,8 @@ func (r *Room) AcceptInto(into transfer.Storage, key transfer.Key, files []uint3
 			return err
 		}
 		if into != nil {
-			in.store = newStore(r.ctx, into, in.store.delivery) // without the journal, of which nothing is written yet
+			in.store, in.disk = newStore(r.ctx, into, in.store.delivery), new(disk) // without the journal, of which nothing is written yet
+			in.machine.Keep(false)
 		}
 		r.shareCredit(in)
 		r.stepIncoming(in, transfer.AcceptFiles{Files: files})
@@ -484,7 +487,8 @@ func (r *Room) Offers() (list []Offer) {
 }
 
 func (r *Room) linkUp(m *member) {
-	for _, o := range r.outgoing {
+	// In order: a recipient that has restarted would take a younger one of the same files for a retry of the elder.
+	for _, o := range slices.SortedFunc(maps.Values(r.outgoing), func(a, b *outgoing) int { return cmp.Compare(a.order, b.order) }) {
 		r.offerTo(o, m)
 	}
 	for k, in := range r.incoming {
@@ -570,7 +574,7 @@ func (r *Room) controlMessage(m *member, message wire.ControlMessage) {
 			}
 			r.stepOutgoing(o, received)
 		}
-	} else if in := r.incoming[key]; in != nil && key.Sender == m.id {
+	} else if in := r.coming(key); in != nil && key.Sender == m.id {
 		r.stepIncoming(in, received)
 	}
 }
@@ -583,7 +587,7 @@ func (r *Room) awaitsReceipt(m *member, receipt wire.Receipt) bool {
 
 // awaitsEnd reports whether an End of a member's transfer counts, if its signature is right.
 func (r *Room) awaitsEnd(m *member, id wire.ID) bool {
-	in := r.incoming[transfer.Key{Sender: m.id, Transfer: id}]
+	in := r.coming(transfer.Key{Sender: m.id, Transfer: id})
 	return in != nil && in.machine.Awaits()
 }
 
@@ -600,13 +604,38 @@ func (r *Room) sent(key transfer.Key) *outgoing {
 	return nil
 }
 
+// coming is the incoming transfer that its sender's message is about: a retry has an id of its own.
+func (r *Room) coming(key transfer.Key) *incoming {
+	if in := r.incoming[key]; in != nil && in.machine.Transfer() == key.Transfer {
+		return in
+	}
+	for k, in := range r.incoming {
+		if k.Sender == key.Sender && in.machine.Transfer() == key.Transfer {
+			return in
+		}
+	}
+	return nil
+}
+
 func (r *Room) offered(m *member, key transfer.Key, offer wire.TransferOffer) {
 	if !slices.Contains(offer.Participants, r.self) {
 		r.violation(transfer.Violation{Peer: m.id, Why: errors.New("an offer to others")})
 		return
 	}
-	if in := r.incoming[key]; in != nil && !in.machine.Lost() {
+	in := r.coming(key)
+	if in == nil {
+		for k, other := range r.incoming {
+			if k.Sender == m.id && other.machine.Continues(offer) && (in == nil || other.order < in.order) {
+				in = other
+			}
+		}
+	}
+	switch {
+	case in != nil && !in.machine.Lost():
 		r.stepIncoming(in, transfer.Received{Peer: m.id, Message: offer})
+		return
+	case in == nil && r.incoming[key] != nil:
+		m.link.SendControl(wire.Cancel{Sender: m.id, Transfer: offer.Transfer, Code: wire.FailureCancelled}) // it goes on under another id
 		return
 	}
 	waiting, manifests, files := 0, int(offer.ManifestLength), int(offer.Files)
@@ -617,15 +646,17 @@ func (r *Room) offered(m *member, key transfer.Key, offer wire.TransferOffer) {
 			files += int(in.machine.Offer().Files)
 		}
 	}
-	if waiting >= maxOffersPerMember || m.withdrawals.TokensAt(r.cfg.Now()) < 1 || manifests > maxManifests || files > wire.MaxFiles || !r.makeRoom() {
+	withdrawable := m.withdrawals.TokensAt(r.cfg.Now()) // those that wait may be withdrawn, too
+	if waiting >= maxOffersPerMember || withdrawable < float64(waiting+1) || manifests > maxManifests || files > wire.MaxFiles || !r.makeRoom() {
 		// Not a Decline: nobody has been asked.
 		m.link.SendControl(wire.Cancel{Sender: m.id, Transfer: offer.Transfer, Code: wire.FailureTooLarge})
 		return
 	}
-	in := &incoming{machine: transfer.NewIncoming(key, offer, r.cfg.Now()), order: r.nextOrder(),
-		store: newStore(r.ctx, r.cfg.Storage, newID().String())} // nothing that a stranger chose, and never a name of before
+	in = &incoming{machine: transfer.NewIncoming(key, offer, r.cfg.Now()), order: r.nextOrder(),
+		store: newStore(r.ctx, r.cfg.Storage, newID().String()), disk: &r.disk} // nothing that a stranger chose, and never a name of before
 	if in.store.journal = r.newJournal(in.store.delivery, 0); in.store.journal != nil {
-		in.machine.Keep()
+		in.store.journal.mended = true
+		in.machine.Keep(true)
 	}
 	r.incoming[key] = in
 }
@@ -636,7 +667,7 @@ func (r *Room) bulkMessage(m *member, sender, id wire.ID, message any, buffer *b
 		r.violation(transfer.Violation{Peer: m.id, Why: errors.New("hashes in another's name")})
 		return
 	}
-	if in := r.incoming[transfer.Key{Sender: sender, Transfer: id}]; in != nil && sender == m.id {
+	if in := r.coming(transfer.Key{Sender: sender, Transfer: id}); in != nil && sender == m.id {
 		r.stepIncoming(in, transfer.ReceivedBulk{Peer: m.id, Message: message, Buffer: buffer, Inflates: r.compressor != nil})
 	}
 }
@@ -721,22 +752,22 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 		case transfer.Store:
 			in.store.journal.retry()
 			noted := in.store.journal.position() // which includes the hashes of these chunks
-			r.stores = append(r.stores, func() {
+			in.disk.stores = append(in.disk.stores, func() {
 				stored, bad, err := in.store.write(effect, r.cfg.Engine, r.pool)
 				if failed := in.store.journal.wait(noted); failed != nil && err == nil && !bad {
 					stored, err = nil, failed
 				}
 				done := effect.Stored(stored, bad, err)
 				r.box.post(func() {
-					r.storing--
+					in.disk.storing--
 					if m := r.members[in.machine.Key().Sender]; m != nil {
 						m.stored(len(done.Done), effect.Bytes(done.Done))
 					}
 					r.stepIncoming(in, done)
-					r.startStores()
+					r.startStores(in.disk)
 				})
 			})
-			r.startStores()
+			r.startStores(in.disk)
 		case transfer.Verify:
 			r.running.Go(func() {
 				done := effect.Sum()
@@ -754,14 +785,16 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 			})
 		case transfer.SendReceipt:
 			if m := r.members[effect.Peer]; m != nil && m.link != nil {
-				id := in.machine.Key().Transfer
-				m.link.SendControl(wire.Receipt{Transfer: id, Root: effect.Root, Files: effect.Files,
-					Signature: r.identity.Sign(seal.LabelReceipt, wire.AppendDelivery(nil, effect.Peer, id, effect.Root, effect.Files))})
+				receipt := wire.Receipt{Transfer: in.machine.Transfer(), Root: effect.Root, Files: effect.Files, InMemory: in.store.storage.InMemory()}
+				receipt.Signature = r.identity.Sign(seal.LabelReceipt, receipt.AppendSigned(nil, effect.Peer))
+				m.link.SendControl(receipt)
 			}
 		case transfer.Note:
 			in.store.journal.note(effect.Records)
 		case transfer.Settled:
 			in.store.journal.settle(effect.Records)
+		case transfer.Recheck:
+			r.verify(in)
 		case transfer.Resumed:
 			in.ended = false
 			r.shareCredit(in)
@@ -792,17 +825,24 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 func (r *Room) SpaceFreed() { r.do(r.spaceFreed) }
 
 func (r *Room) spaceFreed() {
+	r.retryJournals(r.cfg.Now())
 	for _, in := range r.incoming {
 		r.stepIncoming(in, transfer.SpaceFreed{})
 	}
 }
 
+// disk is where deliveries are written, which waits for no other.
+type disk struct {
+	stores  []func() // chunks that wait to be verified and written
+	storing int      // of them, under way
+}
+
 // startStores verifies and writes what has come, a few at a time; credit bounds how much waits.
-func (r *Room) startStores() {
-	for r.storing < maxStoring && len(r.stores) > 0 {
-		r.storing++
-		r.running.Go(r.stores[0])
-		r.stores = r.stores[1:]
+func (r *Room) startStores(d *disk) {
+	for d.storing < maxStoring && len(d.stores) > 0 {
+		d.storing++
+		r.running.Go(d.stores[0])
+		d.stores = d.stores[1:]
 	}
 }
 

@@ -78,6 +78,7 @@ func TestBrowser(t *testing.T) {
 	// The first connection is never answered: its packets are lost.
 	var connections atomic.Int64
 	lossy := hubHandler(t, func(n int, p *place) { p.enter(); p.serve(nil) })
+	mux.Handle("/lossy/", lossy)
 	mux.HandleFunc("/lossy", func(w http.ResponseWriter, r *http.Request) {
 		if connections.Add(1) == 1 {
 			select {

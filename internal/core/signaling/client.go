@@ -106,6 +106,8 @@ type ending struct {
 	closing wire.Closing // what the hub said; its zero value: nothing
 	steady  bool         // it was connected for a while
 	again   bool         // start over at once: nudged
+
+	connected bool // for however short a time
 }
 
 // final reports whether the hub told us not to come back by ourselves.
@@ -113,11 +115,14 @@ func (e ending) final() bool { return e.closing.Code != 0 && e.closing.RetryAfte
 
 func (c *Client) run() {
 	var pace backoff
-	patience := redialAfter
+	patience, failed := redialAfter, 0
 	for {
-		end := c.connect(patience)
+		end := c.connect(address(c.cfg.URL, failed), patience)
 		if c.ctx.Err() != nil {
 			return
+		}
+		if failed++; end.connected {
+			failed = 0
 		}
 		if end.again {
 			patience *= 2
@@ -146,7 +151,7 @@ func (c *Client) run() {
 }
 
 // connect makes one attempt, and returns when the connection has ended. From patience on, a nudge ends the attempt.
-func (c *Client) connect(patience time.Duration) ending {
+func (c *Client) connect(url string, patience time.Duration) ending {
 	started := time.Now()
 	ctx, cancel := context.WithTimeout(c.ctx, dialWithin)
 	defer cancel()
@@ -156,7 +161,7 @@ func (c *Client) connect(patience time.Duration) ending {
 	}
 	dialed := make(chan result, 1)
 	c.running.Go(func() {
-		s, err := dial(ctx, c.cfg.URL)
+		s, err := dial(ctx, url)
 		dialed <- result{s, err}
 	})
 	again := false
@@ -189,6 +194,7 @@ func (c *Client) hold(s *socket) ending {
 
 	started := time.Now()
 	end := l.watch(started)
+	end.connected = true
 	end.steady = time.Since(started) >= steadyAfter
 	c.mu.Lock()
 	c.link = nil

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -194,6 +195,47 @@ func TestClientBacksOff(t *testing.T) {
 		next[Entered](t, events)
 		if time.Since(start) != 0 {
 			t.Errorf("nudged, the attempt came after %v", time.Since(start))
+		}
+	})
+}
+
+// pathRecorder notes the path of each request.
+type pathRecorder struct {
+	http.RoundTripper
+	paths chan string
+}
+
+func (r pathRecorder) RoundTrip(q *http.Request) (*http.Response, error) {
+	r.paths <- q.URL.Path
+	return r.RoundTripper.RoundTrip(q)
+}
+
+// TestClientAddress: after failures the hub is asked at other paths, until it has been reached.
+func TestClientAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := memoryHub(t, func(n int, p *place) {
+			if p.enter(); n > 1 {
+				p.serve(nil)
+			}
+		})
+		paths := make(chan string, 10)
+		client.Transport = pathRecorder{client.Transport, paths}
+		m.down.Store(true)
+		_, events := listen(t, memoryURL)
+		for range 3 {
+			next[Disconnected](t, events)
+		}
+		m.down.Store(false)
+		next[Entered](t, events)
+		next[Disconnected](t, events)
+		next[Entered](t, events)
+		seen := map[string]bool{}
+		for i, plain := range []bool{true, false, false, false, true} {
+			path := <-paths
+			if plain != (path == "/ws") || !plain && (seen[path] || !strings.HasPrefix(path, "/ws/")) {
+				t.Errorf("attempt %d: %s", i, path)
+			}
+			seen[path] = true
 		}
 	})
 }

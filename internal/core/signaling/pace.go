@@ -1,6 +1,10 @@
 package signaling
 
 import (
+	"math/bits"
+	"math/rand/v2"
+	"strconv"
+	"strings"
 	"time"
 
 	"tallow/internal/core/wire"
@@ -43,6 +47,21 @@ func (b *backoff) next(random float64) time.Duration {
 }
 
 func (b *backoff) reset() { b.last = 0 }
+
+// address is where the next attempt goes after so many that have failed. Firefox holds back a connection to a path to which others have failed,
+// half as long again after each, up to a minute (RFC 6455, 7.2.3), whatever pace we keep and whatever says that the network is back. The hub is
+// at every path below its own, too. After 4, 8, 16 failures and so on it is the hub's own, for proxies that know no other: too seldom to be held back for long.
+func address(url string, failed int) string {
+	if failed == 0 || failed >= 4 && bits.OnesCount(uint(failed)) == 1 {
+		return url
+	}
+	base, query, found := strings.Cut(url, "?")
+	base = strings.TrimSuffix(base, "/") + "/" + strconv.FormatUint(rand.Uint64(), 36)
+	if found {
+		base += "?" + query
+	}
+	return base
+}
 
 // retryAfter is the wait that the hub asks for, and up to a quarter more.
 func retryAfter(m wire.Closing, random float64) time.Duration {

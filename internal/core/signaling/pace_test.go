@@ -2,6 +2,8 @@ package signaling
 
 import (
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -88,5 +90,26 @@ func TestHeartbeat(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestAddress(t *testing.T) {
+	for _, url := range []string{"wss://a.example/ws", "wss://a.example/", "ws://a.example:80/some/ws?mode=x&y"} {
+		seen := map[string]bool{}
+		for failed := range 20 {
+			got := address(url, failed)
+			if plain := got == url; plain != slices.Contains([]int{0, 4, 8, 16}, failed) {
+				t.Errorf("after %d failures: %s", failed, got)
+			} else if plain {
+				continue
+			}
+			base, query, _ := strings.Cut(url, "?")
+			base = strings.TrimSuffix(base, "/")
+			path, rest, _ := strings.Cut(got, "?")
+			if name, below := strings.CutPrefix(path, base+"/"); !below || name == "" || strings.Contains(name, "/") || rest != query || seen[path] {
+				t.Errorf("after %d failures: %s", failed, got)
+			}
+			seen[path] = true
+		}
 	}
 }

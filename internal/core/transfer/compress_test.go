@@ -150,8 +150,7 @@ func TestCompressionInterrupted(t *testing.T) {
 		}
 		p := s.peers[member(0)]
 		for range 4 {
-			steps := s.rand.IntN(80)
-			s.run(func() bool { steps--; return steps < 0 })
+			s.runSteps(s.rand.IntN(80))
 			if s.finished {
 				break
 			}

@@ -22,6 +22,7 @@ type shortage struct {
 	since  time.Time // zero: there is room
 	stores []Store   // each with a reference to its buffer
 	commit bool      // a Commit waits
+	check  bool      // a Recheck does, which writes what may not have become durable
 	trying bool      // one of them is being tried
 	wait   time.Duration
 	next   time.Time // when one is tried
@@ -30,7 +31,7 @@ type shortage struct {
 // full reports whether the disk is full, as far as is known.
 func (in *Incoming) full() bool { return !in.short.since.IsZero() }
 
-// noRoom notes that something found no room, after s.stores or s.commit has got it.
+// noRoom notes that something found no room, after s.stores, s.commit or s.check has got it.
 func (in *Incoming) noRoom() {
 	s := &in.short
 	switch {
@@ -59,6 +60,11 @@ func (in *Incoming) tryDisk() {
 		in.do(Commit{Files: in.end.Files})
 		return
 	}
+	if s.check {
+		s.check, in.checking = false, true
+		in.do(Recheck{})
+		return
+	}
 	first := s.stores[0]
 	s.stores = s.stores[1:]
 	in.do(first)
@@ -78,10 +84,12 @@ func (in *Incoming) someRoom() {
 	in.do(Changed{})
 }
 
-// Close lets go of what waits for room. The machine is not used any more.
+// Close lets go of what waits for room.
 func (in *Incoming) Close() {
 	for _, s := range in.short.stores {
 		s.Buffer.Release()
+		in.pending--
+		in.waiting -= s.Cost
 	}
 	in.short = shortage{}
 }

@@ -139,10 +139,11 @@ type fuzzRecipient struct {
 	disk     map[chunk.Ref]wire.Hash
 	room     int // for so many chunks, on a disk that is full
 	finished int
+	rechecks int // under way
 }
 
 func (r *fuzzRecipient) step(e Event) {
-	was := r.in.state
+	was, suspended := r.in.state, r.in.Suspended()
 	effects := r.in.Step(r.now, e)
 	if len(effects) > 3*len(fuzzSizes)+8 {
 		r.t.Fatalf("%d effects of a %T", len(effects), e)
@@ -162,16 +163,32 @@ func (r *fuzzRecipient) step(e Event) {
 			}
 			r.stores = append(r.stores, effect)
 		case Verify:
+			if r.in.doubt {
+				r.t.Fatal("Verify of what has to be looked at again")
+			}
 			r.sum = effect.Sum
 		case Commit:
+			if r.commit != nil || r.rechecks > 0 || r.in.doubt {
+				r.t.Fatal("Commit of what has to be looked at again, or twice")
+			}
 			r.commit = &effect
 			r.complete(effect.Files)
 		case SendReceipt:
 			if !r.saved || effect.Root != r.in.done.Root {
 				r.t.Fatal("receipt for what is not there")
 			}
+		case Recheck:
+			if r.rechecks++; r.rechecks > 1 || r.commit != nil || len(r.stores) > 0 {
+				r.t.Fatalf("%d checks, while %d messages are on their way to the disk", r.rechecks, len(r.stores))
+			}
+		case Resumed:
+			r.finished--
+			suspended = false
+			r.in.SmallestWindow()
 		case Finished:
-			r.finished++
+			if !suspended { // else it is over now
+				r.finished++
+			}
 		}
 	}
 	r.check()
@@ -179,7 +196,7 @@ func (r *fuzzRecipient) step(e Event) {
 
 // complete checks that files may be made durable: every chunk is there, and what was announced has the root that was signed.
 func (r *fuzzRecipient) complete(files wire.Bitmap) {
-	root := r.manifest.DeliveryRoot(fuzzKey.Sender, fuzzKey.Transfer, files, func(f uint32) wire.Hash {
+	root := r.manifest.DeliveryRoot(fuzzKey.Sender, r.in.end.Transfer, files, func(f uint32) wire.Hash {
 		var list []wire.Hash
 		for i := range r.manifest.Chunks(f) {
 			h, ok := r.disk[chunk.Ref{File: f, Index: i}]
@@ -210,11 +227,11 @@ func (r *fuzzRecipient) check() {
 		hashes += len(in.files[i].hashes)
 	}
 	switch {
-	case waiting != in.waiting || waiting > in.window || !in.state.Final() && in.pending != len(r.stores)+len(in.short.stores):
+	case waiting != in.waiting || waiting > 2*in.largest() || !in.state.Final() && in.pending != len(r.stores)+len(in.short.stores):
 		r.t.Fatalf("%d bytes of %d messages wait; the machine says %d of %d, of %d", waiting, len(r.stores), in.waiting, in.pending, in.window)
 	case in.stored > in.total, in.total > r.manifest.Total, hashes > 3+1+70, len(in.encoded) > len(r.manifest.Encoded):
 		r.t.Fatalf("%d of %d stored, %d hashes, %d bytes of manifest", in.stored, in.total, hashes, len(in.encoded))
-	case in.spent > in.granted && !in.state.Final(), in.granted > in.spent+in.window:
+	case in.spent > in.granted && !in.state.Final(), in.granted > in.spent+in.window && !in.state.Final():
 		r.t.Fatalf("%d spent, %d granted", in.spent, in.granted)
 	case r.finished > 1, (r.finished == 1) != in.state.Final():
 		r.t.Fatalf("finished %d times in state %d", r.finished, in.state)
@@ -222,7 +239,7 @@ func (r *fuzzRecipient) check() {
 		r.t.Fatalf("state %d %q, saved %v", in.state, in.code, r.saved)
 	case in.omitted < 0:
 		r.t.Fatal("omitted")
-	case in.full() != (in.short.trying || in.short.commit || len(in.short.stores) > 0), in.full() && in.state.Final():
+	case in.full() != (in.short.trying || in.short.commit || in.short.check || len(in.short.stores) > 0), in.full() && in.over():
 		r.t.Fatalf("full: %v, in state %d: %+v", in.full(), in.state, in.short)
 	}
 	if in.state == Done {
@@ -320,9 +337,9 @@ func (r *fuzzRecipient) move(m *moves) {
 		}
 		r.bulk(append(c.AppendHead(nil), c.Data...))
 	case 7: // an End, honest or not
-		end := wire.End{Transfer: fuzzKey.Transfer, Files: m.bitmap(), Signature: signature}
+		end := wire.End{Transfer: r.in.transfer, Files: m.bitmap(), Signature: signature}
 		if m.pick(4) > 0 {
-			end.Root = r.manifest.DeliveryRoot(fuzzKey.Sender, fuzzKey.Transfer, end.Files, func(f uint32) wire.Hash {
+			end.Root = r.manifest.DeliveryRoot(fuzzKey.Sender, r.in.transfer, end.Files, func(f uint32) wire.Hash {
 				var list []wire.Hash
 				for i := range r.manifest.Chunks(f) {
 					list = append(list, sha256.Sum256(chunkOf(r.manifest, r.files, chunk.Ref{File: f, Index: i})))
@@ -344,6 +361,12 @@ func (r *fuzzRecipient) move(m *moves) {
 		}
 		if _, ok := message.(wire.TransferOffer); ok && m.pick(4) > 0 {
 			message = r.offer
+			if again := r.offer; r.in.lapsed {
+				again.Transfer[0]++ // the room passes on no other id than that of a retry
+				if r.in.Continues(again) {
+					r.offer, message = again, again
+				}
+			}
 		}
 		r.step(Received{fuzzKey.Sender, message})
 	case 11, 12: // the disk
@@ -362,15 +385,30 @@ func (r *fuzzRecipient) move(m *moves) {
 			r.step(SpaceFreed{})
 		}
 	case 14:
-		if r.sum != nil {
+		if r.rechecks > 0 {
+			r.rechecks--
+			e := Restored{}
+			for ref := range r.disk {
+				if m.pick(4) == 0 {
+					delete(r.disk, ref) // it was not written after all
+				} else {
+					e.Have = append(e.Have, ref)
+				}
+			}
+			e.Err = [...]error{nil, nil, ErrStorageFull, errors.New("broken")}[m.pick(4)]
+			r.step(e)
+		} else if r.sum != nil {
 			done := r.sum()
 			r.sum = nil
 			r.step(done)
 		} else if r.commit != nil {
 			r.commit = nil
 			var err error
-			if m.pick(4) == 0 {
+			switch m.pick(8) {
+			case 0, 1:
 				err = ErrStorageFull
+			case 2:
+				err = errors.New("broken")
 			}
 			r.saved = err == nil
 			r.step(Committed{err})
@@ -415,6 +453,9 @@ func FuzzIncoming(f *testing.F) {
 			ManifestLength: uint32(len(r.manifest.Encoded)), ManifestHash: r.manifest.Hash}
 		r.in = NewIncoming(fuzzKey, r.offer, r.now)
 		r.in.window = 2 * r.in.largest()
+		if keep := m.pick(4); keep > 1 {
+			r.in.Keep(keep == 2)
+		}
 		if m.pick(8) > 0 { // mostly it begins as it should
 			r.step(Received{fuzzKey.Sender, wire.ManifestPart{Transfer: fuzzKey.Transfer, Data: r.manifest.Encoded}})
 			r.step(AcceptFiles{})

@@ -23,6 +23,7 @@ const (
 // Incoming is a recipient's end of a transfer.
 type Incoming struct {
 	key      Key
+	transfer wire.ID // what it is called between the two: the key's, or a retry's
 	offer    wire.TransferOffer
 	encoded  []byte // the manifest as far as it has come
 	manifest *chunk.Manifest
@@ -55,8 +56,13 @@ type Incoming struct {
 	summed   *wire.End // what Verify is under way for, or has been
 	saving   bool      // a Commit is under way
 	repeated uint64    // bytes that came and were on disk already
-	kept     bool      // what is noted and stored outlives this process
-	checking bool      // what is on disk is being held against what a journal says was announced
+	kept     bool      // Keep
+	noted    bool      // Keep
+	broken   bool      // the storage has failed, and what is there is kept
+	doubt    bool      // what is on disk has to be held against what was announced before it counts
+	checking bool      // it is being
+	lapsed   bool      // the sender may not know what is here, and offer it under another id
+	flushed  bool      // a Commit has been asked for, and may have failed
 	settling bool      // as a journal says, all that End names had been verified
 	short    shortage  // of room on the disk
 	meter    meter
@@ -76,7 +82,7 @@ type inFile struct {
 
 // NewIncoming makes the machine for an offer. The offer becomes ready (Ready) when its manifest has come.
 func NewIncoming(key Key, offer wire.TransferOffer, now time.Time) *Incoming {
-	return &Incoming{key: key, offer: offer, up: true, offered: true, since: now, window: CreditBudget}
+	return &Incoming{key: key, transfer: key.Transfer, offer: offer, up: true, offered: true, since: now, window: CreditBudget}
 }
 
 // RestoreIncoming goes on with what another process or page began, as far as its journal goes. The room verifies what is on disk (Announced) and
@@ -84,7 +90,7 @@ func NewIncoming(key Key, offer wire.TransferOffer, now time.Time) *Incoming {
 // (Journal.HandedOver) the machine only answers a repeated offer.
 func RestoreIncoming(j *Journal, now time.Time) *Incoming {
 	in := NewIncoming(j.Key, j.offer, now)
-	in.up, in.offered, in.kept, in.end = false, false, true, j.end
+	in.up, in.offered, in.kept, in.noted, in.end, in.transfer = false, false, true, true, j.end, j.transfer
 	if j.Done() {
 		in.state, in.done = Done, j.end
 	}
@@ -97,7 +103,8 @@ func RestoreIncoming(j *Journal, now time.Time) *Incoming {
 		in.restoreDone(j)
 		return in
 	}
-	in.state, in.checking, in.settling = Interrupted, true, j.saving
+	in.state, in.settling, in.flushed = Interrupted, j.saving, j.flushed
+	in.doubt, in.checking, in.lapsed = true, true, true
 	for i := range in.files {
 		in.files[i].hashes, in.files[i].failed = j.hashes[i].list, j.failed[uint32(i)]
 	}
@@ -116,9 +123,12 @@ func (in *Incoming) restoreDone(j *Journal) {
 	in.state, in.code = in.outcome()
 }
 
-// Keep says, before anything is accepted, that what is stored and noted (Note) outlives this process. Then a delivery whose sender is gone is
-// only suspended.
-func (in *Incoming) Keep() { in.kept = true }
+// Keep says, before anything is accepted, that what is stored outlives its sender's absence, and whether it is noted (Note) and so outlives this process.
+// Then a delivery whose sender is gone is only suspended; if it is noted, so is one whose storage has failed.
+func (in *Incoming) Keep(noted bool) { in.kept, in.noted = true, noted }
+
+// Transfer is what the transfer is called between the two: its key's id, or, once the sender has retried it, another.
+func (in *Incoming) Transfer() wire.ID { return in.transfer }
 
 // Announced is the hashes of a file as far as they are known, for Restored.
 func (in *Incoming) Announced(file uint32) []wire.Hash { return in.files[file].hashes }
@@ -126,14 +136,31 @@ func (in *Incoming) Announced(file uint32) []wire.Hash { return in.files[file].h
 // Checking reports whether Restored is awaited.
 func (in *Incoming) Checking() bool { return in.checking }
 
-// Suspended reports whether the delivery has ended only because its sender is gone, and goes on when that offers it again.
+// Flushed reports whether a Commit has been asked for, and may have failed. Then the system may hold what is written for durable that is not: it says yes
+// when it is asked again, unless it is written again.
+func (in *Incoming) Flushed() bool { return in.flushed }
+
+// Suspended reports whether the delivery has ended only because its sender is gone or its storage has failed, and goes on when the sender offers it again.
 func (in *Incoming) Suspended() bool {
-	return in.kept && in.wanted != nil && in.done == nil && in.state == Failed && in.code == fault.PeerGone
+	return in.kept && in.wanted != nil && in.done == nil && in.state == Failed && (in.code == fault.PeerGone || in.code == fault.StorageFailed && in.broken)
 }
 
-// Lost reports whether the delivery has ended because its sender is gone, and nothing is left of it: what that offers again is new.
+// Continues reports whether an offer under an id that is not known is this delivery, which the sender retries. So it is where the sender may not know what
+// is here: after a failure of the storage, or a restart; or, over a new link, that it has retried.
+func (in *Incoming) Continues(m wire.TransferOffer) bool {
+	forgotten := !in.offered && in.transfer != in.key.Transfer
+	return (in.lapsed || forgotten) && in.noted && in.wanted != nil && in.done == nil && !in.over() && in.sameFiles(m)
+}
+
+func (in *Incoming) sameFiles(m wire.TransferOffer) bool {
+	return m.ManifestHash == in.offer.ManifestHash && m.ChunkSize == in.offer.ChunkSize && m.Files == in.offer.Files &&
+		m.TotalSize == in.offer.TotalSize && m.ManifestLength == in.offer.ManifestLength
+}
+
+// Lost reports whether the delivery has ended because its sender is gone or its storage has failed, and nothing is left of it: what that offers again is
+// new.
 func (in *Incoming) Lost() bool {
-	return in.state == Failed && in.code == fault.PeerGone && in.done == nil && !in.Suspended()
+	return in.state == Failed && (in.code == fault.PeerGone || in.failure == wire.FailureStorageFailed) && in.done == nil && !in.Suspended()
 }
 
 // ShareCredit divides CreditBudget among the transfers that are coming in and are not suspended, the eldest first. Each has room for two chunks at least, or, while there
@@ -274,7 +301,7 @@ func (in *Incoming) Step(now time.Time, event Event) []Effect {
 
 // tellPaused tells the sender what holds the delivery at this end.
 func (in *Incoming) tellPaused() {
-	in.control(wire.Pause{Sender: in.key.Sender, Transfer: in.key.Transfer, Paused: in.paused, Full: in.full()})
+	in.control(wire.Pause{Sender: in.key.Sender, Transfer: in.transfer, Paused: in.paused, Full: in.full()})
 }
 
 func (in *Incoming) do(e Effect) { in.effects = append(in.effects, e) }
@@ -340,11 +367,11 @@ func (in *Incoming) tell() {
 			in.do(SendReceipt{in.key.Sender, in.done.Root, in.done.Files})
 		}
 	case in.state == Declined:
-		in.control(wire.Decline{Transfer: in.key.Transfer, Reason: in.reason})
+		in.control(wire.Decline{Transfer: in.transfer, Reason: in.reason})
 	case in.failure != 0:
-		in.control(wire.Cancel{Sender: in.key.Sender, Transfer: in.key.Transfer, Code: in.failure})
+		in.control(wire.Cancel{Sender: in.key.Sender, Transfer: in.transfer, Code: in.failure})
 	default: // the sender ended it, or a violation did
-		in.control(wire.Cancel{Sender: in.key.Sender, Transfer: in.key.Transfer, Code: wire.FailureCancelled})
+		in.control(wire.Cancel{Sender: in.key.Sender, Transfer: in.transfer, Code: wire.FailureCancelled})
 	}
 }
 
@@ -377,6 +404,7 @@ func (in *Incoming) received(message wire.ControlMessage) {
 	case wire.ManifestPart:
 		in.manifestPart(m)
 	case wire.Cancel:
+		in.state, in.broken, in.failure = Interrupted, false, 0 // the sender's storage is none of which anything is kept
 		if m.Code == wire.FailureCancelled {
 			in.finish(Cancelled, fault.CancelledByPeer)
 		} else {
@@ -406,15 +434,21 @@ func (in *Incoming) received(message wire.ControlMessage) {
 	}
 }
 
-// offerAgain takes the offer again, over a new link: the sender wants to know what is here, or how it ended.
+// offerAgain takes the offer again, over a new link or as one that Continues: the sender wants to know what is here, or how it ended.
 func (in *Incoming) offerAgain(m wire.TransferOffer) {
-	same := m.ManifestHash == in.offer.ManifestHash && m.ChunkSize == in.offer.ChunkSize && m.Files == in.offer.Files &&
-		m.TotalSize == in.offer.TotalSize && m.ManifestLength == in.offer.ManifestLength
-	if !same || in.offered {
+	retried := m.Transfer != in.transfer && in.Continues(m)
+	if !retried && (m.Transfer != in.transfer || in.offered || !in.sameFiles(m)) {
 		in.violation("offer repeated or changed")
 		return
 	}
-	in.offered = true
+	if retried {
+		in.transfer, in.settling, in.held = m.Transfer, false, false
+		if !in.saving {
+			in.end = nil
+		}
+		in.do(Note{bytesRecord(nil, recordRetried, m.Transfer[:])})
+	}
+	in.offered, in.lapsed = true, false
 	in.resume()
 	if in.kept && in.wanted != nil && !in.state.Final() { // not with the link: the sender may have forgotten it
 		in.do(Note{OpenedRecord(in.now)})
@@ -423,7 +457,8 @@ func (in *Incoming) offerAgain(m wire.TransferOffer) {
 	case in.state.Final():
 		in.tell()
 	case in.saving: // the receipt will follow
-	case in.checking: // the answer will follow
+	case in.doubt: // the answer will follow
+		in.recheck()
 	case in.wanted != nil:
 		in.sendAccept()
 	default:
@@ -438,8 +473,16 @@ func (in *Incoming) offerAgain(m wire.TransferOffer) {
 // resume lets a suspended delivery go on.
 func (in *Incoming) resume() {
 	if in.Suspended() {
-		in.state, in.code = Interrupted, ""
+		in.state, in.code, in.failure, in.broken, in.since = Interrupted, "", 0, false, in.now
 		in.do(Resumed{})
+	}
+}
+
+// recheck has what is on disk held against what was announced, when nothing is on its way there any more.
+func (in *Incoming) recheck() {
+	if in.doubt && !in.checking && !in.short.check && in.pending == 0 && !in.state.Final() {
+		in.checking = true
+		in.do(Recheck{})
 	}
 }
 
@@ -508,13 +551,29 @@ func (in *Incoming) restored(e Restored) {
 	if !in.checking {
 		return
 	}
-	in.checking, in.since = false, in.now
+	in.checking = false
+	switch {
+	case in.over():
+		return
+	case errors.Is(e.Err, ErrStorageFull):
+		in.short.check = true
+		in.noRoom()
+		return
+	case e.Err != nil:
+		in.storageFailed(e.Err)
+		return
+	}
+	in.someRoom()
+	in.doubt, in.since, in.stored = false, in.now, 0
+	for i := range in.files {
+		in.files[i].taken, in.files[i].stored = chunk.Set{}, chunk.Set{}
+	}
 	for _, ref := range e.Have {
 		f := &in.files[ref.File]
 		f.taken.Add(ref.Index)
 		f.stored.Add(ref.Index)
 	}
-	complete := in.end != nil
+	complete := in.end != nil && in.end.Transfer == in.transfer // else it is of an id of before
 	for i := range in.files {
 		f := uint32(i)
 		in.files[i].bytes = chunkBytes(in.manifest, f, &in.files[i].stored)
@@ -523,7 +582,6 @@ func (in *Incoming) restored(e Restored) {
 	}
 	in.do(Changed{})
 	switch {
-	case in.over():
 	case complete && (in.settling || bytes.Equal(in.end.Files, in.wanted)):
 		in.resume() // it needs nothing of its sender any more
 		in.check()
@@ -547,15 +605,15 @@ func (in *Incoming) sendAccept() {
 		case stored.Count() == chunks && len(in.files[i].hashes) == int(chunks):
 			complete.Set(f)
 		case taken.Count() > 0:
-			in.control(wire.Have{Sender: in.key.Sender, Transfer: in.key.Transfer, File: f, Runs: taken.Runs(wire.MaxHaveRuns)})
+			in.control(wire.Have{Sender: in.key.Sender, Transfer: in.transfer, File: f, Runs: taken.Runs(wire.MaxHaveRuns)})
 		}
 	}
 	in.state, in.asked = Transferring, true
-	in.end, in.held = nil, false
+	in.end, in.settling, in.held = nil, false, false
 	in.spent, in.reported = 0, in.stored
 	in.granted = in.allowance()
 	in.meter = meter{at: in.now, total: in.stored}
-	in.control(wire.Accept{Transfer: in.key.Transfer, Credit: in.granted, Files: in.wanted, Complete: complete})
+	in.control(wire.Accept{Transfer: in.transfer, Credit: in.granted, Files: in.wanted, Complete: complete})
 	if in.paused || in.full() {
 		in.tellPaused()
 	}
@@ -659,14 +717,23 @@ func (in *Incoming) chunks(m wire.Chunks, e ReceivedBulk) {
 }
 
 func (in *Incoming) storedChunks(e Stored) {
-	if e.Left == nil {
+	left := e.Left
+	if left != nil && (in.over() || in.doubt) { // it comes again
+		left.Buffer.Release()
+		left = nil
+	}
+	if left == nil {
 		in.pending--
 		in.waiting -= e.Cost
 	}
-	if in.over() {
-		if e.Left != nil {
-			e.Left.Buffer.Release()
+	switch {
+	case in.over():
+		return
+	case in.doubt && !e.Bad:
+		if errors.Is(e.Err, ErrStorageSpoilt) {
+			in.storageFailed(e.Err)
 		}
+		in.recheck()
 		return
 	}
 	for _, ref := range e.Done {
@@ -681,14 +748,14 @@ func (in *Incoming) storedChunks(e Stored) {
 	case e.Bad:
 		in.do(Violation{in.key.Sender, errors.New("chunk that is not what was announced")})
 		in.fail(wire.FailureIntegrity)
-	case e.Left != nil:
+	case left != nil:
 		if in.full() && len(e.Done) > 0 {
 			in.short.since = in.now
 		}
-		in.short.stores = append(in.short.stores, *e.Left)
+		in.short.stores = append(in.short.stores, *left)
 		in.noRoom()
 	case e.Err != nil:
-		in.fail(storageFailure(e.Err))
+		in.storageFailed(e.Err)
 	default:
 		in.someRoom()
 		in.meter.update(in.now, in.stored)
@@ -720,7 +787,7 @@ func (in *Incoming) sendCredit() {
 		return // Accept will say it
 	}
 	in.granted, in.reported, in.told = max(in.granted, in.allowance()), in.stored, in.now
-	in.control(wire.Credit{Transfer: in.key.Transfer, Granted: in.granted, Stored: in.stored})
+	in.control(wire.Credit{Transfer: in.transfer, Granted: in.granted, Stored: in.stored})
 }
 
 // Awaits reports whether an End would count now. Any other is ignored, or a violation, whatever its signature.
@@ -763,7 +830,7 @@ func (in *Incoming) ended(m wire.End) {
 // check goes on when End has come, all chunks under way are stored, and FileFailed, which travels on the other channel, has come for
 // each file that End leaves out.
 func (in *Incoming) check() {
-	if in.end == nil || in.pending > 0 || in.omitted > 0 || in.state.Final() || in.saving || in.summed == in.end {
+	if in.end == nil || in.pending > 0 || in.omitted > 0 || in.state.Final() || in.saving || in.doubt || in.summed == in.end {
 		return
 	}
 	hashes := map[uint32][]wire.Hash{}
@@ -778,7 +845,7 @@ func (in *Incoming) check() {
 		}
 		hashes[f] = in.files[i].hashes
 	}
-	key, manifest, end := in.key, in.manifest, in.end // none of which changes, nor do the hashes
+	key, manifest, end := Key{in.key.Sender, in.transfer}, in.manifest, in.end // none of which changes, nor do the hashes
 	in.summed = end
 	in.do(Verify{func() Verified {
 		done := Verified{end: end, files: make(map[uint32]wire.Hash, len(hashes))}
@@ -792,7 +859,7 @@ func (in *Incoming) check() {
 
 // verified goes on to making it durable, unless the sender has begun anew meanwhile, over another link.
 func (in *Incoming) verified(e Verified) {
-	if e.end != in.end || in.state.Final() || in.saving {
+	if e.end != in.end || in.state.Final() || in.saving || in.doubt {
 		return
 	}
 	if e.root != in.end.Root {
@@ -803,9 +870,9 @@ func (in *Incoming) verified(e Verified) {
 	for f, root := range e.files {
 		in.files[f].root = &root
 	}
-	in.state, in.saving = Saving, true
+	in.state, in.saving, in.flushed = Saving, true, true
 	if in.asked {
-		in.control(wire.Saving{Transfer: in.key.Transfer})
+		in.control(wire.Saving{Transfer: in.transfer})
 	}
 	if in.kept {
 		in.do(Note{in.outcomeRecord(recordSaving)})
@@ -825,21 +892,37 @@ func (in *Incoming) committed(e Committed) {
 	}
 	in.saving = false
 	if e.Err != nil {
-		in.fail(storageFailure(e.Err))
+		in.storageFailed(e.Err)
 		return
 	}
 	in.someRoom()
+	if in.end.Transfer != in.transfer { // the sender has retried it meanwhile, and is to sign that
+		in.state, in.end, in.doubt, in.flushed = Interrupted, nil, true, false
+		in.recheck()
+		in.do(Changed{})
+		return
+	}
 	in.done = in.end
 	in.sendCredit()
 	in.finish(in.outcome())
 	in.tell()
 }
 
-func storageFailure(err error) wire.FailureCode {
-	if errors.Is(err, ErrStorageSpoilt) {
-		return wire.FailureDiskFull
+// storageFailed ends the delivery. Where what has been stored is noted it is kept: but nothing of it counts before it has been looked at again.
+func (in *Incoming) storageFailed(err error) {
+	switch {
+	case errors.Is(err, ErrStorageSpoilt):
+		in.fail(wire.FailureDiskFull)
+		return
+	case in.noted:
+		in.Close() // what waited for room comes again
+		in.doubt, in.lapsed, in.asked, in.summed = true, true, false, nil
+		if in.state.Final() {
+			return // it is suspended already
+		}
+		in.broken = true
 	}
-	return wire.FailureStorageFailed
+	in.fail(wire.FailureStorageFailed)
 }
 
 // outcome is how a delivery has ended of which something is done: part of it is never success.
@@ -858,7 +941,7 @@ func (in *Incoming) tick() {
 	}
 	switch in.state {
 	case Interrupted:
-		if in.now.Sub(in.since) > Grace && !in.checking {
+		if in.now.Sub(in.since) > Grace && !in.doubt {
 			in.finish(Failed, fault.PeerGone)
 		}
 	case Transferring:

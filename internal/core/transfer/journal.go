@@ -36,6 +36,7 @@ import (
 //	12 done      when u64, [file u32, failure u8] each: the End before it is verified and durable, but for these files that were accepted
 //	13 forgotten member 16: no recipient any more
 //	14 saving    as done: what End names is verified, and nothing but its becoming durable lies before that
+//	15 retried   transfer 16: what it is called between the two from here on; an End before it is none
 //
 // What is on disk is not in it: a chunk counts again when what is there has the hash that was announced. So a chunk whose writing a crash cut
 // short is fetched again, and neither the order in which the system wrote things down nor a rotten disk can make wrong bytes right.
@@ -56,6 +57,7 @@ const (
 	recordDone
 	recordForgotten
 	recordSaving
+	recordRetried
 )
 
 // JournalName and ReceiptName are the names in Storage of a delivery's journal, and of what is left of it once it is verified and durable and the
@@ -79,6 +81,7 @@ type Journal struct {
 	Size     int64 // bytes up to where it is whole
 
 	offer      wire.TransferOffer
+	transfer   wire.ID // as Incoming.Transfer
 	wanted     wire.Bitmap
 	hashes     []journalFile
 	end        *wire.End
@@ -86,6 +89,7 @@ type Journal struct {
 	passed     []wire.ID
 	plain      bool
 	saving     bool
+	flushed    bool // it was saving, whatever has come since
 	done       bool
 	failed     map[uint32]wire.FailureCode // once saving or done
 }
@@ -136,7 +140,7 @@ func (j *Journal) record(kind byte, p []byte) bool {
 		if err != nil || !ok {
 			return false
 		}
-		j.Outgoing, j.offer, j.Key = p[1] == 1, offer, Key{wire.ID(p[2:18]), offer.Transfer}
+		j.Outgoing, j.offer, j.Key, j.transfer = p[1] == 1, offer, Key{wire.ID(p[2:18]), offer.Transfer}, offer.Transfer
 		j.Opened = fromMillis(p[18:])
 	case recordManifest:
 		m, err := chunk.ParseManifest(j.offer, bytes.Clone(p)) // not all of the journal is kept
@@ -154,7 +158,7 @@ func (j *Journal) record(kind byte, p []byte) bool {
 		return j.addHashes(p)
 	case recordEnd:
 		end, err := wire.ParseEnd(bytes.Clone(p))
-		if err != nil || end.Transfer != j.Key.Transfer || !end.Files.Fits(int(j.offer.Files)) || end.Files.Empty() {
+		if err != nil || end.Transfer != j.transfer || !end.Files.Fits(int(j.offer.Files)) || end.Files.Empty() {
 			return false
 		}
 		j.end, j.saving, j.failed = &end, false, nil
@@ -183,7 +187,7 @@ func (j *Journal) record(kind byte, p []byte) bool {
 		if len(p) != 8 {
 			return false
 		}
-		j.Opened = fromMillis(p)
+		j.openedAt(p)
 	case recordKeys:
 		if len(p) != 16+wire.KeysSize || len(j.Keys) > wire.MaxParticipants {
 			return false
@@ -204,12 +208,18 @@ func (j *Journal) record(kind byte, p []byte) bool {
 		if !j.addOutcome(p) {
 			return false
 		}
-		j.done, j.Opened = true, fromMillis(p)
+		j.done = true
+		j.openedAt(p)
 	case recordSaving:
 		if !j.addOutcome(p) {
 			return false
 		}
-		j.saving = true
+		j.saving, j.flushed = true, true
+	case recordRetried:
+		if len(p) != 16 || j.Outgoing || j.wanted == nil {
+			return false
+		}
+		j.transfer, j.end, j.saving, j.failed = wire.ID(p), nil, false, nil
 	case recordForgotten:
 		if len(p) != 16 {
 			return false
@@ -290,7 +300,7 @@ func (j *Journal) HandedOver() bool { return j.Manifest == nil }
 
 // Receipt is what takes the place of the journal of a delivery that is done, when the person has its files.
 func (j *Journal) Receipt(now time.Time) []byte {
-	return bytesRecord(startRecord(nil, false, j.Key, j.offer, now), recordEnd, j.end.Append(nil))
+	return bytesRecord(startRecord(nil, false, Key{j.Key.Sender, j.transfer}, j.offer, now), recordEnd, j.end.Append(nil))
 }
 
 // Arrived reports whether a file is verified and durable. The root is its own.
@@ -418,6 +428,14 @@ func lateRecord(late bool, passed []wire.ID) []byte {
 		p = append(p, id[:]...)
 	}
 	return bytesRecord(nil, recordLate, p)
+}
+
+// openedAt takes the time at which it was gone on with. A clock that was wrong for a while, as on a machine without a battery for it, makes nothing
+// older than it was.
+func (j *Journal) openedAt(p []byte) {
+	if at := fromMillis(p); at.After(j.Opened) {
+		j.Opened = at
+	}
 }
 
 // OpenedRecord notes that a transfer is gone on with.

@@ -53,7 +53,7 @@ const (
 	Interrupted               // the link is lost; goes on when it is back
 	Verifying                 // everything has arrived; the whole is checked
 	Saving                    // being made durable
-	Done                      // verified on the recipient's disk
+	Done                      // verified, and where the receipt says
 	Declined
 	Cancelled
 	Failed
@@ -147,7 +147,11 @@ type Note struct{ Records []byte }
 // Settled says that what is wanted is verified and durable: these records are the last of the journal.
 type Settled struct{ Records []byte }
 
-// Resumed says that a transfer goes on which had ended because the other end was gone.
+// Recheck opens again what has been stored of an incoming transfer and its journal, after they have failed, and holds the one against the other. The room
+// answers with Restored.
+type Recheck struct{}
+
+// Resumed says that a transfer goes on which had ended because the other end was gone, or the recipient's storage had failed.
 type Resumed struct{}
 
 // Violation says that a member broke the protocol; the room closes its link.
@@ -173,6 +177,7 @@ func (SendReceipt) effect() {}
 func (Discard) effect()     {}
 func (Note) effect()        {}
 func (Settled) effect()     {}
+func (Recheck) effect()     {}
 func (Resumed) effect()     {}
 func (Violation) effect()   {}
 func (Changed) effect()     {}
@@ -266,8 +271,12 @@ type Verified struct {
 // Committed answers Commit.
 type Committed struct{ Err error }
 
-// Restored: of the chunks that a journal says were announced, these are on disk as announced.
-type Restored struct{ Have []chunk.Ref }
+// Restored: of the chunks that a journal says were announced, these are on disk as announced; where a Commit may have failed (Incoming.Flushed), they
+// have been written again. With Err, the storage's, nobody knows.
+type Restored struct {
+	Have []chunk.Ref
+	Err  error
+}
 
 // SourcesReady: the files of an outgoing transfer that was restored can be read, and what was read before is as it was.
 type SourcesReady struct{}
@@ -338,7 +347,7 @@ func (Tick) event()         {}
 func (Grant) event()        {}
 
 // Grace is how long a delivery waits for a lost link before it fails as peer-gone. When the other end comes back all the same, it goes on: the sender
-// offers it again under its id, and the recipient, if what it has outlives its page, answers with that.
+// offers it again under its id, and the recipient, if it keeps what it has (Incoming.Keep), answers with that.
 const Grace = 30 * time.Second
 
 // Progress is how far a delivery is.

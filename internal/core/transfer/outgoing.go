@@ -451,8 +451,10 @@ func (o *Outgoing) tellPaused() {
 	o.changed()
 }
 
-// suspended reports whether the delivery has ended only because the recipient is gone. It goes on when that is back.
-func (r *recipient) suspended() bool { return r.state == Failed && r.code == fault.PeerGone }
+// suspended reports whether the delivery has ended only because the recipient is gone, or its storage has failed. It goes on over the next link.
+func (r *recipient) suspended() bool {
+	return r.state == Failed && (r.code == fault.PeerGone || r.code == fault.StorageFailed)
+}
 
 // over reports whether nothing can change any more how the delivery has ended, but a retry.
 func (r *recipient) over() bool { return r.state.Final() && !r.suspended() }
@@ -513,7 +515,8 @@ func (o *Outgoing) sendCancel(r *recipient, code wire.FailureCode) {
 	o.control(r, wire.Cancel{Sender: o.key.Sender, Transfer: r.transfer, Code: code})
 }
 
-// retry begins a delivery anew. A file that could not be read gets another chance when nobody else still counts on its failure.
+// retry begins a delivery anew. A file that could not be read gets another chance when nobody still counts on its failure: one
+// that is suspended does, too, and ends with part of the files first.
 func (o *Outgoing) retry(e RetryPeer) {
 	r := o.peer(e.Peer)
 	if r == nil || !r.state.Final() || r.state == Done {
@@ -533,7 +536,7 @@ func (o *Outgoing) retry(e RetryPeer) {
 			*f = outFile{}
 		}
 	}
-	if !r.suspended() { // which may still have something
+	if r.up || !r.suspended() { // messages of before may be on their way; over the next link there are none
 		next := recipient{id: r.id, transfer: e.Transfer, up: r.up, late: r.late}
 		next.follow(r)
 		*r = next
@@ -603,10 +606,16 @@ func (o *Outgoing) linkUp(id wire.ID) {
 	r.up, r.accepted, r.queued = true, false, 0
 	r.have = nil // what it said over a former link is replaced
 	r.unclaim()
-	for _, old := range r.stale {
-		o.control(r, wire.Cancel{Sender: o.key.Sender, Transfer: old.transfer, Code: wire.FailureCancelled})
+	tellEnds := func(suspended bool) {
+		for _, old := range r.stale {
+			if old.suspended() == suspended {
+				o.control(r, wire.Cancel{Sender: o.key.Sender, Transfer: old.transfer, Code: wire.FailureCancelled})
+			}
+		}
 	}
+	tellEnds(false)
 	if r.over() {
+		tellEnds(true)
 		// After a restart nobody knows whether it was told. One that has sent a receipt has an end of its own, which it may be about to reach again.
 		if r.receipt == nil && (r.untold != 0 || r.mayWait()) {
 			o.sendCancel(r, cmp.Or(r.untold, wire.FailureCancelled))
@@ -626,6 +635,7 @@ func (o *Outgoing) linkUp(id wire.ID) {
 		part := o.manifest.Encoded[at:min(at+wire.MaxManifestPart, len(o.manifest.Encoded))]
 		o.control(r, wire.ManifestPart{Transfer: r.transfer, Offset: uint32(at), Data: part})
 	}
+	tellEnds(true) // not before: a recipient that has kept something goes on with it
 	o.changed()
 }
 
@@ -668,7 +678,9 @@ func (o *Outgoing) linkDown(e LinkDown) {
 
 func (o *Outgoing) received(e Received) {
 	r := o.peer(e.Peer)
-	if r == nil || !r.up || r.state.Final() || KeyOf(e.Message, o.key.Sender, e.Peer) != (Key{o.key.Sender, r.transfer}) {
+	cancel, _ := e.Message.(wire.Cancel)
+	givenUp := cancel.Code == wire.FailureCancelled // which ends one that could go on
+	if r == nil || !r.up || r.state.Final() && !(givenUp && r.suspended()) || KeyOf(e.Message, o.key.Sender, e.Peer) != (Key{o.key.Sender, r.transfer}) {
 		return // it crossed our cancelling, or belongs to an attempt that is over
 	}
 	switch m := e.Message.(type) {
@@ -920,7 +932,7 @@ func (o *Outgoing) finish() {
 	}
 }
 
-// Over reports whether every delivery has ended, and none of them only for want of its recipient.
+// Over reports whether every delivery has ended, and none of them may go on by itself.
 func (o *Outgoing) Over() bool {
 	return !o.offer.LateJoiners && !slices.ContainsFunc(o.peers, func(r *recipient) bool { return !r.over() })
 }

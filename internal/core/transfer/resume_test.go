@@ -198,8 +198,7 @@ func TestSenderCrash(t *testing.T) {
 				s.connect(s.peers[id])
 			}
 			for range 3 {
-				steps := s.rand.IntN(300)
-				s.run(func() bool { steps--; return steps < 0 })
+				s.runSteps(s.rand.IntN(300))
 				if s.finished {
 					break
 				}
@@ -378,12 +377,7 @@ func TestDoneAfterCrash(t *testing.T) {
 	s := newKeptSim(t, 4, 1, 200_000, 70_000, 0, 5)
 	p := s.peers[member(0)]
 	p.answer = func(p *simPeer) { p.step(transfer.AcceptFiles{Files: []uint32{0, 1, 2}}) }
-	s.readErr = func(r chunk.Ref) error {
-		if r.File == 1 {
-			return transfer.ErrSourceUnreadable
-		}
-		return nil
-	}
+	s.readErr = secondUnreadable
 	s.connect(p)
 	s.run(func() bool { return p.settled != nil })
 	type file struct {
@@ -441,12 +435,7 @@ func TestCrashBeforeDone(t *testing.T) {
 		s := newKeptSim(t, seed, 1, 200_000, 70_000, 100)
 		p := s.peers[member(0)]
 		p.answer = func(p *simPeer) { p.step(transfer.AcceptFiles{Files: []uint32{0, 1}}) }
-		s.readErr = func(r chunk.Ref) error {
-			if r.File == 1 {
-				return transfer.ErrSourceUnreadable
-			}
-			return nil
-		}
+		s.readErr = secondUnreadable
 		s.connect(p)
 		var journal []byte
 		s.run(func() bool {
@@ -530,6 +519,9 @@ func FuzzJournal(f *testing.F) {
 	if j, err := transfer.ParseJournal(s.peers[member(0)].settled); err == nil {
 		f.Add(j.Receipt(time.Unix(1_800_000_000, 0)))
 	}
+	_, retried, receipt := retriedReceipt(&testing.T{})
+	f.Add(retried.settled)
+	f.Add(receipt)
 	f.Fuzz(func(t *testing.T, p []byte) {
 		p = transfer.Checksummed(p) // so that the fuzzer gets past the checksums
 		j, err := transfer.ParseJournal(p)
@@ -551,7 +543,8 @@ func FuzzJournal(f *testing.F) {
 			return
 		}
 		if j.Done() {
-			if r, err := transfer.ParseJournal(j.Receipt(now)); err != nil || !r.HandedOver() || r.Key != j.Key {
+			offered := transfer.Key{Sender: j.Key.Sender, Transfer: transfer.RestoreIncoming(j, now).Transfer()}
+			if r, err := transfer.ParseJournal(j.Receipt(now)); err != nil || !r.HandedOver() || r.Key != offered {
 				t.Fatalf("the receipt is %v, %v", r, err)
 			}
 		}
@@ -565,12 +558,7 @@ func FuzzJournal(f *testing.F) {
 func TestHalfDeliveryAfterCrash(t *testing.T) {
 	s := newKeptSim(t, 5, 1, 200_000, 100_000)
 	p := s.peers[member(0)]
-	s.readErr = func(r chunk.Ref) error {
-		if r.File == 1 {
-			return transfer.ErrSourceUnreadable
-		}
-		return nil
-	}
+	s.readErr = secondUnreadable
 	s.connect(p)
 	s.run(func() bool { return p.commits > 0 })
 	if s.out.Progress()[0].State.Final() {
@@ -593,12 +581,7 @@ func TestRetryKeepsReceipts(t *testing.T) {
 		s := newKeptSim(t, 5, 2, 200_000, 100_000)
 		p, other := s.peers[member(0)], s.peers[member(1)]
 		other.answer = func(*simPeer) {} // so that the transfer goes on, and its journal
-		s.readErr = func(r chunk.Ref) error {
-			if r.File == 1 {
-				return transfer.ErrSourceUnreadable
-			}
-			return nil
-		}
+		s.readErr = secondUnreadable
 		s.connect(p)
 		s.connect(other)
 		s.run(nil)

@@ -68,8 +68,11 @@ type simPeer struct {
 	sent     map[simChunk]bool // handed to a link
 	answer   func(p *simPeer)  // what the person does with the offer
 	storeErr error
-	fits     int  // so many chunks are stored all the same
-	gone     bool // Discard has come
+	once     error // fails one Store, or one Commit
+	onWrite  bool  // which
+	checks   int   // Rechecks
+	fits     int   // so many chunks are stored all the same
+	gone     bool  // Discard has come
 	commits  int
 	finished bool
 	broken   error // why it would have cut the link
@@ -293,16 +296,19 @@ func (p *simPeer) stepOf(in *transfer.Incoming, e transfer.Event) {
 		case transfer.Commit:
 			in := p.in
 			p.commits++
-			p.tasks = append(p.tasks, func() { p.stepOf(in, transfer.Committed{Err: p.storeErr}) })
+			p.tasks = append(p.tasks, func() { p.stepOf(in, transfer.Committed{Err: p.failure(false)}) })
 		case transfer.SendReceipt:
 			if p.up {
-				p.back = append(p.back, wire.Receipt{Transfer: p.in.Key().Transfer, Root: effect.Root, Files: effect.Files, Signature: make([]byte, wire.SignatureSize)})
+				p.back = append(p.back, wire.Receipt{Transfer: p.in.Transfer(), Root: effect.Root, Files: effect.Files, Signature: make([]byte, wire.SignatureSize)})
 			}
 		case transfer.Note:
 			p.journal = append(p.journal, effect.Records...)
 		case transfer.Settled:
 			p.journal = append(p.journal, effect.Records...)
 			p.settled = p.journal
+		case transfer.Recheck:
+			p.checks++
+			p.tasks = append(p.tasks, func() { p.stepOf(in, transfer.Restored{Have: p.verified(), Err: p.storeErr}) })
 		case transfer.Resumed:
 			p.finished = false
 			transfer.ShareCredit([]*transfer.Incoming{in})
@@ -320,12 +326,22 @@ func (p *simPeer) stepOf(in *transfer.Incoming, e transfer.Event) {
 	}
 }
 
+// failure is what the disk answers to a Store or a Commit.
+func (p *simPeer) failure(write bool) error {
+	if p.once != nil && p.onWrite == write {
+		err := p.once
+		p.once = nil
+		return err
+	}
+	return p.storeErr
+}
+
 func (p *simPeer) store(in *transfer.Incoming, e transfer.Store) {
 	if p.diskRate > 0 {
 		p.ready = p.s.now.Add(time.Second * time.Duration(e.Cost) / time.Duration(p.diskRate))
 	}
 	var done []chunk.Ref
-	bad, err := false, p.storeErr
+	bad, err := false, p.failure(true)
 	for _, c := range e.Chunks {
 		if err != nil {
 			if p.fits == 0 {
@@ -367,10 +383,13 @@ func (p *simPeer) deliverControl() {
 	switch m := m.(type) {
 	case wire.TransferOffer:
 		id = m.Transfer
-		if key := (transfer.Key{Sender: p.s.key.Sender, Transfer: id}); p.in == nil || p.in.Key() != key || p.in.Lost() {
+		if p.in != nil && p.in.Continues(m) {
+			break // as a retry
+		}
+		if key := (transfer.Key{Sender: p.s.key.Sender, Transfer: id}); p.in == nil || p.in.Key().Sender != key.Sender || p.in.Transfer() != id || p.in.Lost() {
 			p.in, p.gone = transfer.NewIncoming(key, m, p.s.now), false
 			if p.s.keep {
-				p.in.Keep()
+				p.in.Keep(true)
 			}
 			return
 		}
@@ -383,7 +402,7 @@ func (p *simPeer) deliverControl() {
 	case wire.Pause:
 		id = m.Transfer
 	}
-	if p.in == nil || id != p.in.Key().Transfer {
+	if _, isOffer := m.(wire.TransferOffer); p.in == nil || id != p.in.Transfer() && !isOffer {
 		return // of an attempt that is over
 	}
 	p.step(transfer.Received{Peer: p.s.key.Sender, Message: m})
@@ -423,7 +442,7 @@ func (p *simPeer) deliverBulk() {
 	if err != nil {
 		p.s.t.Fatal(err)
 	}
-	if id == p.in.Key().Transfer {
+	if id == p.in.Transfer() {
 		p.step(transfer.ReceivedBulk{Peer: p.s.key.Sender, Message: message, Buffer: b, Inflates: p.inflates})
 	}
 	if p.up {
@@ -541,4 +560,17 @@ func (s *sim) expectDone(p *simPeer) {
 			s.t.Errorf("recipient %v: chunk %v written %d times", p.id[1], ref, n)
 		}
 	}
+}
+
+// secondUnreadable is for a sim's readErr.
+func secondUnreadable(r chunk.Ref) error {
+	if r.File == 1 {
+		return transfer.ErrSourceUnreadable
+	}
+	return nil
+}
+
+// runSteps lets so many steps happen, if there are as many.
+func (s *sim) runSteps(n int) {
+	s.run(func() bool { n--; return n < 0 })
 }

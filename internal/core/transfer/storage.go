@@ -27,20 +27,22 @@ type Source interface {
 }
 
 // Storage keeps what a recipient receives. Its methods block and may be called from several goroutines. Every implementation passes
-// the conformance suite in storagetest.
+// the conformance suite in storagetest, but for what is given to Room.AcceptInto, which need not be readable.
 type Storage interface {
 	// Free is how many bytes can still be stored, or -1 when that is unknown.
 	Free(ctx context.Context) (int64, error)
 	// Create makes a file of size bytes, zeros until they are written. delivery groups the files of a delivery; both names
-	// must be PlainName. An existing file is replaced; one that is still open (not yet closed) is an error. Without room
-	// for size bytes it is ErrStorageFull.
+	// must be PlainName. An existing file is replaced; one that is still open (not yet closed) is an error. Where it is known that there is no
+	// room for size bytes it is ErrStorageFull; that there is some is no promise, and a write may find none.
 	Create(ctx context.Context, delivery, name string, size int64) (StoredFile, error)
+	// InMemory reports whether all that is stored, committed or not, is lost with this process or page.
+	InMemory() bool
 	// Remove deletes a delivery and all its files, open ones too: their methods fail with fs.ErrClosed then. Removing what is not there is
 	// no error.
 	Remove(ctx context.Context, delivery string) error
 }
 
-// Durable is a Storage whose files outlive the process or page that wrote them.
+// Durable is a Storage whose files, unless it is InMemory, outlive the process or page that wrote them.
 type Durable interface {
 	Storage
 	// List is what is stored, in no particular order.
@@ -65,8 +67,8 @@ type StoredName struct {
 type StoredFile interface {
 	io.ReaderAt // io.EOF at the end, as in io.ReaderAt
 	io.WriterAt // writing beyond the size is an error
-	// Commit makes what has been written durable, and what Put has put beside it, and ends writing; reading goes on. After it the platform's own
-	// way to hand the file to the person works (in the browser: a disk-backed File). A second Commit does nothing.
+	// Commit makes what has been written durable, as far as the Storage is, and what Put has put beside it, and ends writing; reading goes on.
+	// After it the platform's own way to hand the file to the person works (in the browser: a disk-backed File). A second Commit does nothing.
 	Commit(ctx context.Context) error
 	// Close releases what the file holds open. It does not delete it. The other methods fail with fs.ErrClosed afterwards; a
 	// second Close does nothing.

@@ -54,8 +54,7 @@ func TestInterrupted(t *testing.T) {
 		s.connect(p)
 		s.connect(other)
 		for range 4 {
-			steps := s.rand.IntN(60)
-			s.run(func() bool { steps--; return steps < 0 })
+			s.runSteps(s.rand.IntN(60))
 			if s.finished {
 				break
 			}
@@ -71,8 +70,7 @@ func TestInterrupted(t *testing.T) {
 				}
 			}
 			s.connect(p)
-			steps = 400
-			s.run(func() bool { steps--; return steps < 0 })
+			s.runSteps(400)
 			for ref := range arrived {
 				if p.received[ref] > 0 {
 					t.Fatalf("seed %d: chunk %v had arrived and came again", seed, ref)
@@ -345,8 +343,7 @@ func TestRetry(t *testing.T) {
 		p := s.peers[member(0)]
 		s.connect(p)
 		s.connect(s.peers[member(1)])
-		steps := s.rand.IntN(60)
-		s.run(func() bool { steps--; return steps < 0 })
+		s.runSteps(s.rand.IntN(60))
 		switch s.rand.IntN(3) {
 		case 0:
 			s.step(transfer.CancelPeer{Peer: p.id})
@@ -362,8 +359,7 @@ func TestRetry(t *testing.T) {
 			}
 		}
 		if s.rand.IntN(2) == 0 {
-			steps = s.rand.IntN(20)
-			s.run(func() bool { steps--; return steps < 0 })
+			s.runSteps(s.rand.IntN(20))
 		}
 		s.step(transfer.RetryPeer{Peer: p.id, Transfer: wire.ID{77}})
 		clear(p.writes)

@@ -147,7 +147,7 @@ func ParseEnd(p []byte) (m End, err error) {
 	return m, d.end()
 }
 
-// AppendDelivery appends what the signatures of End and Receipt cover.
+// AppendDelivery appends what the signature of End covers; that of Receipt covers more (Receipt.AppendSigned).
 func AppendDelivery(b []byte, sender, transfer ID, root Hash, files Bitmap) []byte {
 	b = append(append(append(b, sender[:]...), transfer[:]...), root[:]...)
 	return append(b, files...)

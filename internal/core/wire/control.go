@@ -162,11 +162,12 @@ type Credit struct {
 	Stored   uint64 // bytes of this transfer on the recipient's disk
 }
 
-// Receipt is the recipient's signed word that the files are verified on its disk.
+// Receipt is the recipient's signed word that the files are verified and where they are.
 type Receipt struct {
 	Transfer  ID
 	Root      Hash
 	Files     Bitmap
+	InMemory  bool // not on its disk: lost with its page, unless they are saved
 	Signature []byte
 }
 
@@ -288,7 +289,12 @@ func (m Credit) Append(b []byte) []byte {
 
 func (m Receipt) Append(b []byte) []byte {
 	b = append(append(append(b, byte(ControlReceipt)), m.Transfer[:]...), m.Root[:]...)
-	return appendFixed(appendBytes16(b, m.Files, maxBitmap), m.Signature, SignatureSize)
+	return appendFixed(append(appendBytes16(b, m.Files, maxBitmap), flag(m.InMemory, 1)), m.Signature, SignatureSize)
+}
+
+// AppendSigned appends what the signature covers.
+func (m Receipt) AppendSigned(b []byte, sender ID) []byte {
+	return append(AppendDelivery(b, sender, m.Transfer, m.Root, m.Files), flag(m.InMemory, 1))
 }
 
 func (m Cancel) Append(b []byte) []byte {
@@ -352,7 +358,7 @@ func ParseControl(p []byte) (ControlMessage, error) {
 	case ControlCredit:
 		m = Credit{d.id(), d.u64(), d.u64()}
 	case ControlReceipt:
-		m = Receipt{d.id(), d.hash(), d.bytes16(maxBitmap), d.bytes(SignatureSize)}
+		m = Receipt{d.id(), d.hash(), d.bytes16(maxBitmap), d.oneOf(d.u8(), 0, 1) == 1, d.bytes(SignatureSize)}
 	case ControlCancel:
 		m = Cancel{d.id(), d.id(), d.failureCode()}
 	case ControlFileFailed:

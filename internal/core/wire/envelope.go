@@ -70,12 +70,13 @@ const (
 	PayloadRestart        PayloadType = 10
 	PayloadRestarted      PayloadType = 11
 	PayloadRestartRequest PayloadType = 12
+	PayloadLost           PayloadType = 13
 )
 
 // ParsePayload splits a payload into its type and body.
 func ParsePayload(p []byte) (PayloadType, []byte, error) {
 	d := decode("payload", p)
-	t := PayloadType(d.oneOf(d.u8(), uint8(PayloadJoin), uint8(PayloadRestartRequest)))
+	t := PayloadType(d.oneOf(d.u8(), uint8(PayloadJoin), uint8(PayloadLost)))
 	body := d.rest()
 	return t, body, d.end()
 }
@@ -165,4 +166,19 @@ func ParseRestartRequest(p []byte) (generation uint32, err error) {
 	d := decode("RestartRequest", p)
 	generation = d.u32()
 	return generation, d.end()
+}
+
+// Lost says that the link of a negotiation is over at this end.
+type Lost struct {
+	Negotiation Hash // the nonce of its offer
+}
+
+// Append appends the body.
+func (m Lost) Append(b []byte) []byte { return append(b, m.Negotiation[:]...) }
+
+// ParseLost parses the body.
+func ParseLost(p []byte) (m Lost, err error) {
+	d := decode("Lost", p)
+	m.Negotiation = d.hash()
+	return m, d.end()
 }

@@ -41,6 +41,7 @@ func FuzzCandidates(f *testing.F)     { fuzz(f, "Candidates") }
 func FuzzAck(f *testing.F)            { fuzz(f, "Ack") }
 func FuzzRestart(f *testing.F)        { fuzz(f, "Restart, Restarted") }
 func FuzzRestartRequest(f *testing.F) { fuzz(f, "RestartRequest") }
+func FuzzLost(f *testing.F)           { fuzz(f, "Lost") }
 func FuzzJoin(f *testing.F)           { fuzz(f, "Join") }
 func FuzzRoster(f *testing.F)         { fuzz(f, "Roster", "Roster, by approval") }
 func FuzzRefuse(f *testing.F)         { fuzz(f, "Refuse") }

@@ -116,7 +116,7 @@ func TestProtocolTables(t *testing.T) {
 	}{
 		"HubType":      {table(section["4"], "Hub"), 11},
 		"ClosingCode":  {enumeration(section["4"], "Closing codes: ", "Closing"), 9},
-		"PayloadType":  {table(section["5"], "Payload"), 12},
+		"PayloadType":  {table(section["5"], "Payload"), 13},
 		"RefuseCode":   {enumeration(section["6"], "code u8 (", "Refuse"), 5},
 		"RecordType":   {enumeration(section["8"], "types    ", "Record"), 3},
 		"ControlType":  {table(section["9"], "Control"), 20},

@@ -124,7 +124,7 @@ func TestRefuses(t *testing.T) {
 		{"Envelope, room", 17, []byte{1}, "session in a room envelope"},
 		{"Envelope, pair", -1, cat([]byte{2}, make([]byte, MaxEnvelope)), "too long"},
 		{"payload", 0, []byte{0}, "unknown value"},
-		{"payload", 0, []byte{13}, "unknown value"},
+		{"payload", 0, []byte{14}, "unknown value"},
 		{"Candidates", 32, []byte{0}, "count out of range"},
 		{"Candidates", 32, []byte{33}, "count out of range"},
 		{"Candidates", 33, u16(1025), "field too long"},
@@ -189,6 +189,7 @@ func TestRefuses(t *testing.T) {
 		{"Cancel", 33, []byte{11}, "unknown value"},
 		{"FileFailed", 21, []byte{0}, "unknown value"},
 		{"FileFailed", 21, []byte{11}, "unknown value"},
+		{"Receipt", 52, []byte{2}, "unknown value"},
 		{"Pause", 33, []byte{4}, "unknown value"},
 
 		{"Hashes", 33, u16(0), "count out of range"},

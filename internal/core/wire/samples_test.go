@@ -165,6 +165,7 @@ var samples = sync.OnceValue(func() []sample {
 				m.Generation, err = ParseRestartRequest(p)
 				return m, err
 			}),
+		of("Lost", "5", Lost{hash(0x30)}, Lost.Append, ParseLost),
 
 		of("Join", "6", Join{id(0x10), id(0x20), 1_700_000_000_000, keys, "Zoë", signature}, Join.Append, join).versionAt(0),
 		of("Roster", "6", Roster{id(0x10), 1_700_000_000_001, true, false, 11, id(0x20), []Hash{hash(0x30), hash(0x50)}, keys, signature},
@@ -199,7 +200,7 @@ var samples = sync.OnceValue(func() []sample {
 		control(Accept{id(0x10), 4 << 20, Bitmap{0x05}, Bitmap{0x01}}),
 		control(Decline{id(0x10), "not now, çok"}),
 		control(Credit{id(0x10), 5_000_000_064, 4_000_000_000}),
-		control(Receipt{id(0x10), hash(0x30), Bitmap{0x05}, signature}),
+		control(Receipt{id(0x10), hash(0x30), Bitmap{0x05}, true, signature}),
 		control(Cancel{id(0x20), id(0x10), FailureDiskFull}),
 		control(FileFailed{id(0x10), 2, FailureFileChanged}),
 		control(Pause{id(0x20), id(0x10), false, true}),

@@ -47,6 +47,12 @@ func derived() []vector {
 		Root             Hash
 		Files            Bitmap
 	}{id(0x20), id(0x10), hash(0x30), Bitmap{0x05}}
+	receipt := struct {
+		Sender, Transfer ID
+		Root             Hash
+		Files            Bitmap
+		InMemory         bool
+	}{delivery.Sender, delivery.Transfer, delivery.Root, delivery.Files, true}
 	n := Nonce(nonce.IV, nonce.Sequence)
 	var list []vector
 	for _, v := range []struct {
@@ -56,7 +62,9 @@ func derived() []vector {
 	}{
 		{"record AAD", "8", aad, header.AppendAAD(nil, Bulk)},
 		{"record nonce", "8", nonce, n[:]},
-		{"signed by End and Receipt", "10", delivery, AppendDelivery(nil, delivery.Sender, delivery.Transfer, delivery.Root, delivery.Files)},
+		{"signed by End", "10", delivery, AppendDelivery(nil, delivery.Sender, delivery.Transfer, delivery.Root, delivery.Files)},
+		{"signed by Receipt", "10", receipt,
+			Receipt{Transfer: receipt.Transfer, Root: receipt.Root, Files: receipt.Files, InMemory: receipt.InMemory}.AppendSigned(nil, receipt.Sender)},
 	} {
 		list = append(list, vector{v.name, v.section, describe(v.fields), hex.EncodeToString(v.bytes)})
 	}
@@ -142,6 +150,31 @@ func TestVectorsParse(t *testing.T) {
 		if behind := s.append([]byte("before")); string(behind[:6]) != "before" || !bytes.Equal(behind[6:], p) {
 			t.Errorf("%s: appended behind something: %x", v.Name, behind)
 		}
+	}
+}
+
+// TestReceiptSigned: nothing of a receipt can be changed under its signature.
+func TestReceiptSigned(t *testing.T) {
+	p := sampleNamed("Receipt").bytes
+	signed := func(p []byte) []byte {
+		m, err := ParseControl(p)
+		if err != nil {
+			return nil
+		}
+		return m.(Receipt).AppendSigned(nil, id(0x20))
+	}
+	changes := 0
+	for i := 1; i < len(p)-SignatureSize; i++ {
+		q := bytes.Clone(p)
+		q[i] ^= 1
+		if changed := signed(q); bytes.Equal(changed, signed(p)) {
+			t.Errorf("byte %d is not covered", i)
+		} else if changed != nil {
+			changes++
+		}
+	}
+	if changes != 16+32+1+1 { // all but the length of the bitmap
+		t.Errorf("%d changes", changes)
 	}
 }
 

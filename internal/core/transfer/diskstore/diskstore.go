@@ -43,6 +43,9 @@ func (s *Storage) Free(ctx context.Context) (int64, error) {
 	return free(s.directory)
 }
 
+// InMemory implements transfer.Storage.
+func (s *Storage) InMemory() bool { return false }
+
 // Create implements transfer.Storage. The space is checked, not reserved.
 func (s *Storage) Create(ctx context.Context, delivery, name string, size int64) (transfer.StoredFile, error) {
 	if size < 0 {
@@ -274,11 +277,13 @@ func (f *File) Commit(ctx context.Context) error {
 	if err != nil || committed {
 		return wrap("commit", err)
 	}
-	_, err = os.Stat(f.path)
-	if err == nil {
-		err = f.storage.sync(f.delivery)
+	if _, err := os.Stat(f.path); err != nil {
+		return wrap("commit", err)
 	}
-	if err != nil {
+	switch err := f.storage.sync(f.delivery); {
+	case isFull(err): // what could not be written may have been dropped, and another sync would say that all is well
+		return fmt.Errorf("diskstore: commit: %w: %w", transfer.ErrStorageSpoilt, err)
+	case err != nil:
 		return wrap("commit", err)
 	}
 	f.storage.mu.Lock()
@@ -336,11 +341,13 @@ var syncPath = func(path string) error {
 }
 
 // wrap names the operation, and a full disk.
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
 func wrap(operation string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case isFull(err):
 		return fmt.Errorf("diskstore: %s: %w: %w", operation, transfer.ErrStorageFull, err)
 	default:
 		return fmt.Errorf("diskstore: %s: %w", operation, err)

@@ -3,8 +3,10 @@
 package diskstore_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"tallow/internal/core/transfer"
@@ -37,6 +39,23 @@ func TestStorage(t *testing.T) {
 	}
 }
 
+// TestFullAtCommit: what could not be made durable is not waited for, as the next attempt would succeed, whatever has become of it.
+func TestFullAtCommit(t *testing.T) {
+	s := open(t, t.TempDir())
+	f, err := s.Create(t.Context(), "d", "files", 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte("abc"), 0); err != nil {
+		t.Fatal(err)
+	}
+	defer diskstore.OnSync(func(string) error { return syscall.ENOSPC })()
+	if err := f.Commit(t.Context()); !errors.Is(err, transfer.ErrStorageSpoilt) || errors.Is(err, transfer.ErrStorageFull) {
+		t.Error(err)
+	}
+}
+
 // TestOutlivesPower: Commit makes durable the file, what was put beside it, and that they are there at all. Before a journal is deleted, so is what
 // takes its place.
 func TestOutlivesPower(t *testing.T) {
@@ -45,12 +64,13 @@ func TestOutlivesPower(t *testing.T) {
 	in := func(name string) string { return filepath.Join(directory, "d", name) }
 	synced := map[string]int{}
 	order := 0
-	defer diskstore.OnSync(func(path string) {
+	defer diskstore.OnSync(func(path string) error {
 		order++
 		synced[path] = order
 		if _, err := os.Stat(in("journal")); err != nil {
 			t.Errorf("%s is made durable when the journal is gone", path)
 		}
+		return nil
 	})()
 	expect := func(paths ...string) {
 		t.Helper()

@@ -1,8 +1,10 @@
 package diskstore
 
-// OnSync has a function see what is made durable, until the one that is returned is called.
-func OnSync(see func(path string)) (restore func()) {
+import "errors"
+
+// OnSync has a function see what is made durable, which fails with its error, until the one that is returned is called.
+func OnSync(see func(path string) error) (restore func()) {
 	was := syncPath
-	syncPath = func(path string) error { see(path); return was(path) }
+	syncPath = func(path string) error { return errors.Join(see(path), was(path)) }
 	return func() { syncPath = was }
 }
