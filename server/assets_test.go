@@ -190,6 +190,7 @@ func TestEveryAnswerIsSecured(t *testing.T) {
 		{"GET", "/a/../", 307, "no-store"},
 		{"GET", "//evil.example/..", 307, "no-store"},
 		{"GET", "/ws", 426, "no-store"},
+		{"GET", "/ws/any", 426, "no-store"},
 		{"OPTIONS", "*", 400, "no-store"},
 		{"TRACE", "/healthz", 404, "no-store"},
 		{"PUT", "/body", 413, "no-store"},

@@ -128,6 +128,7 @@ func handler(static *assets, members http.Handler, strict bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", static)
 	mux.Handle("/ws", members)
+	mux.Handle("/ws/", members) // where clients go after failures: PROTOCOL.md section 4
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		fmt.Fprintln(w, "ok")

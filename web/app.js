@@ -290,7 +290,7 @@ function complain(error, about) {
 
 function showSendable() {
   const what = compose.summary;
-  const whom = toWhom(people.picked, people.open, later.checked);
+  const whom = toWhom(people.picked, people.pickable, later.checked);
   sendButton.disabled = !room || !what || (people.picked.length === 0 && !later.checked);
   say(byId("send-summary", HTMLElement), what ? [what, whom || "nobody is here yet"].join(" · ") : whom ? `Choose what to send ${whom}.` : "");
 }
@@ -300,7 +300,7 @@ async function send() {
   const [, transfers] = await modules;
   try {
     // Who is picked, if not everybody: then the others are not to get it later either.
-    const everybody = later.checked && people.picked.length === people.open.length;
+    const everybody = later.checked && people.picked.length === people.pickable.length;
     transfers.sent(room.send(compose.items, { to: everybody ? undefined : people.picked, lateJoiners: later.checked }));
     later.checked = false;
     compose.clear();

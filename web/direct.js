@@ -15,7 +15,8 @@ import { atATime, placesIn, someAtATime } from "./folder.js";
  * @property {number} left what is still to be written
  * @property {number} writing how many writes to it are under way
  * @property {Awaited<ReturnType<ReturnType<typeof placesIn>["makeFile"]>> | undefined} place once it is made
- * @property {Promise<FileSystemWritableFileStream> | undefined} out once it is begun
+ * @property {Promise<FileSystemWritableFileStream> | undefined} out once it is begun, until it is closed
+ * @property {boolean} given up, as its rest does not come
  */
 
 export class DirectFolder {
@@ -39,7 +40,7 @@ export class DirectFolder {
    */
   constructor(root, files) {
     let at = 0;
-    this.#parts = files.map((file) => ({ ...file, at: (at += file.size) - file.size, left: file.size, writing: 0, place: undefined, out: undefined }));
+    this.#parts = files.map((file) => ({ ...file, at: (at += file.size) - file.size, left: file.size, writing: 0, place: undefined, out: undefined, given: false }));
     this.#byIndex = new Map(this.#parts.map((part) => [part.index, part]));
     this.#places = placesIn(root, files.map(({ path }) => path));
   }
@@ -69,6 +70,7 @@ export class DirectFolder {
   async #put(part, position, data) {
     part.writing++;
     try {
+      if (part.given) throw new Error("too many files are begun");
       part.out ??= this.#begin(part);
       const out = await part.out;
       if (this.#failed) throw this.#failed;
@@ -87,9 +89,15 @@ export class DirectFolder {
   /** @param {Part} part */
   async #begin(part) {
     while (this.#begun.size >= atATime && !this.#failed) {
-      // Senders send in order, so that few files wait for the rest of them; whoever does otherwise is not waited for.
-      if ([...this.#begun].every(({ writing, left }) => writing === 0 && left > 0)) throw new Error("too many files are begun");
-      await new Promise((resolve) => this.#waiting.push(() => resolve(undefined)));
+      // Senders send in order, so that few files wait for the rest of them, but for those that the sender could not read to the end. Whoever does otherwise is
+      // not waited for.
+      const begun = [...this.#begun];
+      if (begun.every(({ writing, left }) => writing === 0 && left > 0)) {
+        const [eldest] = begun;
+        eldest.given = true;
+        this.#begun.delete(eldest);
+        await this.#undo(eldest);
+      } else await new Promise((resolve) => this.#waiting.push(() => resolve(undefined)));
     }
     if (this.#failed) throw this.#failed;
     this.#begun.add(part);
@@ -101,6 +109,7 @@ export class DirectFolder {
   async #close(part, out) {
     try {
       await out.close();
+      part.out = undefined;
       this.#begun.delete(part);
     } catch (error) {
       this.#fail(error);
@@ -150,11 +159,17 @@ export class DirectFolder {
 
   /** What is in the folder of these, one after another. @param {number[]} indices in the transfer */
   async read(indices) {
-    const places = indices.flatMap((index) => this.#byIndex.get(index)?.place ?? []);
+    const get = async (/** @type {number} */ index) => {
+      const part = this.#byIndex.get(index);
+      if (!part?.place) return new Blob();
+      const file = await part.place.handle.getFile();
+      if (file.size !== part.size) throw new Error("it is not what has arrived");
+      return file;
+    };
     try {
-      return new Blob(await Promise.all(places.map(({ handle }) => handle.getFile())));
+      return new Blob(await Promise.all(indices.map(get)));
     } catch (error) {
-      throw new TallowError("storage-failed", error); // the person has moved it, say
+      throw new TallowError("storage-failed", error); // the person has moved it, say, or goes on writing it
     }
   }
 
@@ -165,6 +180,8 @@ export class DirectFolder {
     await someAtATime(this.#parts, async (part) => {
       if (!indices.has(part.index)) await this.#undo(part);
     });
+    const folders = new Set(this.#parts.flatMap(({ index, directory, path }) => (directory && indices.has(index) ? path : [])));
+    await this.#places.end((path) => folders.has(path));
   }
 
   /** Removes all that was made. */
@@ -173,7 +190,7 @@ export class DirectFolder {
     this.#fail(new DOMException("the files are removed", "InvalidStateError"));
     await this.#rest();
     await someAtATime(this.#parts, (part) => this.#undo(part));
-    await this.#places.removeFolders();
+    await this.#places.end(() => false);
   }
 
   /** @param {Part} part */

@@ -45,6 +45,15 @@ async function kind(folder, name) {
 }
 
 /**
+ * Does something about a name once nobody else does, in whatever tab: deliveries may have the same folder, and between finding a name free and taking it there is time.
+ * @template T @param {string} name @param {() => Promise<T>} act @returns {Promise<T>}
+ */
+const alone = (name, act) => navigator.locks?.request(`tallow name ${name.toLowerCase()}`, act) ?? act();
+
+/** How many make files and folders in this tab: what one has made another may have found there. */
+let makers = 0;
+
+/**
  * Makes files and folders, none of which was there before.
  * @param {FileSystemDirectoryHandle} root
  * @param {string[]} paths what is to be made: safe ones
@@ -52,45 +61,52 @@ async function kind(folder, name) {
 export function placesIn(root, paths) {
   /** Folders by path. @type {Map<string, Promise<FileSystemDirectoryHandle>>} */
   const folders = new Map([["", Promise.resolve(root)]]);
-  /** Removes a folder that was made here, unless something is in it; those that lie in others come after them. @type {(() => Promise<void>)[]} */
-  const made = [];
+  let making = false;
+  /** Removes a folder that was made here, unless something is in it; those that lie in others come after them. @type {Map<string, () => Promise<void>>} */
+  const made = new Map();
   /** The names that somebody is to have, and those that somebody has taken. */
   const given = new Set(paths.map((path) => path.toLowerCase()));
   const used = new Set();
 
   /**
-   * A name in a folder that nothing has.
-   * @param {FileSystemDirectoryHandle} folder @param {string} parent @param {string} name @param {boolean} shared a folder of that name will do
+   * Makes something in a folder, under a name that nothing has.
+   * @template {FileSystemHandle} T
+   * @param {FileSystemDirectoryHandle} folder @param {string} parent @param {string} name
+   * @param {(name: string) => Promise<T>} create @param {boolean} shared a folder of that name will do
    */
-  const free = async (folder, parent, name, shared) => {
+  const make = async (folder, parent, name, create, shared) => {
     let base = name;
     for (let n = 1; ; n++) {
       const candidate = numbered(base, n);
       const key = `${parent}/${candidate}`.replace(/^\//, "").toLowerCase();
       if (used.has(key) || (candidate !== name && given.has(key))) continue;
       used.add(key); // before anything is waited for: others look for names meanwhile
-      // Browsers refuse some names, such as "a.lnk": they are saved under another one.
-      const found = await kind(folder, candidate).catch((error) => {
-        if (error instanceof TypeError && !base.endsWith("_")) return undefined;
-        throw error;
+      const place = await alone(candidate, async () => {
+        // Browsers refuse some names, such as "a.lnk": they are saved under another one.
+        const found = await kind(folder, candidate).catch((error) => {
+          if (error instanceof TypeError && !base.endsWith("_")) return undefined;
+          throw error;
+        });
+        if (found === undefined) [base, n] = [`${name}_`, 0];
+        return found === "" || (shared && found === "directory") ? { name: candidate, there: found !== "", handle: await create(candidate) } : undefined;
       });
-      if (found === "" || (shared && found === "directory")) return { name: candidate, there: found !== "" };
-      if (found === undefined) [base, n] = [`${name}_`, 0];
+      if (place) return place;
     }
   };
   /** @param {FileSystemDirectoryHandle} folder @param {string} name What is there no more, or has something in it, stays as it is. */
   const remover = (folder, name) => () => folder.removeEntry(name).catch(() => {});
   /** @param {string} path @returns {Promise<FileSystemDirectoryHandle>} */
   const makeFolder = (path) => {
+    if (!making) makers++;
+    making = true;
     let folder = folders.get(path);
     if (!folder) {
       folder = (async () => {
         const at = path.lastIndexOf("/");
         const parent = path.slice(0, Math.max(0, at));
         const outer = await makeFolder(parent);
-        const { name, there } = await free(outer, parent, path.slice(at + 1), true);
-        const handle = await outer.getDirectoryHandle(name, { create: true });
-        if (!there) made.push(remover(outer, name));
+        const { name, there, handle } = await make(outer, parent, path.slice(at + 1), (free) => outer.getDirectoryHandle(free, { create: true }), true);
+        if (!there) made.set(path, () => alone(name, async () => (makers === 1 ? remover(outer, name)() : undefined)));
         return handle;
       })();
       folders.set(path, folder);
@@ -104,12 +120,17 @@ export function placesIn(root, paths) {
       const at = path.lastIndexOf("/");
       const parent = path.slice(0, Math.max(0, at));
       const folder = await makeFolder(parent);
-      const { name } = await free(folder, parent, path.slice(at + 1), false);
-      return { handle: await folder.getFileHandle(name, { create: true }), remove: remover(folder, name) };
+      const { name, handle } = await make(folder, parent, path.slice(at + 1), (free) => folder.getFileHandle(free, { create: true }), false);
+      return { handle, remove: remover(folder, name) };
     },
-    /** Removes the folders that were made and have nothing in them. */
-    async removeFolders() {
-      for (const remove of made.reverse()) await remove();
+    /**
+     * Removes the folders that were made and have nothing in them, unless somebody else makes files just now. Nothing is made afterwards.
+     * @param {(path: string) => boolean} stays whatever is in it
+     */
+    async end(stays) {
+      for (const [path, remove] of [...made].reverse()) if (!stays(path)) await remove();
+      if (making) makers--;
+      making = false;
     },
   };
 }
@@ -140,8 +161,8 @@ export async function someAtATime(items, act) {
  * @param {AbortSignal} [signal]
  */
 export async function saveInto(root, items, signal) {
-  const { makeFolder, makeFile } = placesIn(root, items.map(({ path }) => path));
-  await someAtATime(items, async ({ path, file }) => {
+  const { makeFolder, makeFile, end } = placesIn(root, items.map(({ path }) => path));
+  const saving = someAtATime(items, async ({ path, file }) => {
     signal?.throwIfAborted();
     if (!file) return makeFolder(path);
     const { handle, remove } = await makeFile(path);
@@ -164,4 +185,9 @@ export async function saveInto(root, items, signal) {
       throw error;
     }
   });
+  try {
+    await saving;
+  } finally {
+    await end(() => true);
+  }
 }

@@ -265,6 +265,9 @@ function createReader(host) {
         }
         const { value } = await stream.reader.read();
         if (!value) return done; // the file has become shorter
+        // Chromium keeps the pipe of a stream that has not been read to its end, up to 2 MiB, until it collects garbage. An error there comes before
+        // what was read counts: else the reads that wait would take it for theirs.
+        if (value.length === stream.left) await stream.reader.read();
         stream.rest = value;
         stream.taken += value.length;
         stream.left -= value.length;

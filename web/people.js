@@ -27,14 +27,14 @@ export class People {
     this.#complain = complain;
   }
 
-  /** Those who get what is sent next. @returns {Peer[]} */
+  /** Those who get what is sent next. */
   get picked() {
-    return (this.#room?.peers ?? []).filter((peer) => peer.state === "open" && this.#rows.get(peer.id)?.picked);
+    return this.pickable.filter((peer) => this.#rows.get(peer.id)?.picked);
   }
 
-  /** Everybody who could be picked. */
-  get open() {
-    return (this.#room?.peers ?? []).filter((peer) => peer.state === "open");
+  /** Everybody who could be picked. @returns {Peer[]} */
+  get pickable() {
+    return (this.#room?.peers ?? []).filter((peer) => this.#rows.get(peer.id)?.pickable);
   }
 
   /** @param {Room | undefined} room */
@@ -110,6 +110,7 @@ class Row {
   #details;
   #figures = new Figures(() => this.#peer);
   #remove;
+  #met = false;
   /** @type {Peer} */
   #peer;
 
@@ -150,13 +151,19 @@ class Row {
     return this.#box.checked;
   }
 
+  /** Whether there is a connection, or one that is being made anew. */
+  get pickable() {
+    return this.#met && (this.#peer.state === "open" || this.#peer.state === "connecting");
+  }
+
   /** @param {Peer} peer */
   update(peer) {
     this.#peer = peer;
     const name = peer.name || "Somebody";
     this.element.dataset.state = peer.state;
     this.element.dataset.quality = peer.quality;
-    this.#box.disabled = peer.state !== "open";
+    this.#met ||= peer.state === "open";
+    this.#box.disabled = !this.pickable;
     say(this.#name, name);
     say(this.#avatar, initials(name));
     this.#remove?.setAttribute("aria-label", `Remove ${name}`);
@@ -187,10 +194,10 @@ const initials = (name) =>
     .join("")
     .toUpperCase();
 
-/** What is to happen next, in words. @param {Peer[]} picked @param {Peer[]} open @param {boolean} later whether whoever joins later gets it too */
-export function toWhom(picked, open, later) {
-  if (picked.length === 0) return later ? "to whoever joins later" : open.length === 0 ? "" : "nobody is picked";
+/** What is to happen next, in words. @param {Peer[]} picked @param {Peer[]} pickable @param {boolean} later whether whoever joins later gets it too */
+export function toWhom(picked, pickable, later) {
+  if (picked.length === 0) return later ? "to whoever joins later" : pickable.length === 0 ? "" : "nobody is picked";
   const others = later ? " and whoever joins later" : "";
   if (picked.length === 1) return `to ${picked[0].name || "somebody"}${others}`;
-  return (picked.length === open.length ? `to all ${picked.length} people` : `to ${picked.length} of ${count(open.length, "person", "people")}`) + others;
+  return (picked.length === pickable.length ? `to all ${picked.length} people` : `to ${picked.length} of ${count(pickable.length, "person", "people")}`) + others;
 }

@@ -41,7 +41,7 @@ export type ErrorCode =
   | "file-changed" // a file is not what it was when it was offered
   | "file-unreadable" // a file cannot be read; some browsers say so of changed files too
   | "disk-full" // the recipient has no room; while a delivery runs: it waits for some
-  | "storage-failed" // the recipient cannot write
+  | "storage-failed" // the recipient cannot write or read its storage; what is there is kept for a retry
   | "integrity" // received data is not what was announced
   | "protocol-violation" // the other end broke the protocol
   | "internal"; // a bug in Tallow
@@ -140,8 +140,8 @@ export class UnfinishedTransfer {
   readonly lacking: readonly FileInfo[];
   /**
    * Goes on with it. Outgoing: with the same files, given again, or with those that the browser has kept access to, for which it may ask the person: call it
-   * from a click. They are found by path, or by name and size. A file that is not what it was, as far as it had been read, fails with `file-changed`;
-   * what had not been read is taken as it is now. A text that is not given again, and was not delivered, fails with `file-unreadable`; folders and empty
+   * from a click. They are found by path, or by name and size. A file that is not what it was fails with `file-changed`: what had been read is
+   * compared, of the rest size and lastModified tell (of a Blob, and of a File made just now, only the size does). A text that is not given again, and was not delivered, fails with `file-unreadable`; folders and empty
    * files need not be given. Rejects with `invalid-argument` while files are lacking: those that were given are kept, and it can be called again with others
    * (`lacking` names them), or, with `without`, goes on without them: they fail with `file-unreadable` then, for all who do not have everything yet. Rejects
    * with `file-unreadable` when the browser has lost access; with `room-closed` when this page is not in its room: enter it first, with joinRoom(link). What
@@ -169,7 +169,7 @@ export interface Features {
 export interface RoomOptions {
   /** Shown to the others; at most 64 bytes of UTF-8. */
   name?: string;
-  /** The signaling endpoint, ws: or wss:. By default `/ws` of the server that tallow.js came from. */
+  /** The signaling endpoint, ws: or wss:; after failures paths below it are used, too. By default `/ws` of the server that tallow.js came from. */
   serverURL?: string | URL;
   /** The page that the link opens. By default this page. */
   pageURL?: string | URL;
@@ -289,7 +289,7 @@ export class Room extends EventTarget {
 
   /**
    * Offers files to members. Sizes are taken now: a file that changes later fails with `file-changed`, or with `file-unreadable` where the
-   * browser does not tell the two apart, as Chromium does not. Throws `invalid-argument`, `no-recipients` (nobody is there, and late joiners are not asked for), `unknown-peer`, `too-large`, or `room-closed`.
+   * browser does not tell the two apart, as Chromium does not. Throws `invalid-argument`, `no-recipients` (nobody is "open" or "connecting", and late joiners are not asked for), `unknown-peer`, `too-large`, or `room-closed`.
    */
   send(items: Sendable | Iterable<Sendable>, options?: SendOptions): OutgoingTransfer;
   /** Limits all that is sent from this page to the room, in bytes per second; 0: no limit. Deliveries get equal shares of it. */
@@ -464,7 +464,7 @@ export interface PeerStats {
 export type Sendable = File | Blob | string | { path: string; file: File | Blob; handle?: FileSystemFileHandle; folder?: FileSystemDirectoryHandle } | { path: string; directory: true };
 
 export interface SendOptions {
-  /** Who is to get it. Default: every member whose state is "open". */
+  /** Who is to get it. Default: every member whose state is "open" or "connecting". Who is not "open" gets 30 seconds to become so. */
   to?: Iterable<string | Peer>;
   /** Bytes per second to each recipient; 0, the default: no limit. */
   bandwidthLimitPerRecipient?: number;
@@ -533,10 +533,10 @@ export interface AcceptOptions {
    */
   directory?: FileSystemDirectoryHandle;
   /**
-   * It is written into `directory` while it arrives, and nowhere else: for what the private file system has no room for. Each file appears once all of it is
-   * there, and the sender gets its receipt once all files are. It cannot be gone on with after this page: a reload or a crash ends it, and leaves in the folder the
-   * files that were whole, and empty ones for those that were not. When it is cancelled or fails, all that it has made there is removed. A folder
-   * without room does not pause it: it fails with `disk-full`. What has arrived is `saved`; ReceivedFile.file() reads it in the folder, and
+   * It is written into `directory` while it arrives, and nowhere else: for what the private file system has no room for. Of each file an empty one stands
+   * there until it is whole, and the sender gets its receipt once all files are. It cannot be gone on with after this page: a reload or a crash ends it, and leaves in the folder the
+   * files that were whole, and empty ones for those that were not. When it is cancelled or fails as a whole, all that it has made there is
+   * removed, but for `peer-gone`: then it waits for its sender, until discard(). When files failed, what has arrived of the others stays. A folder without room does not pause it: it fails with `disk-full`. What has arrived is `saved`; ReceivedFile.file() reads it in the folder, and
    * discard() leaves it there. Default false.
    */
   directly?: boolean;
@@ -566,7 +566,7 @@ export interface SaveOptions {
 
 /**
  * - offered: waiting for the answer. - transferring, paused (by either side, or for want of room on the recipient's disk: `code`). - interrupted: the link is lost; goes on when it is back.
- * - verifying: everything has arrived; the whole is being checked. - saving: being made durable, and, at a recipient with `AcceptOptions.directory`, put there, or closed there. - done: verified on the recipient's disk.
+ * - verifying: everything has arrived; the whole is being checked. - saving: being made durable, and, at a recipient with `AcceptOptions.directory`, put there, or closed there. - done: verified on the recipient's disk, or `inMemory`.
  * - declined, cancelled, failed.
  */
 export type DeliveryState =
@@ -594,6 +594,11 @@ export interface Delivery {
   readonly quality: Quality;
   /** Incoming: bytes that came again although they were on the disk already, which no lost connection should bring about. */
   readonly repeated: number;
+  /**
+   * What has been delivered is only in the memory of the recipient's page (`Features.storage`), and lost with that unless it is saved. Outgoing: the recipient has
+   * signed that, and tells nothing of saving.
+   */
+  readonly inMemory: boolean;
   /** Why it failed. While it runs: `disk-full`, when it waits for room on the recipient's disk; resume() at the recipient tries again at once. */
   readonly code: ErrorCode | undefined;
   /** The recipient's own words when it declined, or "". Show it as text only. */
@@ -629,7 +634,7 @@ export abstract class Transfer<Result = OutgoingResult | IncomingResult> extends
   readonly state: DeliveryState;
   /**
    * Resolves or rejects once, when it is over: see OutgoingResult and IncomingResult. A retry of a transfer that is over makes a new one, and so does the
-   * other end coming back after a `peer-gone`: it then goes on by itself. Nobody
+   * other end coming back after a `peer-gone`, or a new connection after a `storage-failed`: it then goes on by itself. Nobody
    * needs to wait for it: a rejection that nobody observes is no unhandledrejection.
    */
   readonly finished: Promise<Result>;
@@ -742,6 +747,8 @@ export interface RecipientOutcome {
   readonly name: string;
   readonly code: ErrorCode | undefined;
   readonly reason: string;
+  /** As in its LedgerEntry. */
+  readonly inMemory: boolean;
 }
 
 /** How the delivery to one recipient stands, or has ended. */
@@ -760,6 +767,8 @@ export interface LedgerEntry {
   readonly offered: number;
   readonly ended: number;
   readonly files: readonly LedgerFile[];
+  /** Whether the recipient has signed that what is verified is only in the memory of its page, not on disk; false without a receipt. */
+  readonly inMemory: boolean;
   /** Of the delivery, in hexadecimal; "" without a receipt. */
   readonly root: string;
   /** What the recipient has signed, and the signature; "" without a receipt. */

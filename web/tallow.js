@@ -299,7 +299,7 @@ export class Room extends EventTarget {
     /** @type {any[]} */
     let recipients;
     if (to === undefined) {
-      recipients = [...state.peers.values()].filter((peer) => peer.state === "open");
+      recipients = [...state.peers.values()].filter((peer) => peer.state === "open" || peer.state === "connecting");
     } else {
       check(typeof to !== "string", "to is a list");
       const ids = new Set(iterable(to, "to").map(peerID));
@@ -311,7 +311,7 @@ export class Room extends EventTarget {
     }
     const late = Boolean(lateJoiners);
     if (recipients.length === 0 && !late) throw new TallowError("no-recipients");
-    // Whoever is only being connected with is a late joiner, unless others were picked.
+    // Whoever is neither open nor connecting is a late joiner, unless others were picked.
     const ids = late && to === undefined ? undefined : recipients.map((peer) => peer.id);
     const answer = offered(state, files, { to: ids, limit: bandwidthLimitPerRecipient, total: bandwidthLimit, lateJoiners: late, plain: !compression });
     const transfer = new OutgoingTransfer(own, state, files.map(({ info }, index) => info(index)), recipients, answer, signal);
@@ -832,7 +832,7 @@ export class IncomingTransfer extends Transfer {
   async discard() {
     const state = this[own];
     check(state.over, "the transfer is not over");
-    // One that ended because its sender was gone could still go on.
+    // One that ended because its sender was gone, or the storage failed, could still go on.
     if (state.suspended()) await state.room.call("cancel", { id: state.id }).catch(() => {});
     state.kept = false;
     if (state.delivery) await state.room.tallow.core.call("discard", { room: state.room.number, delivery: state.delivery });
@@ -947,7 +947,7 @@ class TransferState {
     this.files = frozen(files);
     const total = files.reduce((sum, file) => sum + file.size, 0);
     this.deliveries = frozen(
-      others.map(({ id, name, quality }) => ({ peer: id, name, state: "offered", total, bytes: 0, percent: 0, speed: 0, eta: -1, repeated: 0, quality, code: undefined, reason: "" })),
+      others.map(({ id, name, quality }) => ({ peer: id, name, state: "offered", total, bytes: 0, percent: 0, speed: 0, eta: -1, repeated: 0, inMemory: false, quality, code: undefined, reason: "" })),
     );
     this.result = result;
     /** What reads the files again after a reload. @type {import("./identity.js").Kept[]} */
@@ -1064,9 +1064,9 @@ class TransferState {
     if (!this.suspended()) this.signal?.removeEventListener("abort", this.aborted);
   }
 
-  /** Whether it is over, but goes on when the other end is back. */
+  /** Whether it is over, but may go on: when the other end is back, or the recipient's storage works again. */
   suspended() {
-    return this.deliveries.some(({ code }) => code === "peer-gone");
+    return this.deliveries.some(({ code }) => code === "peer-gone" || code === "storage-failed");
   }
 
   /** @param {string} method @param {object} [args] */
@@ -1209,7 +1209,7 @@ const ledgerOf = (told) => Object.freeze({ ...told, sender: Object.freeze(told.s
 function outgoingResult({ result }) {
   const ledger = entries(result.ledger);
   const outcomes = (/** @type {boolean} */ done) =>
-    frozen(ledger.filter((entry) => (entry.state === "done") === done).map(({ peer, name, code, reason }) => ({ id: peer, name, code, reason })));
+    frozen(ledger.filter((entry) => (entry.state === "done") === done).map(({ peer, name, code, reason, inMemory }) => ({ id: peer, name, code, reason, inMemory })));
   return Object.freeze({
     totalRecipients: ledger.length,
     successfulRecipients: outcomes(true),
@@ -1231,7 +1231,9 @@ function incomingResult({ result, delivery, offsets }, state) {
     const arrived = result.files.filter((/** @type {any} */ { complete }) => complete).map((/** @type {any} */ { index }) => index);
     let at = 0;
     const places = result.files.map((/** @type {any} */ { complete, size }) => (complete ? (at += size) - size : 0));
-    state.stored = new Stored(result, places, () => reading(arrived), async () => {});
+    state.stored = new Stored(result, places, () => reading(arrived), async () => {
+      await tallow.core.call("discard", { room: number, delivery }); // nobody needs it for what the folder has
+    });
     state.stored.read = ({ index }) => reading([index]);
   } else {
     const whole = async () => {
@@ -1269,6 +1271,8 @@ export class UnfinishedTransfer {
     check(!data.done, "it has arrived: received() has it");
     if (!transfer) throw new TallowError("room-closed", "enter the room of its link first");
     const files = (items === undefined ? await remembered(data.id) : isSendable(items) ? [items] : iterable(items, "files")).map(sendable);
+    // A browser says "now" of a file whose time it does not know.
+    for (const { file, handle } of files) if (!handle && Math.abs(Date.now() - file.lastModified) < 2000) file.lastModified = 0;
     await transfer[own].continue(files, Boolean(without));
     if (transfer[own].waiting) throw new TallowError("invalid-argument", `${this.lacking.length} of its files are lacking`);
     return transfer;

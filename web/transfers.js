@@ -26,6 +26,10 @@ const SAVED_BY_ITSELF = 20; // more downloads at once are left to "Save all", af
 const repeatable = (state) => isOver(state) && state !== "done";
 /** Whether something has arrived that the person does not have yet. @param {OutgoingTransfer | IncomingTransfer} transfer @returns {transfer is IncomingTransfer} */
 const isUnsaved = (transfer) => "from" in transfer && transfer.available && !transfer.saved;
+/** Whether it has ended with somebody because they are away, and goes on when they are back. @param {OutgoingTransfer | IncomingTransfer} transfer */
+const isAway = (transfer) => transfer.stats().recipients.some(({ code }) => code === "peer-gone");
+/** Whether it could still go on though it has ended: for that, or because the recipient's storage failed. @param {OutgoingTransfer | IncomingTransfer} transfer */
+const mayGoOn = (transfer) => isAway(transfer) || transfer.stats().recipients.some(({ code }) => code === "storage-failed");
 /** Bytes flow, or are to flow again by themselves: the screen stays on. @type {ReadonlySet<DeliveryState>} */
 const MOVING = new Set(["transferring", "interrupted", "verifying", "saving"]);
 
@@ -40,6 +44,8 @@ export class Transfers {
   #moving = new Set();
   /** The incoming ones. @type {Set<IncomingTransfer>} */
   #incoming = new Set();
+  /** Of these, those that are written straight into a folder. @type {WeakSet<OutgoingTransfer | IncomingTransfer>} */
+  #straight = new WeakSet();
   /** The one that this page is in. @type {Room | undefined} */
   #room;
   /** How many are being put where the person wants them: into a folder, which takes as long as copying them does, or a zip. */
@@ -118,7 +124,7 @@ export class Transfers {
 
   /** Whether something is under way in that room, or could go on there: leaving ends it. @param {Room} room */
   unfinished(room) {
-    return room.transfers.some((transfer) => !isOver(transfer.state) || transfer.stats().recipients.some(({ code }) => code === "peer-gone"));
+    return room.transfers.some((transfer) => !isOver(transfer.state) || mayGoOn(transfer));
   }
 
   /** The room is being left: no later page comes back to what has arrived there. */
@@ -126,10 +132,14 @@ export class Transfers {
     this.#room = undefined;
   }
 
-  /** Whether something has arrived that is not saved, and that no later page comes back to: its room was left, or keeps nothing, or there is no disk. */
+  /**
+   * Whether something has arrived that is not saved, and that no later page comes back to: its room was left, or keeps nothing, or there is no disk; or is half in
+   * a folder, and waits for its sender.
+   */
   get #losing() {
-    const keeping = this.#memoryLimit === Infinity && this.#room?.resumable ? this.#room.transfers : [];
-    return [...this.#incoming].some((transfer) => isUnsaved(transfer) && !keeping.includes(transfer));
+    const here = this.#room?.transfers ?? [];
+    const keeping = this.#memoryLimit === Infinity && this.#room?.resumable ? here : [];
+    return [...this.#incoming].some((transfer) => isUnsaved(transfer) && !keeping.includes(transfer)) || here.some((transfer) => this.#straight.has(transfer) && isAway(transfer));
   }
 
   /** What has arrived in a room and was not saved, in bytes. @param {Room} room */
@@ -170,7 +180,7 @@ export class Transfers {
       const onDisk = this.#memoryLimit === Infinity;
       const free = onDisk ? await freeSpace() : Infinity;
       const need = tree.bytes;
-      straight.hidden = onDisk ? free >= 2 * need : need <= this.#memoryLimit;
+      straight.hidden = !pickFolder || (onDisk ? free >= 2 * need : need <= this.#memoryLimit);
       const unsaved = await this.unsaved(room);
       const taken = unsaved > 0 ? ` ${size(unsaved)} is taken by what you have not saved yet: save it, then clear it. What your browser downloads takes its space here for an hour more.` : "";
       say(space, free < 2 * need ? `The browser says that ${size(free)} is free here, and this needs ${size(need)}, and as much again to be saved from here.${taken} Accept less of it, or all: what finds no room waits for some.` : "");
@@ -196,6 +206,7 @@ export class Transfers {
       try {
         const transfer = offer.accept({ files: tree.chosen, ...(directly && { ...saveOptions(saving), directly }) });
         const running = new IncomingCard(transfer, from, this.#complain, saving, this.hold, this.#memoryLimit === Infinity, directly);
+        if (directly) this.#straight.add(transfer);
         this.#track(transfer, running);
         transfer.finished.catch((error) => again(error) && running.clear());
       } catch (error) {
@@ -457,7 +468,7 @@ class OutgoingCard extends Card {
 
   /** @override */
   clear() {
-    this.#transfer.cancel().catch(() => {}); // for whoever is gone and might come back
+    this.#transfer.cancel().catch(() => {}); // for whom it could still go on
     super.clear();
   }
 
@@ -570,7 +581,7 @@ class IncomingCard extends Card {
       const handed = "handed to your browser’s downloads";
       const how = saving === "files" ? `, and ${handed}` : saving === "zip" ? `, and ${handed} as one zip` : inFolder(saving);
       say(this.result, `Verified${how}: ${count(files.length, "file")}. ${lacking}`);
-      if (!lacking) this.note(this.#transfer.from.id, DONE);
+      if (!lacking) this.update(this.#transfer.stats().recipients);
     };
     const again = el("button", { type: "button", class: "small", hidden: true }, "Save again");
     this.#buttons.append(again);
@@ -646,8 +657,6 @@ class DeliveryRow {
   }
 }
 
-const DONE = "Done: verified on disk";
-
 /** The state of a delivery in words. @param {Delivery} d @param {boolean} incoming */
 function describe(d, incoming) {
   const part = `${Math.floor(d.percent)} % of ${size(d.total)}`;
@@ -670,12 +679,17 @@ function describe(d, incoming) {
     case "saving":
       return "Saving";
     case "done":
-      return DONE;
+      if (!d.inMemory) return "Done: verified on disk";
+      return incoming ? "Done: verified" : "Done: verified, but only in their browser’s memory until they save it";
     case "declined":
       return d.reason ? `Declined: ${d.reason}` : "Declined";
     case "cancelled":
       return d.code === "cancelled-by-peer" ? messages[d.code] : "Cancelled";
     case "failed":
+      if (d.code === "storage-failed")
+        return incoming
+          ? "Failed: what came could not be stored. Check the disk, then reload this page, or ask the sender to try again"
+          : `Failed: ${d.name || "somebody"} could not store what came. Try again when that works; what was kept there is not sent again`;
       return `Failed: ${d.code ? messages[d.code] : messages.internal}`;
   }
 }
