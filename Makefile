@@ -85,7 +85,7 @@ unit-js: deps
 # One test at a time in each of three lanes: people wait for much of what they do, and so do networks. The last lane needs root, for network
 # namespaces: where we are not, it is run with sudo.
 API      := $(addsuffix .test.mjs,api control embed files resume shape zip)
-NETWORKS := $(addsuffix .test.mjs,compression facades firefox guide kill limits link network qr relay stats)
+NETWORKS := $(addsuffix .test.mjs,compression facades firefox full guide kill limits link network qr relay stats)
 e2e: deps $(SERVER) $(EVIL) $(CAPTURE)
 	$(MAKE) --no-print-directory -j3 e2e-page e2e-api e2e-networks
 

@@ -62,7 +62,7 @@ test("ten recipients get several files, verified; an eleventh is refused", { tim
         successful: result.successfulRecipients.map((r) => r.name).sort(),
         failed: result.failedRecipients.length,
         files: result.files.map((f) => [f.path, f.size, f.root.length]),
-        ledger: result.ledger.map((e) => [e.state, e.files.every((f) => f.outcome === "verified"), e.signature.length > 0]),
+        ledger: result.ledger.map((e) => [e.state, e.inMemory, e.files.every((f) => f.outcome === "verified"), e.signature.length > 0]),
         state: transfer.state,
         last: { state: last.state, percent: last.percent, recipients: last.recipients.length },
         monotonic: progress.every((p, i) => i === 0 || p.bytes >= progress[i - 1].bytes),
@@ -89,7 +89,7 @@ test("ten recipients get several files, verified; an eleventh is refused", { tim
   assert.deepEqual(result.successful, members.map((_, i) => `member ${i + 1}`).sort());
   assert.equal(result.failed, 0);
   assert.ok(result.files.slice(0, 6).every(([, , root]) => root === 64), JSON.stringify(result.files));
-  assert.deepEqual(result.ledger, members.map(() => ["done", true, true]));
+  assert.deepEqual(result.ledger, members.map(() => ["done", false, true, true]));
   assert.equal(result.state, "done");
   assert.deepEqual(result.last, { state: "done", percent: 100, recipients: 10 });
   assert.ok(result.monotonic, "progress never goes back");
@@ -329,6 +329,28 @@ test("a file that fails costs only itself, and is told", { timeout: 240_000 }, a
   });
 });
 
+test("what is sent to nobody in particular is for whoever is still connecting, too", { timeout: 240_000 }, async (t) => {
+  const server = await startServer(t);
+  const browser = await sharedBrowser(t);
+  const [sender, recipient] = [await startMember(browser, server.url), await startMember(browser, server.url)];
+  const link = await create(sender);
+  const sent = sender.evaluate(
+    () =>
+      new Promise((resolve, reject) =>
+        me.room.addEventListener("peerjoin", ({ detail }) => {
+          try {
+            me.room.send("a text").finished.then(({ successfulRecipients }) => resolve([detail.state, successfulRecipients.length]), reject);
+          } catch (error) {
+            reject(error);
+          }
+        }),
+      ),
+  );
+  await recipient.evaluate(async (to) => me.join(to), link);
+  assert.equal(await recipient.evaluate(async () => (await (await me.offer()).accept().finished).files[0].text()), "a text");
+  assert.deepEqual(await sent, ["connecting", 1]);
+});
+
 test("each save waits its turn, however many they are and whatever the clock says", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
   const browser = await sharedBrowser(t);
@@ -445,6 +467,12 @@ test("an accept that fails leaves the offer to be answered", { timeout: 240_000 
   assert.deepEqual(await accept(undefined), { code: "disk-full", open: [true] });
   assert.deepEqual(await accept([0]), { code: "disk-full", open: [true] });
   assert.deepEqual(await accept([1]), { code: "resolved", open: [] });
+  const told = await owner.evaluate(async () => {
+    const { successfulRecipients, ledger } = await me.transfer.finished;
+    const { entries } = await me.transfer.ledger();
+    return [successfulRecipients, ledger, entries, me.transfer.recipients, me.transfer.stats().recipients].map((list) => list.map((one) => one.inMemory));
+  });
+  assert.deepEqual(told, Array(5).fill([true]), "the sender knows that it is in memory only");
 });
 
 test("ICE servers are replaced, for the connections that there are and for those to come", { timeout: 240_000 }, async (t) => {

@@ -28,7 +28,7 @@ for (const { size, recipients } of [
       others.push(person);
     }
     await sender.meets(recipients);
-    const watches = await Promise.all([sender, ...others].map(({ page }) => watchMemory(page.browser())));
+    const watches = await Promise.all([sender, ...others].map(({ page }) => watchMemory(page.browser(), 1000)));
     await sender.choose(big.file);
     const start = performance.now();
     await sender.press("Send");

@@ -5,7 +5,7 @@ import { createHash, createPublicKey, verify } from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";
 import test from "node:test";
-import { CHUNK, expectFiles, hide, startServer, tempDir, until, writeFile } from "./harness.mjs";
+import { CHUNK, expectFiles, hide, journals, startServer, tempDir, until, writeFile } from "./harness.mjs";
 import { prepare, startMember } from "./member.mjs";
 import { Person } from "./person.mjs";
 import { sharedBrowser } from "./shared.mjs";
@@ -32,7 +32,7 @@ function checkReceipt(ledger, entry, contents) {
   const root = hash("tallow v1 delivery", ids, hash(Buffer.from(ledger.manifest, "base64")), ...roots);
   assert.equal(entry.root, root.toString("hex"));
   const signed = Buffer.from(entry.signed, "base64");
-  assert.deepEqual(signed, Buffer.concat([Buffer.from("tallow v1 receipt\0"), ids, root, Buffer.from([2 ** contents.length - 1])]));
+  assert.deepEqual(signed, Buffer.concat([Buffer.from("tallow v1 receipt\0"), ids, root, Buffer.from([2 ** contents.length - 1, Number(entry.inMemory)])]));
   const signature = Buffer.from(entry.signature, "base64");
   assert.equal(signature.length, 64 + 3309);
   const key = createPublicKey({ key: { kty: "OKP", crv: "Ed25519", x: keys.subarray(0, 32).toString("base64url") }, format: "jwk" });
@@ -171,6 +171,7 @@ test("what was put up for whoever comes, and nobody came, is offered again after
   await (await ada.control("checkbox", "Also offer these to whoever joins later")).click();
   await ada.press("Send");
   await ada.sees(/Whoever joins while this page is open is offered it\./);
+  await until("it is on disk", async () => (await ada.page.evaluate(journals)).some((size) => size > 0));
   await ada.page.reload();
   await ada.sees(/Unfinished[^]*Sending one\.bin and 1 more[^]*Choose the same files again to go on/, 60_000);
   const again = async (/** @type {string} */ file) => {

@@ -16,6 +16,8 @@ const folderStandIn = () => {
     open: 0,
     most: 0,
     closed: 0,
+    /** Whether the core has let go of a folder. */
+    removed: false,
     /** Called with the name of a file before something is done. @type {(does: "write" | "close", name: string) => unknown} */
     before: () => {},
     /** Paths and SHA-256 of all that is there; of folders with nothing in them "". @returns {Promise<Record<string, string>>} */
@@ -117,7 +119,14 @@ for (const kind of /** @type {const} */ (["chromium", "firefox"])) {
       return hashes;
     }, size);
     // The last file is not closed until it is let.
-    await member.evaluate(() => {
+    await member.evaluate(async () => {
+      const module = "/direct.js";
+      const { DirectFolder } = await import(module);
+      const { remove } = DirectFolder.prototype;
+      DirectFolder.prototype.remove = function () {
+        disk.removed = true;
+        return remove.call(this);
+      };
       disk.before = (does, name) => (does === "close" && name === "big (2).bin" ? new Promise((resolve) => (disk.let = resolve)) : undefined);
     });
     await accept(member);
@@ -149,6 +158,18 @@ for (const kind of /** @type {const} */ (["chromium", "firefox"])) {
     assert.equal(open, 0);
     assert.equal(repeated, 0);
     assert.deepEqual(stored, [], "nothing of it in the private file system");
+
+    await member.evaluate(() => me.until(() => disk.removed)); // which removes nothing by now: Go has let go of it
+
+    // A file that is of another size by now is not given out for what has arrived.
+    const spoilt = await member.evaluate(async () => {
+      const out = await (await (await (await disk.pick()).getDirectoryHandle("new")).getFileHandle("3.bin")).createWritable({ keepExistingData: true });
+      await out.write({ type: "write", position: 1_000_000, data: "more" });
+      await out.close();
+      const { files } = await me.incoming.finished;
+      return Promise.all([me.incoming.saveAll({ as: "zip" }), files.find(({ path }) => path === "new/3.bin").file()].map(me.code));
+    });
+    assert.deepEqual(spoilt, ["storage-failed", "storage-failed"]);
 
     // It is the person's: letting go of it deletes nothing.
     const after = await member.evaluate(async () => {
@@ -221,12 +242,12 @@ test("of a file that its sender cannot read to the end nothing stays in the fold
     };
     await me.change(1);
     const whole = me.blob(1_000_000, 2);
-    me.transfer = me.room.send([{ path: "changed.bin", file: await me.handle.getFile() }, { path: "empty.bin", file: new Blob([]) }, { path: "whole.bin", file: whole }], { bandwidthLimit: 2_500_000 }); // ten seconds, in which it changes
+    me.transfer = me.room.send([{ path: "half/changed.bin", file: await me.handle.getFile() }, { path: "empty.bin", file: new Blob([]) }, { path: "whole.bin", file: whole }], { bandwidthLimit: 2_500_000 }); // ten seconds, in which it changes
     return { "empty.bin": await me.sha256(new Blob([])), "whole.bin": await me.sha256(whole) };
   });
   await accept(member);
   await member.evaluate(() => me.until(() => me.incoming.stats().bytes > 1_000_000));
-  assert.ok("changed.bin" in (await member.evaluate(() => disk.tree())));
+  assert.ok("half/changed.bin" in (await member.evaluate(() => disk.tree())));
   await owner.evaluate(() => me.change(3));
   const outcome = await member.evaluate(async () => {
     const { files, failed } = await me.incoming.finished;
@@ -234,7 +255,7 @@ test("of a file that its sender cannot read to the end nothing stays in the fold
     for (const file of files) hashes[file.path] = await me.sha256(await file.file());
     return [hashes, failed.map(({ path }) => path), me.incoming.state];
   });
-  assert.deepEqual(outcome, [want, ["changed.bin"], "failed"]);
+  assert.deepEqual(outcome, [want, ["half/changed.bin"], "failed"]);
   assert.deepEqual(await member.evaluate(() => disk.tree()), Object.fromEntries(Object.entries({ ...before, ...want }).sort()));
 });
 
@@ -258,12 +279,64 @@ test("whoever begins many files and ends none is not waited for", { timeout: 240
     await write(25); // one of them ends, and so another can begin
     await write(40);
     await Promise.all([write(27), write(42)]); // one that waits for another's end
-    await write(44);
+    await write(44); // the eldest is given up
+    await write(29);
     await folder.remove();
     return outcomes;
   });
-  assert.deepEqual(outcomes, [...Array(20).fill("written"), "too many files are begun"]);
+  assert.deepEqual(outcomes, [...Array(21).fill("written"), "too many files are begun"]);
   assert.deepEqual(await member.evaluate(() => disk.tree()), before);
+
+  // Whose sender cannot read the rest of many costs the others nothing.
+  await member.evaluate(async () => {
+    const module = "/direct.js";
+    const { DirectFolder } = await import(module);
+    const files = Array.from({ length: 20 }, (_, index) => ({ index, path: `new/${index}/a.bin`, directory: false, size: 2 }));
+    const folder = new DirectFolder(await disk.pick(), [...files, { index: 20, path: "new/20", directory: true, size: 0 }]);
+    for (let i = 0; i < 20; i++) await folder.write(2 * i, new Uint8Array(i === 19 ? 2 : 1));
+    await folder.commit();
+    await folder.keep([19, 20]);
+  });
+  const tree = await member.evaluate(() => disk.tree());
+  assert.deepEqual(Object.keys(tree), [...Object.keys(before), "new/19/a.bin", "new/20/"].sort());
+});
+
+test("two deliveries into one folder take no name from each other", { timeout: 240_000 }, async (t) => {
+  const { member } = await pair(t);
+  const sizes = await member.evaluate(async () => {
+    const module = "/direct.js";
+    const { DirectFolder } = await import(module);
+    const root = await disk.pick();
+    const folders = [1, 2, 3].map((size) => new DirectFolder(root, [{ index: 0, path: "Sub/same.bin", directory: false, size }]));
+    await Promise.all(folders.map((folder, i) => folder.write(0, new Uint8Array(i + 1))));
+    await Promise.all(folders.map((folder) => folder.commit()));
+    await Promise.all(folders.map((folder) => folder.keep([0])));
+    const sub = await root.getDirectoryHandle("Sub");
+    const sizes = [];
+    for await (const handle of sub.values()) sizes.push((await handle.getFile()).size);
+    return sizes.sort();
+  });
+  assert.deepEqual(sizes, [1, 2, 3]);
+
+  // Nor does one that ends without anything take away a folder that another has found there.
+  const left = await member.evaluate(async () => {
+    const module = "/direct.js";
+    const { DirectFolder } = await import(module);
+    const root = await disk.pick();
+    const half = [{ index: 0, path: "Other/half.bin", directory: false, size: 2 }];
+    const one = new DirectFolder(root, half);
+    await one.write(0, new Uint8Array(1));
+    const other = new DirectFolder(root, [{ index: 0, path: "Other", directory: true, size: 0 }, { index: 1, path: "b.bin", directory: false, size: 2 }]);
+    await other.write(0, new Uint8Array(2));
+    await other.commit();
+    await one.remove();
+    await other.keep([0, 1]);
+    const alone = new DirectFolder(root, half.map((file) => ({ ...file, path: "Third/half.bin" })));
+    await alone.write(0, new Uint8Array(1));
+    await alone.remove();
+    return Object.keys(await disk.tree()).filter((path) => /^(Other|Third)/.test(path));
+  });
+  assert.deepEqual(left, ["Other/"]);
 });
 
 test("a sender that is away for a while is waited for; a reload of this page ends it", { timeout: 240_000 }, async (t) => {
@@ -310,7 +383,9 @@ test("the page offers it for what finds no room", { timeout: 240_000 }, async (t
     const { estimate } = StorageManager.prototype;
     Object.assign(globalThis, { quota: 300_000 });
     StorageManager.prototype.estimate = async function () {
-      return { ...(await estimate.call(this)), quota: /** @type {any} */ (globalThis).quota, usage: 0 };
+      const found = { ...(await estimate.call(this)), quota: /** @type {any} */ (globalThis).quota, usage: 0 };
+      Object.assign(globalThis, { asked: true });
+      return found;
     };
   });
   await ada.open(`${server.url}/`);
@@ -330,9 +405,13 @@ test("the page offers it for what finds no room", { timeout: 240_000 }, async (t
   await ada.seesDelivery("Ben", /^Done: verified on disk$/);
   assert.deepEqual(await ben.page.evaluate(() => disk.tree()), Object.fromEntries(files.map(({ name, sha256 }) => [name, sha256])));
 
-  await ben.page.evaluate(() => Object.assign(globalThis, { quota: 1e9 }));
+  await ben.page.evaluate(() => Object.assign(globalThis, { quota: 1e9, asked: false }));
   await offer();
   await ben.control("button", "Accept");
+  await ben.page.evaluate(async () => {
+    while (!globalThis.asked) await new Promise((resolve) => setTimeout(resolve, 10));
+    await new Promise((resolve) => setTimeout(resolve, 100)); // for what follows upon it
+  });
   assert.doesNotMatch(await ben.page.evaluate(() => document.body.innerText), /straight into a folder/);
   assert.deepEqual([...ada.errors, ...ben.errors], []);
 });

@@ -39,11 +39,14 @@ export async function startEvil(t, target, mode = "") {
     tell: (attack, link) => ask(attack, { method: "POST", body: link }),
     /** @param {string} attack */
     stop: (attack) => ask(attack, { method: "DELETE" }),
-    /** Checks that nothing of this has passed the server. @param {(string | Buffer)[]} secrets */
+    /** Checks that nothing of this has passed the server. @param {(string | Buffer)[]} secrets each too long to be among megabytes by chance */
     hasNot(secrets) {
       const passed = fs.readFileSync(record);
       assert.ok(passed.includes("GET /tallow.wasm") && passed.length > 10_000, "the traffic was recorded");
-      for (const secret of secrets) assert.equal(passed.indexOf(secret), -1, `the server has seen ${secret}`);
+      for (const secret of secrets) {
+        assert.ok(secret.length >= 7, `${secret} would be found by chance`);
+        assert.equal(passed.indexOf(secret), -1, `the server has seen ${secret}`);
+      }
     },
   };
 }
@@ -63,11 +66,14 @@ export const INSIDER = Object.fromEntries([
   ...["fingerprint", "ciphertext", "keys", "ids", "version", "mac", "nonce", "commitment"].map((name) => [`answer-${name}`, "answer"]),
 ]);
 
+// Each waits for most of its time. But handshakes that all begin at once in two tabs run out of time on a slow machine, and begin again.
+const AT_ONCE = 8;
+
 const MARK = "the contents that nobody else is to see";
 
 /**
  * Two members, in a room for each attack. Each room ends in a transfer whose bytes are right; while an insider meddles there is no link,
- * and the one who would send is told so.
+ * and what is sent is offered to nobody.
  * @param {import("node:test").TestContext} t
  * @param {string[]} attacks
  */
@@ -90,7 +96,7 @@ export async function survive(t, attacks) {
       for (const page of [owner, guest]) {
         const seen = await page.evaluate(look, attack);
         assert.deepEqual(seen, { sent: seen.sent, open: 0, words: 0, problems: [] }, `${attack} goes unnoticed`);
-        assert.match(seen.sent, /^(no-recipients|not in the room)$/, attack);
+        assert.match(seen.sent, /^(never offered|no-recipients|not in the room)$/, attack);
       }
       const { answers, pairs } = await evil.report(attack);
       if (reach === "nothing") assert.equal(answers, 0, `${attack}: the responder took the offer`);
@@ -105,8 +111,20 @@ export async function survive(t, attacks) {
     });
     assert.ok((await evil.report(attack)).meddled > 0, `${attack} meddled`);
   };
-  const runs = await Promise.allSettled(attacks.map(run));
-  const failed = runs.flatMap((r, i) => (r.status === "rejected" ? [`${attacks[i]}: ${r.reason.message}`] : []));
+  const waiting = [...attacks];
+  /** @type {string[]} */
+  const failed = [];
+  const worker = async () => {
+    for (let attack = waiting.shift(); attack; attack = waiting.shift()) {
+      try {
+        await run(attack);
+      } catch (error) {
+        failed.push(`${attack}: ${error.message}`);
+        t.diagnostic(failed.at(-1) ?? ""); // the test may run out of time before the end
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, worker));
   assert.deepEqual(failed, []);
   evil.hasNot(["Ada the owner", "Ben the guest", ".secret", MARK, "candidate:", "fingerprint", ...links.flatMap(secrets)]);
 }
@@ -158,7 +176,11 @@ async function look(attack) {
   const peers = room?.peers ?? [];
   let sent = "not in the room";
   try {
-    if (room) sent = await me.code(room.send("not for the server").finished);
+    if (room) {
+      const transfer = room.send("not for the server");
+      await transfer.cancel();
+      sent = (await transfer.finished).ledger.some(({ offered }) => offered) ? "offered" : "never offered";
+    }
   } catch (error) {
     sent = error.code;
   }

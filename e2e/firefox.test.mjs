@@ -41,6 +41,31 @@ test("files go between Firefox and Chromium, and between two Firefoxes", { timeo
     await expectFiles(fay.downloads, [other]);
   });
 
+  await t.test("the largest chunks there are", async () => {
+    /** @type {Record<string, Person>} */
+    const people = { Fay: fay, Finn: finn, Chris: chris };
+    const huge = path.join(folder, "huge.bin"); // only its length decides on the chunks' size: nobody takes it
+    fs.closeSync(fs.openSync(huge, "w"));
+    fs.truncateSync(huge, 130 * 2 ** 30);
+    const some = await writeFile(folder, "some.bin", 3 * (4 << 20) + 1);
+    for (const [sender, ...names] of [["Fay", "Finn", "Chris"], ["Chris", "Fay", "Finn"]]) {
+      const others = names.map((name) => people[name]);
+      for (const { downloads } of others) for (const name of fs.readdirSync(downloads)) fs.rmSync(path.join(downloads, name));
+      await people[sender].choose(huge, some.file);
+      await people[sender].press("Send");
+      for (const person of others) {
+        await person.page.waitForFunction(() => {
+          const label = [...document.querySelectorAll(".offer li label")].find(({ textContent }) => textContent?.trim() === "huge.bin");
+          /** @type {HTMLElement | undefined} */ (label)?.click();
+          return label;
+        });
+        await person.press("Accept");
+      }
+      for (const name of names) await people[sender].seesDelivery(name, /^Done: verified on disk$/);
+      for (const person of others) await expectFiles(person.downloads, [some]);
+    }
+  });
+
   await t.test("a reload keeps the room", async () => {
     await finn.page.reload();
     await finn.meets(2);

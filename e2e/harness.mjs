@@ -173,7 +173,9 @@ const firefoxOptions = (downloads, args, preferences) => ({
     "browser.helperApps.neverAsk.saveToDisk": "application/octet-stream,text/plain",
     "browser.download.manager.showWhenStarting": false,
     "browser.download.alwaysOpenPanel": false,
-    "browser.sessionstore.interval": 1000, // what it keeps to restore tabs from is on disk soon
+    // What it keeps to restore tabs from is on disk soon, also where nobody has touched anything for three minutes.
+    "browser.sessionstore.interval": 1000,
+    "browser.sessionstore.interval.idle": 1000,
     ...preferences,
   },
 });
@@ -194,6 +196,23 @@ export async function until(what, look, timeout = 60_000) {
     if (Date.now() > end) throw new Error(`not within ${timeout / 1000} s: ${what}`);
     await delay(50);
   }
+}
+
+/** Runs in a page: how many bytes each journal has. @returns {Promise<number[]>} */
+export async function journals() {
+  const sizes = [];
+  const top = await (await navigator.storage.getDirectory()).getDirectoryHandle("tallow");
+  for await (const [, room] of top.entries()) {
+    for await (const [, delivery] of room.entries()) {
+      if (delivery.kind !== "directory") continue;
+      try {
+        for await (const [name, file] of delivery.entries()) if (name === "journal") sizes.push((await file.getFile()).size);
+      } catch (e) {
+        if (e.name !== "NotFoundError") throw e; // it was just deleted
+      }
+    }
+  }
+  return sizes;
 }
 
 /**

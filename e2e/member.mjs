@@ -22,6 +22,22 @@ export async function loadMember(page, url) {
   return page;
 }
 
+/** Runs in the page before its scripts: what connects can be found, and cut. */
+export function findable() {
+  const Real = RTCPeerConnection;
+  const made = [];
+  Object.assign(window, {
+    made,
+    RTCPeerConnection: class extends Real {
+      /** @param {any[]} args */
+      constructor(...args) {
+        super(...args);
+        made.push(this);
+      }
+    },
+  });
+}
+
 /** Runs in the page. */
 export async function prepare() {
   const { load, messages, TallowError } = await import("/tallow.js");

@@ -185,6 +185,12 @@ export class Network {
       await host.run("ip", "addr", "add", `${host.address}/24`, "dev", host.device);
       await host.link(true);
     }
+    // A second after a link is up IPv6 takes its address, too. Chromium ends whatever it loads at such a change, with ERR_NETWORK_CHANGED.
+    for (const host of this.hosts)
+      await until(`${host.namespace} has all its addresses`, async () => {
+        const { stdout } = await host.run("ip", "-j", "addr", "show", "dev", host.device);
+        return JSON.parse(stdout)[0].addr_info.every((/** @type {any} */ a) => !a.tentative);
+      });
   }
 
   /** Starts the server, on the hub. @param {import("node:test").TestContext} t @param {string[]} args @param {string} [addr] */

@@ -5,6 +5,8 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { frozen, until } from "./harness.mjs";
+import { findable, loadMember } from "./member.mjs";
+import { Network } from "./netns.mjs";
 import { MB, underway } from "./underway.mjs";
 
 const size = 12 * MB;
@@ -18,6 +20,49 @@ const first = 8 * MB; // is on disk before the network fails
 async function once(t, { repeated, wire }) {
   t.diagnostic(`${((await wire()) / MB).toFixed(1)} MB on the wire for ${size / MB} MB`);
   assert.equal(await repeated(), 0, "bytes that were on the disk");
+}
+
+/** Runs in the page before its scripts: what its timers are to do can be kept waiting. */
+function stoppable() {
+  const { setTimeout } = window;
+  /** @type {(() => void)[]} */
+  const waiting = [];
+  const timers = {
+    stopped: false,
+    /** Has the timers go on, and says how many had to wait. */
+    go() {
+      timers.stopped = false;
+      const held = waiting.splice(0);
+      for (const fn of held) fn();
+      return held.length;
+    },
+  };
+  const later = (/** @type {(...args: any[]) => void} */ fn, /** @type {number} */ ms, /** @type {any[]} */ ...args) => {
+    const id = setTimeout(() => {
+      if (!timers.stopped) return fn(...args);
+      waiting.push(() => cleared.has(id) || fn(...args));
+    }, ms);
+    return id;
+  };
+  /** @type {Set<number | undefined>} */
+  const cleared = new Set();
+  const { clearTimeout } = window;
+  Object.assign(window, {
+    timers,
+    setTimeout: later,
+    clearTimeout: (/** @type {number | undefined} */ id) => {
+      if (timers.stopped) cleared.add(id);
+      clearTimeout(id);
+    },
+  });
+}
+
+/** Runs in the page, in its room: notes after how many connections the other one has failed. */
+function noteFailure() {
+  me.room.addEventListener("peerchange", ({ detail: { state, code } }) => {
+    const { made, failed } = /** @type {any} */ (window);
+    if (state === "failed" && !failed) Object.assign(window, { failed: { code, connections: made.length } });
+  });
 }
 
 // Most of their time is spent waiting, so they run side by side.
@@ -44,6 +89,22 @@ describe("a transfer survives", { concurrency: true }, () => {
     await once(t, transfer);
   });
 
+  // In a tab that has been hidden for long, timers come once a minute.
+  test("the sender's interface goes down and comes up again, while both pages' timers stand still", { timeout: 600_000 }, async (t) => {
+    const transfer = await underway(t, { size, first, before: stoppable });
+    const { network, flows, finished, sender, recipient } = transfer;
+    const pages = [sender, recipient];
+    for (const page of pages) await page.evaluate(() => void (/** @type {any} */ (window).timers.stopped = true));
+    await network.hosts[0].link(false);
+    await delay(6000);
+    await network.hosts[0].link(true);
+    t.diagnostic(`bytes flow again after ${(await flows()).toFixed(1)} s`);
+    const held = await Promise.all(pages.map((page) => page.evaluate(() => /** @type {any} */ (window).timers.go())));
+    assert.ok(held.every((n) => n > 0), `timers that stood still: ${held}`);
+    await finished();
+    await once(t, transfer);
+  });
+
   test("a laptop is closed until it has been given up", { timeout: 600_000 }, async (t) => {
     const transfer = await underway(t, { size, first });
     const { sender, recipient } = transfer;
@@ -62,13 +123,15 @@ describe("a transfer survives", { concurrency: true }, () => {
   });
 
   test("the server is away for a minute: the transfer goes on, and members find each other again", { timeout: 600_000 }, async (t) => {
-    const { sender, recipient, restartServer, stored, finished } = await underway(t, { size: 30 * MB });
+    const { sender, recipient, restartServer, stored, finished, repeated } = await underway(t, { size: 30 * MB });
     const back = restartServer(60_000);
     back.catch(() => {}); // it is waited for below, unless the test fails before
     await until("the sender has noticed", () => sender.evaluate(() => me.room.state === "disconnected"), 120_000);
     const before = await stored();
     await until("bytes flow without it", async () => (await stored()) > before + 2 * MB, 120_000);
+    assert.equal(await sender.evaluate(() => me.room.state), "disconnected");
     await finished();
+    assert.equal(await repeated(), 0, "bytes that were on the disk");
     await back;
     await until("both are back", async () => {
       const states = await Promise.all([sender, recipient].map((page) => page.evaluate(() => me.room.state)));
@@ -78,6 +141,32 @@ describe("a transfer survives", { concurrency: true }, () => {
     const text = recipient.evaluate(async () => (await (await me.offer()).accept().finished).files[0].text());
     await sender.evaluate(() => me.room.send(["still here"]).finished);
     assert.equal(await text, "still here");
+  });
+
+  test("a member that cannot be reached has failed after as many attempts as were asked for", { timeout: 600_000 }, async (t) => {
+    const network = await Network.start(t, 2, { serverArgs: ["-turn=false"] });
+    const [ann, bob] = network.hosts;
+    await ann.run("ip", "route", "add", "unreachable", `${bob.address}/32`);
+    await bob.run("ip", "route", "add", "unreachable", `${ann.address}/32`);
+    const pages = [];
+    for (const host of network.hosts) {
+      const { browser } = await host.startBrowser(t);
+      const [page] = await browser.pages();
+      page.setDefaultTimeout(120_000);
+      await page.evaluateOnNewDocument(findable);
+      pages.push(await loadMember(page, network.url));
+    }
+    const link = await pages[0].evaluate(async () => (me.watch(await me.tallow.createRoom({ reconnectAttempts: 1 })), me.room.link));
+    await pages[1].evaluate((to) => me.join(to, { reconnectAttempts: 2 }), link);
+    for (const page of pages) await page.evaluate(noteFailure);
+    for (const [i, page] of pages.entries()) {
+      const { code, connections } = await until("it has failed", () => page.evaluate(() => /** @type {any} */ (window).failed), 240_000);
+      assert.equal(code, "connection-failed");
+      assert.ok(connections >= i + 1 && connections <= i + 2, `${connections} attempts`); // one that the other end begins may be one more
+    }
+    await ann.run("ip", "route", "del", "unreachable", `${bob.address}/32`);
+    await bob.run("ip", "route", "del", "unreachable", `${ann.address}/32`);
+    for (const page of pages) await page.evaluate(() => me.meets(1, 120_000)); // further attempts go on
   });
 
   for (const [relay, restart] of /** @type {const} */ ([["the server's", "restartServer"], ["coturn", "restartCoturn"]])) {
@@ -92,4 +181,18 @@ describe("a transfer survives", { concurrency: true }, () => {
       await once(t, transfer);
     });
   }
+
+  test("an interface goes down after the credentials of the relay have expired: new ones are at hand", { timeout: 600_000 }, async (t) => {
+    const transfer = await underway(t, { size, rate: 0.5, relay: "the server's", lifetime: "1m" });
+    const { network, sender, flows, finished } = transfer;
+    await delay(75_000); // no longer good for an allocation, and what there is of those does not outlive the interface
+    await network.hosts[1].link(false);
+    await delay(6000);
+    await network.hosts[1].link(true);
+    t.diagnostic(`bytes flow again after ${(await flows()).toFixed(1)} s`);
+    assert.equal(await sender.evaluate(() => me.room.peers[0].route), "relay");
+    await network.hosts[0].cap({ up: 8 });
+    await finished();
+    await once(t, transfer);
+  });
 });

@@ -7,7 +7,7 @@ import { PNG } from "pngjs";
 import { CHUNK, expectFiles, startServer, tempDir, writeFile } from "./harness.mjs";
 import { Person } from "./person.mjs";
 
-test("one sends files and a text to three; two accept, one declines; one sends back", { timeout: 240_000 }, async (t) => {
+test("one sends files and a text to three; two accept, one declines; one sends back", { timeout: 600_000 }, async (t) => {
   const server = await startServer(t);
   const folder = tempDir(t);
   const files = [
@@ -58,7 +58,7 @@ test("one sends files and a text to three; two accept, one declines; one sends b
     await ada.seesDelivery("Dan", /^Declined$/);
     await ben.press("Accept");
     await cleo.press("Accept");
-    for (const name of ["Ben", "Cleo"]) await ada.seesDelivery(name, /^Done: verified on disk$/, 120_000);
+    for (const name of ["Ben", "Cleo"]) await ada.seesDelivery(name, /^Done: verified on disk$/, 300_000);
     await ada.sees(/2 of 3 recipients received everything/);
     for (const person of [ben, cleo]) {
       await person.sees(/Verified, and handed to your browser’s downloads: 6 files/);

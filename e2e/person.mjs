@@ -35,14 +35,14 @@ export class Person {
   /**
    * Somebody with a profile of their own, in the Chromium that all share.
    * @param {import("node:test").TestContext} t
-   * @param {{ alone?: boolean, kind?: "chromium" | "firefox", args?: string[], executable?: string, throttled?: boolean, profile?: string, name?: string, before?: () => void }} [options]
+   * @param {{ alone?: boolean, kind?: "chromium" | "firefox", args?: string[], executable?: string, throttled?: boolean, profile?: string, name?: string, before?: (() => void) | (() => void)[] }} [options]
    *   alone: with a browser of their own, whose profile is on disk, as Firefoxes and those of an executable or a former profile always have;
    *   before runs in the page before its scripts; the rest is startBrowser's
    */
-  static async arrive(t, { alone = false, kind = "chromium", args, executable, throttled, profile: former, name, before } = {}) {
+  static async arrive(t, { alone = false, kind = "chromium", args, executable, throttled, profile: former, name, before = [] } = {}) {
     const own = alone || kind === "firefox" || executable || throttled || former;
     const { page, downloads, profile } = own ? await ownPage(t, { kind, args, executable, throttled, profile: former }) : await sharedPage(t, args);
-    if (before) await page.evaluateOnNewDocument(before);
+    for (const fn of [before].flat()) await page.evaluateOnNewDocument(fn);
     if (name) {
       await page.evaluateOnNewDocument((given) => {
         if (location.protocol.startsWith("http")) localStorage.setItem("tallow.name", given);

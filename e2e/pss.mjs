@@ -2,7 +2,8 @@
 
 import fs from "node:fs";
 
-const every = 100; // ms
+// Steady is what changes by less than this for that long. A browser starts a renderer to spare after each navigation, and ends others.
+const steady = { bytes: 1e6, ms: 3000 };
 
 /** PSS of a process in bytes; 0 when it is gone. @param {number} pid */
 function pss(pid) {
@@ -15,9 +16,9 @@ function pss(pid) {
 
 /**
  * Samples the PSS of a Chromium's renderers, all together, until stop().
- * @param {import("puppeteer-core").Browser} browser
+ * @param {import("puppeteer-core").Browser} browser @param {number} [every] ms; a look holds the renderer up for some
  */
-export async function watchMemory(browser) {
+export async function watchMemory(browser, every = 100) {
   const cdp = await browser.target().createCDPSession();
   const look = async () => {
     const { processInfo } = await cdp.send("SystemInfo.getProcessInfo").catch(() => ({ processInfo: [] })); // the browser has ended
@@ -32,8 +33,18 @@ export async function watchMemory(browser) {
     }
   })();
   return {
-    /** What it is now, in bytes. */
-    look,
+    /** What it is once it is steady, or after a minute if it never is, in bytes; stop() tells of what comes after. */
+    async settled() {
+      const end = Date.now() + 60_000;
+      let now = await look();
+      for (let [low, high, since] = [now, now, Date.now()]; Date.now() - since < steady.ms && Date.now() < end; ) {
+        await new Promise((resolve) => setTimeout(resolve, every));
+        now = await look();
+        [low, high] = [Math.min(low, now), Math.max(high, now)];
+        if (high - low >= steady.bytes) [low, high, since] = [now, now, Date.now()];
+      }
+      return (peak = now);
+    },
     /** Ends it. @returns the most that it was, in bytes */
     async stop() {
       running = false;

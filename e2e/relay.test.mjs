@@ -4,9 +4,10 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { until } from "./harness.mjs";
+import { tempDir, until, writeFile } from "./harness.mjs";
 import { startMember } from "./member.mjs";
 import { Network } from "./netns.mjs";
+import { Person } from "./person.mjs";
 import { COTURN_PORT, coturnOnly, deliver, disobey, iceServer, meet, record, TURN_PORT, unbound } from "./relay.mjs";
 import { MB } from "./underway.mjs";
 
@@ -180,6 +181,24 @@ test("relay only", { timeout: 900_000 }, async (t) => {
     await until("the banner", async () => /^Relay only: the others/.test(await chosen()), 120_000);
     await page.reload();
     await until("the banner after a reload", async () => /^Relay only: the others/.test(await chosen()), 120_000);
+
+    // What the person then sends goes the same way.
+    const end = await network.hosts[0].capture(t);
+    const guest = await startMember(browsers[1], network.url, { before: record });
+    await guest.evaluate(async (link) => me.join(link), await page.$eval("#link", (field) => field.value));
+    const received = guest.evaluate(async () => me.sha256(await (await (await me.offer()).accept().finished).files[0].file()));
+    const file = await writeFile(tempDir(t), "file.bin", size);
+    const person = new Person(page, "");
+    await person.sees(/Connected · \w+ · relayed/, 120_000);
+    await person.choose(file.file);
+    await person.press("Send");
+    assert.equal(await received, file.sha256);
+    const flows = await end();
+    assert.deepEqual(elsewhere(flows, network), []);
+    assert.ok(flows.some(({ remote, bytes }) => remote === relaysOf(network)[0] && bytes > size), "the file went to the relay");
+    await tells(guest, network);
+    await guest.browserContext().close();
+
     await page.click("#open-settings");
     assert.equal(await page.$eval("#relay-only", (box) => box.checked && !box.disabled), true);
     await page.browserContext().close();

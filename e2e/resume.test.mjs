@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import fs from "node:fs";
 import path from "node:path";
 import test from "node:test";
-import { expectFiles, startBrowser, startServer, tempDir, until, writeFile } from "./harness.mjs";
+import { expectFiles, journals, startBrowser, startServer, tempDir, until, writeFile } from "./harness.mjs";
 import { crash, enter, fresh } from "./lives.mjs";
 import { loadMember, prepare, startMember } from "./member.mjs";
 import { Person } from "./person.mjs";
@@ -306,15 +306,6 @@ test("what was handed over is deleted an hour after it was last, while the page 
   });
 });
 
-/** Runs in a page: how many journals there are. */
-async function journals() {
-  let found = 0;
-  for await (const [, room] of (await (await navigator.storage.getDirectory()).getDirectoryHandle("tallow")).entries()) {
-    for await (const [, delivery] of room.entries()) if (delivery.kind === "directory") for await (const [name] of delivery.entries()) found += Number(name === "journal");
-  }
-  return found;
-}
-
 test("the page shows what has arrived and was not saved", { timeout: 400_000 }, async (t) => {
   const server = await startServer(t);
   const folder = tempDir(t);
@@ -379,7 +370,7 @@ test("the page shows what has arrived and was not saved", { timeout: 400_000 }, 
     await ben.press("Save 3.bin"); // after which the copy stays for an hour
     await ben.press("Clear");
     await until("nothing unsaved", async () => !left.test(await ben.text()));
-    await until("no journal", async () => (await ben.page.evaluate(journals)) === 0);
+    await until("no journal", async () => (await ben.page.evaluate(journals)).length === 0);
     await ben.page.reload();
     await listed();
     assert.doesNotMatch(await ben.text(), left);
@@ -404,7 +395,7 @@ test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
     });
     await sender.evaluate(
       async (n, limit, withHandles) => {
-        let items = [{ path: "folder/a.bin", file: me.blob(n, 7) }, { path: "folder/b.bin", file: me.blob(1_000_000, 8) }];
+        let items = [{ path: "folder/a.bin", file: me.blob(n, 7) }, { path: "folder/b.bin", file: new File([me.blob(1_000_000, 8)], "b.bin", { lastModified: 1e12 }) }];
         if (withHandles) {
           const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle("mine", { create: true });
           items = await Promise.all(
@@ -481,6 +472,15 @@ test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
     assert.deepEqual(failed, ["file-changed"]);
   });
 
+  await t.test("and one that had not been read has been written to", async () => {
+    await interrupt();
+    await sender.evaluate((n) => {
+      const written = new File([me.blob(1_000_000, 9)], "b.bin", { lastModified: 1e12 + 1 });
+      return me.item.continue([{ path: "folder/a.bin", file: me.blob(n, 7) }, { path: "folder/b.bin", file: written }]);
+    }, size);
+    assert.deepEqual(await received(), { hashes: { "folder/a.bin": hashes["folder/a.bin"] }, failed: [["folder/b.bin", "file-changed"]] });
+  });
+
   await t.test("and reads the files again by itself, where the browser has kept access to them, having asked once for their folder", async () => {
     await interrupt(true);
     const asked = await sender.evaluate(async () => {
@@ -551,20 +551,12 @@ test("a sender's page is reloaded", { timeout: 400_000 }, async (t) => {
     await loadMember(second, server.url);
     assert.equal(await second.evaluate(async () => (await me.tallow.unfinished()).length), 0, "another page has it");
     await sender.close();
-    const gone = await second.evaluate(async () => {
+    const listed = await second.evaluate(async () => {
       const [item] = await me.until(async () => ((list) => (list.length ? list : undefined))(await me.tallow.unfinished()));
       await item.discard();
-      const list = await me.tallow.unfinished();
-      const top = await (await navigator.storage.getDirectory()).getDirectoryHandle("tallow");
-      let journals = 0;
-      for await (const [, room] of top.entries()) {
-        for await (const [, delivery] of room.entries()) {
-          if (delivery.kind === "directory") for await (const [name] of delivery.entries()) if (name === "journal") journals++;
-        }
-      }
-      return [list.length, journals];
+      return (await me.tallow.unfinished()).length;
     });
-    assert.deepEqual(gone, [0, 0]);
+    assert.deepEqual([listed, await second.evaluate(journals)], [0, []]);
   });
 });
 
@@ -713,16 +705,22 @@ test("the page lists what is unfinished, and goes on with it", { timeout: 400_00
     fs.writeFileSync(path.join(dropped, "a.bin"), Buffer.alloc(3_000_000, 65));
     fs.writeFileSync(path.join(dropped, "inner", "b.txt"), "AAAAA");
     // For one on the disk the browser would ask, in a way that no test can answer; so the handle is of a copy in the private file system.
-    await ada.page.evaluate(async () => {
+    const times = await ada.page.evaluate(async () => {
       const copy = await (await navigator.storage.getDirectory()).getDirectoryHandle("Dropped", { create: true });
       const inner = await copy.getDirectoryHandle("inner", { create: true });
+      const made = [];
       for (const [where, name, size] of /** @type {const} */ ([[copy, "a.bin", 3_000_000], [inner, "b.txt", 5]])) {
-        const out = await (await where.getFileHandle(name, { create: true })).createWritable();
+        const handle = await where.getFileHandle(name, { create: true });
+        const out = await handle.createWritable();
         await out.write(new Uint8Array(size).fill(65));
         await out.close();
+        made.push((await handle.getFile()).lastModified);
       }
       Object.assign(DataTransferItem.prototype, { getAsFileSystemHandle: async () => copy });
+      return made;
     });
+    // The copy's time, or it would be taken for a file that has changed.
+    for (const [i, file] of [path.join(dropped, "a.bin"), path.join(dropped, "inner", "b.txt")].entries()) fs.utimesSync(file, 0, (times[i] + 0.5) / 1000);
     await ada.drop(dropped);
     await ada.sees(/2 files, 3 MB/);
     await pausedMidway();
@@ -741,6 +739,44 @@ test("the page lists what is unfinished, and goes on with it", { timeout: 400_00
     await ben.sees(/Cancelled by the other side/, 60_000);
     await until("an empty list", async () => !/Unfinished/.test(await ada.text()));
   });
+  assert.deepEqual([...ada.errors, ...ben.errors], []);
+});
+
+test("a sender's browser is killed, and the files on the disk are chosen again, one of them edited", { timeout: 400_000 }, async (t) => {
+  const server = await startServer(t);
+  const folder = tempDir(t);
+  const big = await writeFile(folder, "big.bin", 8 * MB);
+  const edited = await writeFile(folder, "edited.bin", MB);
+  let ada = await Person.arrive(t, { name: "Ada", alone: true });
+  const ben = await Person.arrive(t, { name: "Ben" });
+  await ada.open(`${server.url}/`);
+  const link = await ada.link();
+  await ben.open(link);
+  await ada.meets(1);
+  await ada.choose(edited.file, big.file);
+  await ada.press("Send");
+  await ada.limit("1"); // MB/s
+  await ben.press("Accept");
+  await ada.seesDelivery("Ben", /^Transferring · [3-9]\d %/);
+
+  const { profile } = ada;
+  ada.page.browser().process()?.kill("SIGKILL");
+  await ben.seesDelivery("Ada", /^Connection lost/, 60_000);
+  const bytes = fs.readFileSync(edited.file);
+  bytes[1000] ^= 1;
+  fs.writeFileSync(edited.file, bytes);
+  ada = await Person.arrive(t, { name: "Ada", profile });
+  await ada.open(`${server.url}/`);
+  await ada.sees(/Unfinished[^]*Sending edited\.bin and 1 more \(9 MB\) to Ben/, 60_000);
+  await ada.press("Continue");
+  await ada.meets(1);
+  const button = await ada.control("button", "Choose the files");
+  const [chooser] = await Promise.all([ada.page.waitForFileChooser(), button.click()]);
+  await chooser.accept([big.file, edited.file]);
+  await ada.seesDelivery("Ben", /^Failed: The file was changed or removed since it was chosen/, 120_000);
+  await ben.sees(/Incomplete: 1 file of 2 did not arrive/);
+  await ben.press("Save big.bin");
+  await expectFiles(ben.downloads, [big], 60_000);
   assert.deepEqual([...ada.errors, ...ben.errors], []);
 });
 

@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import fs from "node:fs";
 import path from "node:path";
 import test from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { expectFiles, startServer, tempDir, until } from "./harness.mjs";
 import { prepare, startMember } from "./member.mjs";
 import { Person } from "./person.mjs";
@@ -55,10 +56,16 @@ async function pair(t, beforeBen) {
   return { ada, ben };
 }
 
-/** The folder that the person picks: one in the private file system, since no test can use the browser's own dialogue. */
+/** The folder that the person picks: one in the private file system, since no test can use the browser's own dialogue. It stays open while it is held. */
 const pickerStandIn = () => {
+  const picker = { shown: false, held: Promise.resolve(), answer() {} };
   Object.assign(window, {
-    showDirectoryPicker: async () => (await navigator.storage.getDirectory()).getDirectoryHandle("Picked", { create: true }),
+    picker,
+    async showDirectoryPicker() {
+      picker.shown = true;
+      await picker.held;
+      return (await navigator.storage.getDirectory()).getDirectoryHandle("Picked", { create: true });
+    },
   });
 };
 
@@ -153,7 +160,15 @@ test("into a picked folder, which has some of it", { timeout: 240_000 }, async (
   await ada.press("Send");
   await ben.sees(/wants to send/);
   await ben.page.select(".offer select", "folder");
+  await ben.page.evaluate(() => {
+    const { picker } = /** @type {any} */ (window);
+    picker.held = new Promise((resolve) => (picker.answer = resolve));
+  });
   await ben.press("Accept");
+  await ben.page.waitForFunction(() => /** @type {any} */ (window).picker.shown);
+  await delay(1000);
+  await ada.seesDelivery("Ben", /^Waiting for an answer$/);
+  await ben.page.evaluate(() => /** @type {any} */ (window).picker.answer());
   await ben.sees(/Verified and saved in the folder “Picked”: 4 files/);
   assert.deepEqual(await picked(ben), {
     "Picked/a.txt": "old a",

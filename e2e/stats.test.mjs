@@ -3,28 +3,12 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { CHUNK, frozen, startServer, tempDir, until, writeFile } from "./harness.mjs";
-import { startMember } from "./member.mjs";
+import { findable, startMember } from "./member.mjs";
 import { Person } from "./person.mjs";
 import { sharedBrowser } from "./shared.mjs";
 
 const chunks = 8;
 const size = chunks * CHUNK;
-
-/** Runs in the page before its scripts: what connects can be found, and cut. */
-function findable() {
-  const Real = RTCPeerConnection;
-  const made = [];
-  Object.assign(window, {
-    made,
-    RTCPeerConnection: class extends Real {
-      /** @param {any[]} args */
-      constructor(...args) {
-        super(...args);
-        made.push(this);
-      }
-    },
-  });
-}
 
 test("figures and quality in the API", { timeout: 480_000 }, async (t) => {
   const server = await startServer(t, { args: ["-turn=false"] }); // the way through a relay might be found first
@@ -117,14 +101,15 @@ test("figures and quality in the API", { timeout: 480_000 }, async (t) => {
 });
 
 test("the details of a connection in the page, in Chromium and in Firefox", { timeout: 480_000 }, async (t) => {
-  const server = await startServer(t, { args: ["-turn=false"] });
+  const args = ["-turn=false"];
+  const server = await startServer(t, { args });
   const file = await writeFile(tempDir(t), "big.bin", size);
   const before = () => {
     const violations = [];
     document.addEventListener("securitypolicyviolation", (e) => violations.push(e.violatedDirective));
     Object.assign(window, { violations });
   };
-  const [ada, fay] = await Promise.all([Person.arrive(t, { name: "Ada", before }), Person.arrive(t, { kind: "firefox", name: "Fay", before })]);
+  const [ada, fay] = await Promise.all([Person.arrive(t, { name: "Ada", before: [before, findable] }), Person.arrive(t, { kind: "firefox", name: "Fay", before })]);
   await ada.open(`${server.url}/`);
   await fay.open(await ada.link());
   await Promise.all([ada, fay].map((person) => person.meets(1)));
@@ -161,18 +146,24 @@ test("the details of a connection in the page, in Chromium and in Firefox", { ti
   await fay.page.evaluate(() => /** @type {HTMLElement} */ (document.querySelector("details.figures > summary")).click());
   await send();
 
-  await until("Ada's figures", async () => told((await read(ada)).values["Files to them"]) === chunks);
+  // Our own counters are read when the browser's have come, and so are ahead of them.
+  const sent = /^([2-9]|\d\d)(\.\d+)? MB in [\d,]+ packets$/;
+  await until("Ada's figures", async () => {
+    const { values } = await read(ada);
+    return told(values["Files to them"]) === chunks && sent.test(values["Sent"] ?? "");
+  });
   await until("Fay's figures", async () => (await read(fay)).values["Files from them"] === "2.1 MB in 8 chunks, verified");
   await until("a few points", async () => (await read(ada)).points.flat().every((n) => n >= 3));
   const [hers, theirs] = [await read(ada), await read(fay)];
   t.diagnostic(JSON.stringify(hers));
   t.diagnostic(JSON.stringify(theirs));
-  assert.match(hers.values["Sent"] ?? "", /^([2-9]|\d\d)(\.\d+)? MB in [\d,]+ packets$/);
+  assert.match(hers.values["Sent"] ?? "", sent);
   assert.match(theirs.values["Received"] ?? "", /^([2-9]|\d\d)(\.\d+)? MB$/, "Firefox counts no packets");
   assert.equal(theirs.values["Loss"], "not known");
   for (const { values, plots } of [hers, theirs]) {
     assert.match(values["Round trip"] ?? "", /^[\d.,]+ ms, the last one [\d.,]+ ms$/);
     assert.equal(values["Route"], "Direct, UDP");
+    for (const way of ["Sending", "Receiving"]) assert.match(values[way] ?? "", /^[\d.]+ [kM]?B\/s, [\d.]+ [kM]?B\/s on average$/);
     assert.match(values["Connected"] ?? "", /^for \d+ (s|min)/);
     assert.match(plots[0], /^Rate over the last 60 seconds: Sending [\d.]+ k?M?B\/s now, [\d.]+ k?M?B\/s at most; Receiving /);
     assert.match(plots[1], /^Round trip over the last 60 seconds: Round trip [\d.–]+/);
@@ -206,8 +197,24 @@ test("the details of a connection in the page, in Chromium and in Firefox", { ti
     await ada.sees(/Connected · (excellent|good|fair|poor)/);
   });
 
+  assert.deepEqual(fay.errors, []); // of a server that is killed, and connections that fail, Firefox tells as of errors of the page
+  await t.test("lost, picked all the same, and found", async () => {
+    const found = async () => Number(/^for .*, lost and found (\d+) times?$/.exec((await read(ada)).values["Connected"] ?? "")?.[1] ?? 0);
+    const before = await found();
+    await server.kill();
+    await ada.page.evaluate(() => /** @type {any} */ (window).made.forEach((connection) => connection.close()));
+    await ada.sees(/Connecting/);
+    await ada.choose(file.file);
+    await ada.press("Send");
+    await ada.seesDelivery("Fay", /^Connection lost/);
+    await startServer(t, { args, addr: server.addr });
+    await fay.press("Accept");
+    await ada.seesDelivery("Fay", /^Done: verified on disk$/);
+    await until("the details tell", async () => (await found()) > before, 120_000);
+  });
+
   for (const person of [ada, fay]) {
     assert.deepEqual(await person.page.evaluate(() => /** @type {any} */ (window).violations), [], "the content security policy holds");
-    assert.deepEqual(person.errors, []);
   }
+  assert.deepEqual(ada.errors, []);
 });

@@ -14,7 +14,7 @@ import { Person } from "./person.mjs";
 import { reloads } from "./reloads.mjs";
 import { sharedBrowser } from "./shared.mjs";
 
-test("a server that meddles: right bytes or a typed error", { timeout: 240_000 }, async (t) => {
+test("a server that meddles: right bytes or a typed error", { timeout: 420_000 }, async (t) => {
   await survive(t, [...BLIND, ...Object.keys(INSIDER)]);
 });
 
@@ -70,7 +70,7 @@ test("a hidden tab rekeys, while it sends", { timeout: 240_000 }, async (t) => {
 
 test("two people over a server that meddles", { timeout: 240_000 }, async (t) => {
   const server = await startServer(t);
-  const [ada, ben] = await Promise.all([Person.arrive(t, { name: "Ada" }), Person.arrive(t, { name: "Ben" })]);
+  const [ada, ben] = await Promise.all([Person.arrive(t, { name: "Ada Lovelace" }), Person.arrive(t, { name: "Ben Franklin" })]);
 
   await t.test("an insider between them: no link, no words, nobody to send to", async (t) => {
     const evil = await startEvil(t, server.url, "answer-keys");
@@ -102,10 +102,10 @@ test("two people over a server that meddles", { timeout: 240_000 }, async (t) =>
     await ada.choose(file.file);
     await ada.press("Send");
     await ben.press("Accept");
-    await ada.seesDelivery("Ben", /^Done/);
+    await ada.seesDelivery("Ben Franklin", /^Done/);
     await expectFiles(ben.downloads, [file]);
 
-    await (await ada.control("DisclosureTriangle", "Verify Ben")).click();
+    await (await ada.control("DisclosureTriangle", "Verify Ben Franklin")).click();
     await ada.press("They match");
     await ada.sees(/Connected · \w+( · relayed)? · verified/);
     const old = await words(ben);
@@ -114,7 +114,7 @@ test("two people over a server that meddles", { timeout: 240_000 }, async (t) =>
     await ada.meets(1);
     await ada.sees(/Connected · \w+( · relayed)? · verified/);
     assert.ok((await evil.report("damage")).meddled > 20);
-    evil.hasNot(["Ada", "Ben", "for Ben alone", mark, "candidate:", "fingerprint", ...secrets(link)]);
+    evil.hasNot(["Ada Lovelace", "Ben Franklin", "for Ben alone", mark, "candidate:", "fingerprint", ...secrets(link)]);
   });
   for (const person of [ada, ben]) assert.deepEqual(person.errors, []);
 });

@@ -18,12 +18,13 @@ let started = Promise.resolve();
 /**
  * A sender and a recipient on hosts of their own, with a transfer under way at the rate of the sender's link.
  * @param {import("node:test").TestContext} t
- * @param {{ size: number, first?: number, rate?: number, relay?: "" | "the server's" | "coturn", hidden?: boolean, recipientKind?: "chromium" | "firefox" }} options
- *   first: how much of it is on the recipient's disk when this returns; rate: Mbit/s; relay: which they use, and nothing else; hidden: both
- *   tabs are in the background, and slowed down
+ * @param {{ size: number, first?: number, rate?: number, relay?: "" | "the server's" | "coturn", lifetime?: string, hidden?: boolean, before?: () => void, recipientKind?: "chromium" | "firefox" }} options
+ *   first: how much of it is on the recipient's disk when this returns; rate: Mbit/s; relay: which they use, and nothing else; lifetime: how
+ *   long its credentials are good for, as the server's flag has it; hidden: both tabs are in the background, and slowed down; before: runs in
+ *   the pages before anything else
  */
-export async function underway(t, { size, first = MB, rate = 8, relay = "", hidden = false, recipientKind = "chromium" }) {
-  const connecting = started.then(() => connect(t, { rate, relay, hidden, recipientKind }));
+export async function underway(t, { size, first = MB, rate = 8, relay = "", lifetime = "12h", hidden = false, before, recipientKind = "chromium" }) {
+  const connecting = started.then(() => connect(t, { rate, relay, lifetime, hidden, before, recipientKind }));
   started = connecting.then(() => {}, () => {});
   const { network, sender, recipient, restartServer, restartCoturn } = await connecting;
   // What takes long is left to the pages, and asked for.
@@ -75,10 +76,10 @@ export async function underway(t, { size, first = MB, rate = 8, relay = "", hidd
 /**
  * Two hosts whose pages are connected; the sender's link has that rate.
  * @param {import("node:test").TestContext} t
- * @param {{ rate: number, relay: string, hidden: boolean, recipientKind: string }} options
+ * @param {{ rate: number, relay: string, lifetime: string, hidden: boolean, before?: () => void, recipientKind: string }} options
  */
-async function connect(t, { rate, relay, hidden, recipientKind }) {
-  const serverArgs = relay === "coturn" ? coturnOnly(secret) : ["-turn-secret", secret];
+async function connect(t, { rate, relay, lifetime, hidden, before, recipientKind }) {
+  const serverArgs = [...(relay === "coturn" ? coturnOnly(secret) : ["-turn-secret", secret]), "-turn-ttl", lifetime];
   const network = await Network.start(t, 2, { serverArgs });
   const startCoturn = () => network.startCoturn(t, { secret, port: COTURN_PORT });
   let coturn = relay === "coturn" ? await startCoturn() : undefined;
@@ -87,6 +88,7 @@ async function connect(t, { rate, relay, hidden, recipientKind }) {
     const { browser } = await (i === 1 && recipientKind === "firefox" ? host.startFirefox(t) : host.startBrowser(t, { throttled: hidden }));
     const [page] = await browser.pages();
     page.setDefaultTimeout(120_000);
+    if (before) await page.evaluateOnNewDocument(before);
     await loadMember(page, network.url);
     pages.push(page);
     if (hidden) await hide(page);

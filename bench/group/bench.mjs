@@ -1,18 +1,17 @@
 // One to a group, over links with a rate: every browser has a network namespace of its own, so that the network and not the
 // processor is what they share. Needs root.
 //
-//	node bench/group/bench.mjs [--only line,group,total,hidden] [--rounds 3] [--mb 4] [--uplink 8] [--downlink 0.6]
+//	node bench/group/bench.mjs [--only line,group,total,hidden,limits] [--rounds 3] [--mb 4] [--uplink 8] [--shared 5] [--downlink 0.6]
 //
 // Measured against a bare RTCDataChannel from the same browsers over the same links, one peer connection per recipient, 64 KiB
 // ArrayBuffers with at most 4 MiB queued each. Ours and bare take turns; a figure is the median of its rounds:
 //
 //	line_share     one recipient, the sender's uplink capped: bytes of the file per second, as a share of what the link's rate leaves for them
 //	               after the headers of a browser's packets (payload below)
-//	group_ratio_N  the same uplink, N recipients: the time until all have the file, relative to one recipient
+//	group_ratio_N  the uplink capped at `shared`, half the file, N recipients: the time until all have it, relative to one recipient
 //	jain_10        there, how evenly ten share it: Jain's index over the bytes that have come to each transport when they are half of all
-//	total_ratio_N  each recipient's downlink capped, half the file: all bytes per second, ours over bare. The links are as slow as it takes
-//	               for two processors to fill ten of them.
-//	hidden_ratio   the same uplink, one recipient, both pages hidden, without the driver's switches against throttling and with timers
+//	total_ratio_N  each recipient's downlink capped, half the file: all bytes per second, ours over bare
+//	hidden_ratio   the first uplink, one recipient, both pages hidden, without the driver's switches against throttling and with timers
 //	               seen to be slowed down: the rate, relative to the foreground
 //
 // The line before the last has the figures of the bare loop, and of the link's rate as such what bytes of the file take (file_share), and our packets
@@ -24,8 +23,11 @@
 //	               it, and know nothing of SCTP and what waits there. With line only; the raw readings, and what waits before the link
 //	               as tc counts it, are printed.
 //
+//	limit_each     a limit of 1 MB/s per recipient, of two, over links without a rate: bytes of the file per second and recipient, as a share of it
+//	limit_total    a limit of 1 MB/s on the two together, likewise. Both are set while the transfer runs; 15 s count, from 3 s later on.
+//
 // A round is void when the processors were busy for more than 80 % of the time, and a figure of which no other round is left. The file is a
-// Blob in the sender's memory.
+// Blob in the sender's memory. With ten recipients the links are as slow as it takes for two processors to fill them.
 
 import fs from "node:fs";
 import os from "node:os";
@@ -38,10 +40,11 @@ import { median } from "../median.mjs";
 
 const { values } = parseArgs({
   options: {
-    only: { type: "string", default: "line,group,total,hidden" },
+    only: { type: "string", default: "line,group,total,hidden,limits" },
     rounds: { type: "string", default: "3" },
     mb: { type: "string", default: "4" },
     uplink: { type: "string", default: "8" },
+    shared: { type: "string", default: "5" },
     downlink: { type: "string", default: "0.6" },
   },
 });
@@ -51,6 +54,7 @@ const payload = 1160 / (1160 + 28 + 37 + 42);
 const rounds = Number(values.rounds);
 const size = Number(values.mb) * 1e6;
 const uplink = Number(values.uplink);
+const shared = Number(values.shared);
 const downlink = Number(values.downlink);
 const pingEvery = 2000; // ms between pings
 const fullFor = 30; // seconds that the link is full while they are looked at
@@ -153,13 +157,14 @@ const jain = (list) => list.reduce((a, b) => a + b, 0) ** 2 / (list.length * lis
 /**
  * Jain's index over the bytes that have come to each page, as soon as they are half of all; NaN if it was over before.
  * @param {Promise<unknown>} over @param {Member[]} to @param {() => number | Promise<number>} received runs in the page
+ * @param {number} bytes that each gets
  */
-async function fairness(over, to, received) {
+async function fairness(over, to, received, bytes) {
   let running = true;
   const end = over.finally(() => (running = false)).catch(() => {});
   while (running) {
-    const bytes = await Promise.all(to.map(({ page }) => page.evaluate(received)));
-    if (bytes.reduce((a, b) => a + b, 0) >= (size * to.length) / 2) return jain(bytes);
+    const come = await Promise.all(to.map(({ page }) => page.evaluate(received)));
+    if (come.reduce((a, b) => a + b, 0) >= (bytes * to.length) / 2) return jain(come);
     await Promise.race([end, delay(100)]);
   }
   return NaN;
@@ -189,7 +194,7 @@ async function runTallow(sender, to, watch = false, bytes = size) {
     bytes,
     to.map(({ id }) => id),
   );
-  const fair = watch && (await fairness(received, to, async () => (me.before === undefined ? 0 : (await me.sender.stats()).bytesReceived - me.before)));
+  const fair = watch && (await fairness(received, to, async () => (me.before === undefined ? 0 : (await me.sender.stats()).bytesReceived - me.before), bytes));
   for (const got of await received) if (got !== bytes) throw new Error("a file is not whole");
   await sent;
   for (const { page } of to) await page.evaluate(() => void delete me.before);
@@ -208,7 +213,7 @@ async function runBare(sender, to, watch = false, bytes = size) {
   );
   const finished = Promise.all(to.map(({ page }) => page.evaluate(() => bare.finished)));
   const sent = sender.evaluate((ids, n) => bare.send(ids, n), to.map(({ id }) => id), bytes);
-  const fair = watch && (await fairness(finished, to, async () => (await bare.transported()) - bare.before));
+  const fair = watch && (await fairness(finished, to, async () => (await bare.transported()) - bare.before, bytes));
   await finished;
   await sent;
   return fair;
@@ -340,39 +345,49 @@ async function measureControl(host, sender, to) {
   note("control_ms", full.length ? median(full) - median(checks) : NaN, load);
 }
 
-/**
- * The sender's uplink is capped. @param {Awaited<ReturnType<typeof gather>>} group @param {number[]} sizes of the groups besides one
- */
-async function measureUplink({ network, sender, members }, sizes) {
+/** The sender's uplink is capped, and there is one recipient. @param {Awaited<ReturnType<typeof gather>>} group */
+async function measureLine({ network, sender, members }) {
   const [host] = network.hosts;
   await host.cap({ up: uplink });
   for (let round = 0; round < rounds; round++) {
     const before = await host.sent();
-    const one = await timed(() => runTallow(sender, members.slice(0, 1)));
+    const ours = await timed(() => runTallow(sender, members));
     const wire = (await host.sent()) - before;
-    report(`uplink ${uplink}: tallow to 1`, one, size);
-    report("  the same on the wire", one, wire);
-    note("wire_share", rate(wire, one.seconds) / uplink, one);
+    report(`uplink ${uplink}: tallow to 1`, ours, size);
+    report("  the same on the wire", ours, wire);
+    note("line_share", rate(size, ours.seconds) / uplink / payload, ours);
+    note("file_share", rate(size, ours.seconds) / uplink, ours);
+    note("wire_share", rate(wire, ours.seconds) / uplink, ours);
     const bareBefore = await host.sent();
-    const bare = await timed(() => runBare(sender, members.slice(0, 1)));
+    const bare = await timed(() => runBare(sender, members));
     report(`uplink ${uplink}: bare to 1`, bare, size);
     report("  the same on the wire", bare, (await host.sent()) - bareBefore);
-    if (only.includes("line")) {
-      note("line_share", rate(size, one.seconds) / uplink / payload, one);
-      note("file_share", rate(size, one.seconds) / uplink, one);
-      note("line_share_bare", rate(size, bare.seconds) / uplink / payload, bare);
-      await measureControl(host, sender, members[0]);
-    }
-    for (const n of sizes) {
-      const all = await timed(() => runTallow(sender, members.slice(0, n), n === 10));
-      report(`uplink ${uplink}: tallow to ${n}`, all, size * n);
+    note("line_share_bare", rate(size, bare.seconds) / uplink / payload, bare);
+    await measureControl(host, sender, members[0]);
+  }
+  await host.cap({});
+}
+
+/** The sender's uplink is capped, and shared. @param {Awaited<ReturnType<typeof gather>>} group */
+async function measureGroup({ network, sender, members }) {
+  const [host] = network.hosts;
+  await host.cap({ up: shared });
+  const bytes = size / 2;
+  for (let round = 0; round < rounds; round++) {
+    const one = await timed(() => runTallow(sender, members.slice(0, 1), false, bytes));
+    report(`uplink ${shared}: tallow to 1`, one, bytes);
+    for (const n of [3, 10]) {
+      const all = await timed(() => runTallow(sender, members.slice(0, n), n === 10, bytes));
+      report(`uplink ${shared}: tallow to ${n}`, all, bytes * n);
       note(`group_ratio_${n}`, all.seconds / one.seconds, all, one);
       if (n < 10) continue;
+      console.log(`  evenly: ${all.result.toFixed(3)}`);
       note("jain_10", all.result, all);
-      const raw = await timed(() => runBare(sender, members, true));
-      report(`uplink ${uplink}: bare to ${n}`, raw, size * n);
-      note("jain_10_bare", raw.result, raw);
     }
+    const bare = await timed(() => runBare(sender, members, true, bytes));
+    report(`uplink ${shared}: bare to 10`, bare, bytes * 10);
+    console.log(`  evenly: ${bare.result.toFixed(3)}`);
+    note("jain_10_bare", bare.result, bare);
   }
   await host.cap({});
 }
@@ -411,13 +426,50 @@ async function measureHidden({ network, sender, members }) {
   }
 }
 
+/** Two recipients, and links without a rate. @param {Awaited<ReturnType<typeof gather>>} group */
+async function measureLimits({ sender, members }) {
+  const limit = 1e6;
+  for (let round = 0; round < rounds; round++) {
+    for (const { page } of members) await page.evaluate(() => void me.offer().then((offer) => offer.accept().finished.catch(() => {})));
+    await sender.evaluate((n) => void (me.transfer = me.room.send(me.file(n), { bandwidthLimit: 3e6 })), 48e6);
+    await sender.evaluate(() => me.until(() => me.transfer.recipients.length === 2 && me.transfer.recipients.every(({ bytes }) => bytes > 0)));
+    /** @param {string} name @param {number} all what may go out per second */
+    const measure = async (name, all) => {
+      await delay(3000);
+      const read = () =>
+        sender.evaluate(async () => {
+          const stats = await me.room.stats();
+          return { sent: stats.reduce((sum, peer) => sum + peer.payloadSent, 0), at: performance.now() / 1000 };
+        });
+      const { result, ...load } = await timed(async () => {
+        const from = await read();
+        await delay(15_000);
+        const to = await read();
+        return { bytes: to.sent - from.sent, seconds: to.at - from.at };
+      });
+      report(name, load, result.bytes);
+      note(name, result.bytes / result.seconds / all, load);
+    };
+    await sender.evaluate((total) => me.transfer.setTotalBandwidthLimit(total), limit);
+    await measure("limit_total", limit);
+    await sender.evaluate((each) => me.transfer.setBandwidthLimit(each).then(() => me.transfer.setTotalBandwidthLimit(0)), limit);
+    await measure("limit_each", members.length * limit);
+    await sender.evaluate(() => me.transfer.cancel().then(() => me.transfer.finished));
+  }
+}
+
 try {
-  console.log(`${os.cpus().length} processors; ${size / 1e6} MB to each recipient`);
-  const grouped = only.includes("group");
-  if (grouped || only.includes("line") || only.includes("total")) {
-    const group = await gather(grouped || only.includes("total") ? 10 : 1);
-    await runTallow(group.sender, group.members); // warms up
-    if (grouped || only.includes("line")) await measureUplink(group, grouped ? [3, 10] : []);
+  console.log(`${os.cpus().length} processors; ${size / 1e6} MB to one recipient, ${size / 2e6} MB to each of several`);
+  if (only.includes("line")) {
+    const pair = await gather(1);
+    await runTallow(pair.sender, pair.members); // warms up
+    await measureLine(pair);
+    await pair.end();
+  }
+  if (only.includes("group") || only.includes("total")) {
+    const group = await gather(10);
+    await runTallow(group.sender, group.members);
+    if (only.includes("group")) await measureGroup(group);
     if (only.includes("total")) await measureTotal(group);
     await group.end();
   }
@@ -427,7 +479,12 @@ try {
     await measureHidden(group);
     await group.end();
   }
-  console.log(line(["total_ratio_2", "total_ratio_5", "line_share_bare", "file_share", "wire_share", "jain_10_bare", "control_ms"]));
+  if (only.includes("limits")) {
+    const group = await gather(2);
+    await measureLimits(group);
+    await group.end();
+  }
+  console.log(line(["total_ratio_2", "total_ratio_5", "line_share_bare", "file_share", "wire_share", "jain_10_bare", "control_ms", "limit_each", "limit_total"]));
   console.log(line(["line_share", "group_ratio_3", "group_ratio_10", "total_ratio_10", "jain_10", "hidden_ratio"]));
 } finally {
   for (const fn of cleanups.reverse()) await fn();

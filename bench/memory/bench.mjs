@@ -4,8 +4,8 @@
 //
 // Growth: by how much the peak of a tab that sends, or receives, a file of --big MiB is above that for one of --small MiB; each in fresh browsers with one
 // tab, real files in, real bytes on disk out; the median of the runs. Ten recipients: the peak of a sender's tab while it sends --each MiB to all of
-// them, above the same tab when it was empty; the line before the last divides that into what the tab takes once it has a room (base_mb), and the rest for each of
-// them (per_peer_mb). PSS is what the kernel says of a browser's renderer processes (/proc/PID/smaps_rollup), which shares what is
+// them, above the same tab when it was empty and steady; the line before the last divides that into what the tab takes once it has a room (base_mb), and the
+// rest for each of them (per_peer_mb). PSS is what the kernel says of a browser's renderer processes (/proc/PID/smaps_rollup), which shares what is
 // shared among all; so what is compared runs beside the same number of other tabs. The driver does not watch the network: for that a tab would keep
 // the bodies of all responses, the WebAssembly's among them.
 
@@ -104,15 +104,15 @@ const many = (url, file) =>
     const { browser } = await launch(t);
     const page = await blank(browser, url);
     const watch = await watchMemory(browser);
-    const empty = await watch.look();
+    const empty = await watch.settled();
     const link = await owner(page, file.file);
-    const alone = await watch.look();
+    const alone = await watch.settled();
     for (const [i, member] of members.entries()) {
       await member.evaluate(prepare);
       await member.evaluate((to, name) => me.join(to, { name }), link, `recipient ${i}`);
     }
     await page.evaluate((n) => me.meets(n, 120_000), recipients);
-    const connected = await watch.look();
+    const connected = await watch.settled();
     await send(page, members, file.size);
     const peak = await watch.stop();
     console.log(`${recipients} recipients: empty ${mb(empty)}, with a room ${mb(alone)}, connected ${mb(connected)}, peak ${mb(peak)} MB`);

@@ -54,6 +54,7 @@ func run(target, record, mode string) error {
 	pages.ErrorLog = log.New(io.Discard, "", 0) // requests that a page gives up when it is loaded anew
 	mux := http.NewServeMux()
 	mux.HandleFunc("/ws", s.connect)
+	mux.HandleFunc("/ws/", s.connect)
 	mux.HandleFunc("/evil", s.control)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		request, err := httputil.DumpRequest(r, true)
