@@ -539,6 +539,16 @@ func (n *Negotiation) Failed(now time.Time, number uint32, code fault.Code) []Ef
 	return n.effects
 }
 
+// Offended reports how the peer has broken the protocol over a link that has been given up since: it may be quicker to call the link lost than the link to
+// say what has ended it.
+func (n *Negotiation) Offended(now time.Time, code fault.Code) []Effect {
+	n.begin(now)
+	if !n.over {
+		n.penalise(code)
+	}
+	return n.effects
+}
+
 // Left reports that the peer has ended the attempt's link with a goodbye.
 func (n *Negotiation) Left(now time.Time, number uint32) []Effect {
 	n.begin(now)

@@ -598,8 +598,9 @@ func TestNegotiationDisturbed(t *testing.T) {
 // has kept to it for long begins anew.
 func TestNegotiationPenalty(t *testing.T) {
 	for judge := range 2 {
-		for _, code := range []fault.Code{fault.ProtocolViolation, fault.HandshakeFailed} {
-			t.Run(fmt.Sprintf("judge=%d/%s", judge, code), func(t *testing.T) {
+		for i, code := range []fault.Code{fault.ProtocolViolation, fault.HandshakeFailed, fault.ProtocolViolation} {
+			late := i == 2 // the violator has called the link lost before it is known what it has done
+			t.Run(fmt.Sprintf("judge=%d/%s/late=%t", judge, code, late), func(t *testing.T) {
 				s := newSimulation(t)
 				s.begin()
 				s.run(5 * time.Second)
@@ -608,7 +609,13 @@ func TestNegotiationPenalty(t *testing.T) {
 				// reopened breaks the protocol and says how long no link is there; the violator asks for one all the time.
 				reopened := func() time.Duration {
 					start := s.now
-					s.do(honest, honest.Failed(s.now, honest.OpenAttempt(), code))
+					if late {
+						effects, _ := honest.Receive(s.now, wire.PayloadLost, wire.Lost{Negotiation: honest.open.nonce()}.Append(nil), true)
+						s.do(honest, effects)
+						s.do(honest, honest.Offended(s.now, code))
+					} else {
+						s.do(honest, honest.Failed(s.now, honest.OpenAttempt(), code))
+					}
 					for honest.OpenAttempt() == 0 || s.sides[1-judge].OpenAttempt() == 0 {
 						if s.now.Sub(start) > 2*maxPenalty {
 							s.fatal("never again")

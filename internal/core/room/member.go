@@ -638,7 +638,20 @@ func (c *connection) callVerified(awaited func() bool, take func(), label seal.L
 
 // violation ends the link for what came over it: nothing that comes after it counts.
 func (c *connection) violation() {
-	c.post(func() { c.member.violated(c.room, c) })
+	c.room.box.post(func() {
+		switch {
+		case c.member.conns[c.number] == c:
+			c.member.violated(c.room, c)
+		case c.link != nil:
+			c.offended(fault.ProtocolViolation)
+		}
+	})
+}
+
+// offended takes what the peer has done over a link of its own that is the member's no more, such as one that the peer has called lost in the meantime.
+func (c *connection) offended(code fault.Code) {
+	c.room.event(Problem{code, c.member.id.String()})
+	c.member.do(c.room, c.negotiation.Offended(c.room.cfg.Now(), code))
 }
 
 // Closed implements peer.LinkHandler.
@@ -646,13 +659,16 @@ func (c *connection) Closed(err error) {
 	link := c.worker
 	c.room.box.post(func() {
 		defer link.Destroy() // the peer may be told first, under its keys
-		if c.member.conns[c.number] == c {
-			code := fault.Of(err)
+		code := fault.Of(err)
+		switch {
+		case c.member.conns[c.number] == c:
 			switch code {
 			case fault.ProtocolViolation, fault.HandshakeFailed, fault.AddressLeak, fault.Internal:
 				c.room.event(Problem{code, c.member.id.String()})
 			}
 			c.member.do(c.room, c.negotiation.Failed(c.room.cfg.Now(), c.number, code))
+		case c.link != nil && (code == fault.ProtocolViolation || code == fault.HandshakeFailed):
+			c.offended(code)
 		}
 	})
 }

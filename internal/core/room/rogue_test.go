@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -576,10 +577,46 @@ func TestRogueOffers(t *testing.T) {
 	}
 	mark := ann.mark()
 	g.tell(ann, rawControl{200})
-	waitAfter(ann, mark, "the rogue to be cut off", func(e room.Problem) bool { return true })
+	ann.cut(mark, g)
 	if n := ann.room.Kept(); n != 2 {
 		t.Errorf("%d offers are kept", n)
 	}
+}
+
+// lingeringConn takes its time to close.
+type lingeringConn struct {
+	peer.Conn
+	closing func()
+	over    <-chan struct{}
+}
+
+func (c lingeringConn) Close() error {
+	c.closing()
+	<-c.over
+	return c.Conn.Close()
+}
+
+// TestRogueLost: a member breaks the protocol and calls the link lost, and is heard before the link has ended. It is left alone all the same.
+func TestRogueLost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 11, 0)
+	closing, over := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	ann := w.create("Ann", func(c *room.Config) {
+		make := c.NewConn
+		c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
+			conn, err := make(cfg)
+			return lingeringConn{conn, func() { once.Do(func() { close(closing) }) }, over}, err
+		}
+	})
+	g := rogue{w.join("Eve", ann.room.Link())}
+	meetAll(ann, g.person)
+	mark := ann.mark()
+	g.tell(ann, rawControl{200})
+	<-closing
+	g.cutLinks()
+	waitAfter(ann, mark, "the link to be lost", func(e room.PeerChanged) bool { return e.Peer.State == room.PeerConnecting })
+	close(over)
 	ann.cut(mark, g)
 }
 
