@@ -539,13 +539,18 @@ func (n *Negotiation) Failed(now time.Time, number uint32, code fault.Code) []Ef
 	return n.effects
 }
 
-// Offended reports how the peer has broken the protocol over a link that has been given up since: it may be quicker to call the link lost than the link to
-// say what has ended it.
-func (n *Negotiation) Offended(now time.Time, code fault.Code) []Effect {
+// Offended reports that the peer has broken the protocol over a link that has been given up since: it may be quicker to call the link lost than this end
+// to find out. A newer link ends for it, and after Close the Conduct counts it.
+func (n *Negotiation) Offended(now time.Time) []Effect {
 	n.begin(now)
-	if !n.over {
-		n.penalise(code)
+	switch {
+	case n.over:
+		n.offend()
+		return nil
+	case n.open != nil:
+		n.giveUp(fault.ProtocolViolation)
 	}
+	n.penalise(fault.ProtocolViolation)
 	return n.effects
 }
 
@@ -645,8 +650,7 @@ func (n *Negotiation) penalise(code fault.Code) {
 	default:
 		return
 	}
-	n.conduct.Barred = n.now.Add(doubled(minPenalty, n.conduct.Offences, maxPenalty))
-	n.conduct.Offences++
+	n.offend()
 	n.uninvite() // nobody is to answer
 	n.drop(code)
 	if n.open == nil {
@@ -658,6 +662,11 @@ func (n *Negotiation) penalise(code fault.Code) {
 			n.worry(code) // nothing is on its way any more
 		}
 	}
+}
+
+func (n *Negotiation) offend() {
+	n.conduct.Barred = n.now.Add(doubled(minPenalty, n.conduct.Offences, maxPenalty))
+	n.conduct.Offences++
 }
 
 // timeout is how long an attempt may take, or, where nothing begins by itself, an invitation to one.

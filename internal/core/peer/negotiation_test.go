@@ -612,7 +612,7 @@ func TestNegotiationPenalty(t *testing.T) {
 					if late {
 						effects, _ := honest.Receive(s.now, wire.PayloadLost, wire.Lost{Negotiation: honest.open.nonce()}.Append(nil), true)
 						s.do(honest, effects)
-						s.do(honest, honest.Offended(s.now, code))
+						s.do(honest, honest.Offended(s.now))
 					} else {
 						s.do(honest, honest.Failed(s.now, honest.OpenAttempt(), code))
 					}
@@ -673,6 +673,28 @@ func TestNegotiationPenalty(t *testing.T) {
 		}
 		if effects := n.Tick(s.now.Add(8 * minPenalty)); len(effects) == 0 {
 			t.Error("the penalty does not end")
+		}
+	})
+	t.Run("newer link", func(t *testing.T) { // than the one over which the protocol was broken
+		s := newSimulation(t)
+		s.begin()
+		s.run(5 * time.Second)
+		n := s.sides[1].Negotiation
+		s.do(s.sides[1], n.Offended(s.now))
+		if n.OpenAttempt() != 0 || !n.conduct.Barred.Equal(s.now.Add(minPenalty)) {
+			s.fatal("barred until %v, attempt %d is open", n.conduct.Barred, n.OpenAttempt())
+		}
+		s.run(time.Minute)
+		s.expectOpen()
+	})
+	t.Run("closed", func(t *testing.T) {
+		s := newSimulation(t)
+		s.begin()
+		s.run(5 * time.Second)
+		n := s.sides[1].Negotiation
+		n.Close(s.now, fault.PeerGone)
+		if effects := n.Offended(s.now); len(effects) != 0 || n.Conduct().Offences != 1 || !n.Conduct().Barred.After(s.now) {
+			t.Errorf("%v, %+v", effects, n.Conduct())
 		}
 	})
 	for judge := range 2 {

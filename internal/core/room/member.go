@@ -44,7 +44,8 @@ type member struct {
 	name        string
 	negotiation *peer.Negotiation
 	conns       map[uint32]*connection
-	link        *peer.Link // open, or nil
+	link        *peer.Link  // open, or nil
+	last        *connection // whose link was open last
 	started     bool
 	verified    bool
 	words       [4]string
@@ -184,11 +185,26 @@ func (m *member) goodbye(r *Room, c *connection, code wire.ByeCode) {
 	m.rest(r, fault.PeerGone) // what it says if it comes back begins anew
 }
 
-// violated ends a link over which either end has broken the protocol, and the transfers over it.
+// violated ends a link over which either end has broken the protocol, and the transfers over it. If the link is the member's no more, say because the peer
+// has called it lost in the meantime, the peer is left alone all the same.
 func (m *member) violated(r *Room, c *connection) {
+	if c.violated {
+		return // each link counts once
+	}
+	c.violated = true
 	r.event(Problem{fault.ProtocolViolation, m.id.String()})
-	r.linkDown(m, true, fault.ProtocolViolation)
-	m.do(r, c.negotiation.Failed(r.cfg.Now(), c.number, fault.ProtocolViolation))
+	if m.conns[c.number] == c {
+		r.linkDown(m, true, fault.ProtocolViolation)
+		m.do(r, c.negotiation.Failed(r.cfg.Now(), c.number, fault.ProtocolViolation))
+		return
+	}
+	present := r.members[m.id]
+	if present == nil { // it has left
+		m.negotiation.Offended(r.cfg.Now())
+		r.remember(m.hash, m.negotiation.Conduct())
+		return
+	}
+	present.do(r, present.negotiation.Offended(r.cfg.Now()))
 }
 
 func (m *member) setICE(r *Room, ice wire.ICEServers) {
@@ -386,10 +402,12 @@ type connection struct {
 	box      mailbox
 	quit     chan struct{}
 	once     sync.Once
+	accused  sync.Once
 	conn     peer.Conn  // the worker's
 	worker   *peer.Link // the worker's
 	link     *peer.Link // the loop's: the same, once open
 	openedAt time.Time
+	violated bool
 }
 
 func (m *member) openConn(r *Room, e peer.OpenConn) {
@@ -532,7 +550,7 @@ func (c *connection) Opened() {
 		}
 		link := c.worker
 		m.do(r, effects) // closes the link that this one replaces
-		c.link, m.link = link, link
+		c.link, m.link, m.last = link, link, c
 		m.sentNoMore(r)
 		now := r.cfg.Now()
 		c.openedAt = now
@@ -638,20 +656,9 @@ func (c *connection) callVerified(awaited func() bool, take func(), label seal.L
 
 // violation ends the link for what came over it: nothing that comes after it counts.
 func (c *connection) violation() {
-	c.room.box.post(func() {
-		switch {
-		case c.member.conns[c.number] == c:
-			c.member.violated(c.room, c)
-		case c.link != nil:
-			c.offended(fault.ProtocolViolation)
-		}
+	c.accused.Do(func() { // what comes until the link has ended is without bounds
+		c.room.box.post(func() { c.member.violated(c.room, c) })
 	})
-}
-
-// offended takes what the peer has done over a link of its own that is the member's no more, such as one that the peer has called lost in the meantime.
-func (c *connection) offended(code fault.Code) {
-	c.room.event(Problem{code, c.member.id.String()})
-	c.member.do(c.room, c.negotiation.Offended(c.room.cfg.Now(), code))
 }
 
 // Closed implements peer.LinkHandler.
@@ -666,9 +673,10 @@ func (c *connection) Closed(err error) {
 			case fault.ProtocolViolation, fault.HandshakeFailed, fault.AddressLeak, fault.Internal:
 				c.room.event(Problem{code, c.member.id.String()})
 			}
+			c.violated = code == fault.ProtocolViolation
 			c.member.do(c.room, c.negotiation.Failed(c.room.cfg.Now(), c.number, code))
-		case c.link != nil && (code == fault.ProtocolViolation || code == fault.HandshakeFailed):
-			c.offended(code)
+		case c.link != nil && code == fault.ProtocolViolation:
+			c.member.violated(c.room, c)
 		}
 	})
 }

@@ -26,6 +26,19 @@ func (r *Room) Kept() (n int) {
 	return n
 }
 
+// Offences is how often a member has broken the protocol, were it a member no more.
+func (r *Room) Offences(id wire.ID) (n int) {
+	r.do(func() {
+		for _, c := range r.conduct {
+			n += c.Offences
+		}
+		if m := r.members[id]; m != nil {
+			n = m.negotiation.Conduct().Offences
+		}
+	})
+	return n
+}
+
 // Again is Disconnect and Connect that have come together.
 func (r *Room) Again(id wire.ID) {
 	r.do(func() {

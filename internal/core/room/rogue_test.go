@@ -12,9 +12,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"tallow/internal/core/bulk"
 	"tallow/internal/core/bulk/bulktest"
 	"tallow/internal/core/chunk"
 	"tallow/internal/core/fault"
@@ -596,28 +598,84 @@ func (c lingeringConn) Close() error {
 	return c.Conn.Close()
 }
 
-// TestRogueLost: a member breaks the protocol and calls the link lost, and is heard before the link has ended. It is left alone all the same.
+// slowSums takes its time to hash, once it is told to.
+type slowSums struct {
+	bulk.Go
+	slow          atomic.Bool
+	hashing, over chan struct{}
+	once          sync.Once
+}
+
+func (e *slowSums) Sum256(p []byte) ([bulk.HashSize]byte, error) {
+	if e.slow.Load() {
+		e.once.Do(func() { close(e.hashing) })
+		<-e.over
+	}
+	return e.Go.Sum256(p)
+}
+
+// TestRogueLost: a member breaks the protocol and calls the link lost, and is heard before it is known what it has done. It is left alone all the same,
+// for one offence, though it has been removed in the meantime.
 func TestRogueLost(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, 11, 0)
-	closing, over := make(chan struct{}), make(chan struct{})
-	var once sync.Once
-	ann := w.create("Ann", func(c *room.Config) {
-		make := c.NewConn
-		c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
-			conn, err := make(cfg)
-			return lingeringConn{conn, func() { once.Do(func() { close(closing) }) }, over}, err
-		}
-	})
-	g := rogue{w.join("Eve", ann.room.Link())}
-	meetAll(ann, g.person)
-	mark := ann.mark()
-	g.tell(ann, rawControl{200})
-	<-closing
-	g.cutLinks()
-	waitAfter(ann, mark, "the link to be lost", func(e room.PeerChanged) bool { return e.Peer.State == room.PeerConnecting })
-	close(over)
-	ann.cut(mark, g)
+	for name, c := range map[string]struct {
+		removed bool
+		breaks  func(g rogue, ann *person, hashes func())
+	}{
+		"a message": {false, func(g rogue, ann *person, _ func()) { g.tell(ann, rawControl{200}) }},
+		"a chunk": {false, func(g rogue, ann *person, hashes func()) {
+			f := g.forge(ann, []string{"a"}, content(1000, 1))
+			g.present(ann, f)
+			announced := f.hashes(0)
+			f.files[0] = content(1000, 2)
+			hashes()
+			g.tell(ann, announced, f.chunk(0, 0))
+		}},
+		"whatever it can": {false, func(g rogue, ann *person, _ func()) {
+			g.tell(ann, append(slices.Repeat([]any{rawBulk{200}}, 50), rawControl{200})...)
+		}},
+		"a message, and is removed": {true, func(g rogue, ann *person, _ func()) { g.tell(ann, rawControl{200}) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 11, 0)
+			sums := &slowSums{hashing: make(chan struct{}), over: make(chan struct{})}
+			var armed atomic.Bool
+			seen := func() { sums.once.Do(func() { close(sums.hashing) }) }
+			ann := w.create("Ann", func(c *room.Config) {
+				c.Engine = sums
+				open := c.NewConn
+				c.NewConn = func(cfg peer.ConnConfig) (peer.Conn, error) {
+					conn, err := open(cfg)
+					return lingeringConn{conn, func() {
+						if armed.Load() {
+							seen()
+						}
+					}, sums.over}, err
+				}
+			})
+			over := sync.OnceFunc(func() { close(sums.over) })
+			t.Cleanup(over)
+			g := rogue{w.join("Eve", ann.room.Link())}
+			meetAll(ann, g.person)
+			armed.Store(true)
+			mark := ann.mark()
+			c.breaks(g, ann, func() { sums.slow.Store(true) })
+			<-sums.hashing
+			if c.removed {
+				if err := ann.room.Remove(g.id()); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				g.cutLinks()
+				waitAfter(ann, mark, "the link to be lost", func(e room.PeerChanged) bool { return e.Peer.State == room.PeerConnecting })
+			}
+			over()
+			ann.cut(mark, g)
+			if n := ann.room.Offences(g.person.id()); n != 1 {
+				t.Errorf("%d offences", n)
+			}
+		})
+	}
 }
 
 // TestUnansweredOffers: an offer beyond what may wait for an answer ends at once, and not in the name of somebody who was never asked.

@@ -927,17 +927,14 @@ func (r *Room) sendBulk(o *outgoing, e transfer.SendBulk) {
 	}})
 }
 
+// violation takes what a member has done, which verification may find when the link is no more.
 func (r *Room) violation(e transfer.Violation) {
 	m := r.members[e.Peer]
-	if m == nil || m.link == nil {
+	if m == nil || m.last == nil {
 		return
 	}
-	link := m.link
-	r.box.post(func() { // after what the machine wants besides
-		if c := m.conns[m.negotiation.OpenAttempt()]; c != nil && c.link == link {
-			m.violated(r, c)
-		}
-	})
+	c := m.last
+	r.box.post(func() { m.violated(r, c) }) // after what the machine wants besides
 }
 
 // read reads and hashes a chunk. The machine is told of all that have ended at once, so that small ones travel together.
