@@ -488,6 +488,24 @@ func (p *path) spread(d time.Duration, but *simulated) (jain, used float64) {
 	return sum * sum / (n * squares), all / d.Seconds() / p.rate
 }
 
+// TestPacerNewcomers: links that come one after the other, or have another path, get as much as the rest soon.
+func TestPacerNewcomers(t *testing.T) {
+	p := newPath(8*mbit, slices.Repeat([]time.Duration{10 * time.Millisecond}, 5)...)
+	for _, l := range p.links[2:] {
+		l.quiet = true
+	}
+	p.run(8 * time.Second)
+	for _, l := range p.links[2:] {
+		l.quiet = false
+		p.run(8 * time.Second)
+	}
+	p.links[0].pacer.forget(p.now)
+	p.run(8 * time.Second)
+	if jain, used := p.spread(8*time.Second, nil); jain < 0.97 || used < 0.85 {
+		t.Errorf("Jain's index is %.4f, %.2f of the path is used", jain, used)
+	}
+}
+
 // share is which part of the path's rate a link gets in so much time.
 func (p *path) share(l *simulated, d time.Duration) float64 {
 	before := l.received

@@ -669,8 +669,21 @@ func TestRogueLost(t *testing.T) {
 				g.cutLinks()
 				waitAfter(ann, mark, "the link to be lost", func(e room.PeerChanged) bool { return e.Peer.State == room.PeerConnecting })
 			}
+			lost := ann.mark()
 			over()
 			ann.cut(mark, g)
+			if !c.removed {
+				waitAfter(ann, lost, "another link", func(e room.PeerChanged) bool { return e.Peer.State == room.PeerOpen })
+			}
+			told := 0
+			for _, e := range ann.since(mark) {
+				if _, problem := e.(room.Problem); problem {
+					told++
+				}
+			}
+			if told != 1 {
+				t.Errorf("told of %d problems", told)
+			}
 			if n := ann.room.Offences(g.person.id()); n != 1 {
 				t.Errorf("%d offences", n)
 			}

@@ -930,7 +930,7 @@ func (r *Room) sendBulk(o *outgoing, e transfer.SendBulk) {
 // violation takes what a member has done, which verification may find when the link is no more.
 func (r *Room) violation(e transfer.Violation) {
 	m := r.members[e.Peer]
-	if m == nil || m.last == nil {
+	if m == nil || m.last == nil || r.state == StateClosed {
 		return
 	}
 	c := m.last

@@ -726,6 +726,9 @@ func (in *Incoming) storedChunks(e Stored) {
 		in.pending--
 		in.waiting -= e.Cost
 	}
+	if e.Bad { // whatever has become of the delivery
+		in.do(Violation{in.key.Sender, errors.New("chunk that is not what was announced")})
+	}
 	switch {
 	case in.over():
 		return
@@ -746,7 +749,6 @@ func (in *Incoming) storedChunks(e Stored) {
 	}
 	switch {
 	case e.Bad:
-		in.do(Violation{in.key.Sender, errors.New("chunk that is not what was announced")})
 		in.fail(wire.FailureIntegrity)
 	case left != nil:
 		if in.full() && len(e.Done) > 0 {
