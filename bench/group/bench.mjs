@@ -14,6 +14,8 @@
 //	hidden_ratio   the first uplink, one recipient, both pages hidden, without the driver's switches against throttling and with timers
 //	               seen to be slowed down: the rate, relative to the foreground
 //
+// jain_10_together leaves out what has come until all have begun, which is the start of whom the offer reaches first. The bare loop begins with all at once.
+//
 // The line before the last has the figures of the bare loop, and of the link's rate as such what bytes of the file take (file_share), and our packets
 // with every header (wire_share). There is also
 //
@@ -154,24 +156,38 @@ function prepareBare() {
 
 const jain = (list) => list.reduce((a, b) => a + b, 0) ** 2 / (list.length * list.reduce((a, b) => a + b * b, 0));
 
+const begins = 32 << 10; // bytes that have come to a page that has begun
+
 /**
- * Jain's index over the bytes that have come to each page, as soon as they are half of all; NaN if it was over before.
+ * Jain's indices over the bytes that have come to each page, as soon as they are half of all: over all of them, and over those since all have begun. NaN if
+ * it was over before.
  * @param {Promise<unknown>} over @param {Member[]} to @param {() => number | Promise<number>} received runs in the page
  * @param {number} bytes that each gets
  */
 async function fairness(over, to, received, bytes) {
   let running = true;
   const end = over.finally(() => (running = false)).catch(() => {});
+  let before;
   while (running) {
     const come = await Promise.all(to.map(({ page }) => page.evaluate(received)));
-    if (come.reduce((a, b) => a + b, 0) >= (bytes * to.length) / 2) return jain(come);
+    if (!before && come.every((n) => n >= begins)) before = come;
+    if (come.reduce((a, b) => a + b, 0) >= (bytes * to.length) / 2) {
+      const all = jain(come);
+      return { all, together: before ? jain(come.map((n, i) => n - before[i])) : all, before, come };
+    }
     await Promise.race([end, delay(100)]);
   }
-  return NaN;
+  return { all: NaN, together: NaN };
+}
+
+/** @param {Awaited<ReturnType<typeof fairness>>} fair */
+function reportFairness({ all, together, before, come }) {
+  console.log(`  evenly: ${all.toFixed(3)}, ${together.toFixed(3)} since all have begun`);
+  for (const bytes of [before, come]) if (bytes) console.log(`    kB: ${bytes.map((n) => Math.round(n / 1e3)).join(" ")}`);
 }
 
 /**
- * Sends the file to these pages with Tallow. Resolves when all have it on disk, with Jain's index at half time if that is watched for: who looks
+ * Sends the file to these pages with Tallow. Resolves when all have it on disk, with Jain's indices at half time if they are watched for: who looks
  * at a hidden page wakes it.
  * @param {import("puppeteer-core").Page} sender @param {Member[]} to
  */
@@ -381,13 +397,14 @@ async function measureGroup({ network, sender, members }) {
       report(`uplink ${shared}: tallow to ${n}`, all, bytes * n);
       note(`group_ratio_${n}`, all.seconds / one.seconds, all, one);
       if (n < 10) continue;
-      console.log(`  evenly: ${all.result.toFixed(3)}`);
-      note("jain_10", all.result, all);
+      reportFairness(all.result);
+      note("jain_10", all.result.all, all);
+      note("jain_10_together", all.result.together, all);
     }
     const bare = await timed(() => runBare(sender, members, true, bytes));
     report(`uplink ${shared}: bare to 10`, bare, bytes * 10);
-    console.log(`  evenly: ${bare.result.toFixed(3)}`);
-    note("jain_10_bare", bare.result, bare);
+    reportFairness(bare.result);
+    note("jain_10_bare", bare.result.all, bare);
   }
   await host.cap({});
 }
@@ -484,7 +501,7 @@ try {
     await measureLimits(group);
     await group.end();
   }
-  console.log(line(["total_ratio_2", "total_ratio_5", "line_share_bare", "file_share", "wire_share", "jain_10_bare", "control_ms", "limit_each", "limit_total"]));
+  console.log(line(["total_ratio_2", "total_ratio_5", "line_share_bare", "file_share", "wire_share", "jain_10_bare", "jain_10_together", "control_ms", "limit_each", "limit_total"]));
   console.log(line(["line_share", "group_ratio_3", "group_ratio_10", "total_ratio_10", "jain_10", "hidden_ratio"]));
 } finally {
   for (const fn of cleanups.reverse()) await fn();

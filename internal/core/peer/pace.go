@@ -28,18 +28,17 @@ const (
 	assumedRTT = 50 * time.Millisecond
 	// probeGap is how long what a probe has found counts, where that is not the shortest ever; lowRounds is after how many rounds at less
 	// than two thirds of the rate before there is another probe, jointGap how often at most links probe together (a quarter of it where
-	// one is alone, or does not know its path; but joint ones no more than mostJoint times in jointSpan, whoever they are for: as many as a few
-	// that come one after the other need, and seldom in the long run), probeMost how long one waits
+	// one is alone, or does not know its path; but joint ones no more than that in the long run, whoever they are for, with jointBurst at once, as
+	// those that come one after the other need), probeMost how long one waits
 	// for the others, probeEnd how long for a Pong or for something of what is on its way, and pingLead how long at least the second Ping has
 	// the path to itself: bulk that waits is sealed already, and would overtake it.
-	probeGap  = time.Minute
-	lowRounds = 3
-	jointGap  = 25 * time.Second
-	mostJoint = 6
-	jointSpan = 4 * jointGap
-	probeMost = time.Second
-	probeEnd  = 10 * time.Second
-	pingLead  = 50 * time.Millisecond
+	probeGap   = time.Minute
+	lowRounds  = 3
+	jointGap   = 25 * time.Second
+	jointBurst = 4
+	probeMost  = time.Second
+	probeEnd   = 10 * time.Second
+	pingLead   = 50 * time.Millisecond
 	// stale is for how long at least a link whose peer reports nothing counts in what is balanced between links, and what one had on its way that has
 	// had nothing to send counts for its next window.
 	stale = time.Second
@@ -76,12 +75,12 @@ type pacer struct {
 	joint          bool          // others are probed with it
 	fresh          bool          // the path is new, and has not been probed yet
 	probe          probe
-	probedAt       time.Time            // when the last probe began
-	joined         [mostJoint]time.Time // and the last ones with others
-	pinged         time.Time            // when its last Ping was asked for
-	token          uint64               // of it
-	ask            bool                 // for it to go out
-	awaits         bool                 // its Pong
+	probedAt       time.Time // when the last probe began
+	joinedTo       time.Time // up to when the ones with others are used up, where each counts for jointGap
+	pinged         time.Time // when its last Ping was asked for
+	token          uint64    // of it
+	ask            bool      // for it to go out
+	awaits         bool      // its Pong
 	reportedAt     time.Time
 	progressAt     time.Time // when the last report was of more than the one before
 }
@@ -219,8 +218,7 @@ func (p *pacer) wantsProbe(now time.Time) bool {
 func (p *pacer) startProbe(now time.Time, joint bool) {
 	if p.probe == notProbing {
 		if joint {
-			copy(p.joined[:], p.joined[1:])
-			p.joined[mostJoint-1] = now
+			p.joinedTo = later(p.joinedTo, now).Add(jointGap)
 		}
 		p.probedAt, p.joint = now, joint
 		p.ping(now, draining)
@@ -392,7 +390,7 @@ func balance(now time.Time, links []*pacer) {
 			jointAt = later(jointAt, p.probedAt)
 		}
 		probedAt = later(probedAt, p.probedAt)
-		often = often || now.Sub(p.joined[0]) <= jointSpan
+		often = often || p.joinedTo.Sub(now) > (jointBurst-1)*jointGap
 	}
 	switch {
 	case active == 1: // which costs nobody else anything

@@ -544,7 +544,7 @@ func TestPacerAlone(t *testing.T) {
 			p.run(jointGap)
 			share := p.share(b, 3*jointGap)
 			want := 0.92 - a.own/rate
-			if a.remakes { // three probes in 50 s that it keeps waiting, instead of two
+			if a.remakes { // it keeps the probe waiting
 				want -= 0.03
 			}
 			if share < want {
@@ -553,6 +553,21 @@ func TestPacerAlone(t *testing.T) {
 			if own := p.share(a, 2*jointGap) * rate; (a.deaf && !a.remakes || a.evasive) && own < a.own/4 { // a probe ends, whatever the peer does
 				t.Errorf("%s, %d ms: it gets %.2f of what it can use", c.name, delay, own/a.own)
 			}
+		}
+	}
+}
+
+// TestPacerManyProbes: who has the others probe as often as they do costs them no more than this, neither at once nor later.
+func TestPacerManyProbes(t *testing.T) {
+	const rate = 30 * mbit
+	for _, delay := range []time.Duration{1, 20, 100, 200} {
+		p := newPath(rate, delay*time.Millisecond, delay*time.Millisecond)
+		a, b := p.links[0], p.links[1]
+		p.run((jointBurst + 1) * jointGap)
+		a.own, a.deaf, a.remakes, a.alarm = 0.5*mbit, true, true, true
+		a.pacer.known = false
+		if first, later := p.share(b, jointGap), p.share(b, 4*jointGap); first < 0.75 || later < 0.92 {
+			t.Errorf("%d ms: the other gets %.3f of the path at first and %.3f later", delay, first, later)
 		}
 	}
 }

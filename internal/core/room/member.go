@@ -44,8 +44,7 @@ type member struct {
 	name        string
 	negotiation *peer.Negotiation
 	conns       map[uint32]*connection
-	link        *peer.Link  // open, or nil
-	last        *connection // whose link was open last
+	link        *peer.Link // open, or nil
 	started     bool
 	verified    bool
 	words       [4]string
@@ -82,6 +81,14 @@ func newMember(r *Room, id wire.ID, hash wire.Hash) *member {
 }
 
 func (m *member) open() bool { return m.link != nil }
+
+// current is the connection of the open link, or nil.
+func (m *member) current() *connection {
+	if m.link == nil {
+		return nil
+	}
+	return m.conns[m.negotiation.OpenAttempt()]
+}
 
 // expected reports whether there is a link, or one is being made and has not come to nothing so far.
 func (m *member) expected() bool {
@@ -188,7 +195,7 @@ func (m *member) goodbye(r *Room, c *connection, code wire.ByeCode) {
 // violated ends a link over which either end has broken the protocol, and the transfers over it. If the link is the member's no more, say because the peer
 // has called it lost in the meantime, the peer is left alone all the same.
 func (m *member) violated(r *Room, c *connection) {
-	if c.violated {
+	if c.violated || r.state == StateClosed {
 		return // each link counts once
 	}
 	c.violated = true
@@ -550,7 +557,7 @@ func (c *connection) Opened() {
 		}
 		link := c.worker
 		m.do(r, effects) // closes the link that this one replaces
-		c.link, m.link, m.last = link, link, c
+		c.link, m.link = link, link
 		m.sentNoMore(r)
 		now := r.cfg.Now()
 		c.openedAt = now

@@ -614,33 +614,56 @@ func (e *slowSums) Sum256(p []byte) ([bulk.HashSize]byte, error) {
 	return e.Go.Sum256(p)
 }
 
-// TestRogueLost: a member breaks the protocol and calls the link lost, and is heard before it is known what it has done. It is left alone all the same,
-// for one offence, though it has been removed in the meantime.
+// TestRogueLost: a member breaks the protocol, and before it is known what it has done, the link is lost, the delivery over or the member removed. It is left
+// alone all the same, for one offence.
 func TestRogueLost(t *testing.T) {
+	message := func(g rogue, ann *person, _ func()) forged {
+		g.tell(ann, rawControl{200})
+		return forged{}
+	}
+	chunk := func(g rogue, ann *person, slow func()) forged {
+		f := g.forge(ann, []string{"a"}, content(1000, 1))
+		g.present(ann, f)
+		announced := f.hashes(0)
+		f.files[0] = content(1000, 2)
+		slow()
+		g.tell(ann, announced, f.chunk(0, 0))
+		return f
+	}
+	lost := func(g rogue, ann *person, _ forged) {
+		mark := ann.mark()
+		g.cutLinks()
+		waitAfter(ann, mark, "the link to be lost", func(e room.PeerChanged) bool { return e.Peer.State == room.PeerConnecting })
+	}
+	removed := func(g rogue, ann *person, _ forged) {
+		if err := ann.room.Remove(g.id()); err != nil {
+			g.t.Fatal(err)
+		}
+	}
 	for name, c := range map[string]struct {
-		removed bool
-		breaks  func(g rogue, ann *person, hashes func())
+		breaks func(g rogue, ann *person, slow func()) forged
+		then   func(g rogue, ann *person, f forged)
+		gone   bool
 	}{
-		"a message": {false, func(g rogue, ann *person, _ func()) { g.tell(ann, rawControl{200}) }},
-		"a chunk": {false, func(g rogue, ann *person, hashes func()) {
-			f := g.forge(ann, []string{"a"}, content(1000, 1))
-			g.present(ann, f)
-			announced := f.hashes(0)
-			f.files[0] = content(1000, 2)
-			hashes()
-			g.tell(ann, announced, f.chunk(0, 0))
-		}},
-		"whatever it can": {false, func(g rogue, ann *person, _ func()) {
+		"message, link lost": {message, lost, false},
+		"message, removed":   {message, removed, true},
+		"chunk, link lost":   {chunk, lost, false},
+		"chunk, removed":     {chunk, removed, true},
+		"chunk, cancelled": {chunk, func(g rogue, ann *person, f forged) {
+			g.tell(ann, wire.Cancel{Sender: g.id(), Transfer: f.key.Transfer, Code: wire.FailureCancelled})
+			ann.finished(f.key)
+		}, false},
+		"whatever it can": {func(g rogue, ann *person, _ func()) forged {
 			g.tell(ann, append(slices.Repeat([]any{rawBulk{200}}, 50), rawControl{200})...)
-		}},
-		"a message, and is removed": {true, func(g rogue, ann *person, _ func()) { g.tell(ann, rawControl{200}) }},
+			return forged{}
+		}, func(g rogue, ann *person, _ forged) { g.cutLinks() }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, 11, 0)
 			sums := &slowSums{hashing: make(chan struct{}), over: make(chan struct{})}
-			var armed atomic.Bool
 			seen := func() { sums.once.Do(func() { close(sums.hashing) }) }
+			var armed atomic.Bool
 			ann := w.create("Ann", func(c *room.Config) {
 				c.Engine = sums
 				open := c.NewConn
@@ -654,26 +677,19 @@ func TestRogueLost(t *testing.T) {
 				}
 			})
 			over := sync.OnceFunc(func() { close(sums.over) })
-			t.Cleanup(over)
+			t.Cleanup(over) // before Ann leaves
 			g := rogue{w.join("Eve", ann.room.Link())}
 			meetAll(ann, g.person)
 			armed.Store(true)
 			mark := ann.mark()
-			c.breaks(g, ann, func() { sums.slow.Store(true) })
+			f := c.breaks(g, ann, func() { sums.slow.Store(true) })
 			<-sums.hashing
-			if c.removed {
-				if err := ann.room.Remove(g.id()); err != nil {
-					t.Fatal(err)
-				}
-			} else {
-				g.cutLinks()
-				waitAfter(ann, mark, "the link to be lost", func(e room.PeerChanged) bool { return e.Peer.State == room.PeerConnecting })
-			}
-			lost := ann.mark()
+			c.then(g, ann, f)
+			opened := ann.mark()
 			over()
 			ann.cut(mark, g)
-			if !c.removed {
-				waitAfter(ann, lost, "another link", func(e room.PeerChanged) bool { return e.Peer.State == room.PeerOpen })
+			if !c.gone {
+				waitAfter(ann, opened, "another link", func(e room.PeerChanged) bool { return e.Peer.State == room.PeerOpen })
 			}
 			told := 0
 			for _, e := range ann.since(mark) {
@@ -681,11 +697,8 @@ func TestRogueLost(t *testing.T) {
 					told++
 				}
 			}
-			if told != 1 {
-				t.Errorf("told of %d problems", told)
-			}
-			if n := ann.room.Offences(g.person.id()); n != 1 {
-				t.Errorf("%d offences", n)
+			if n := ann.room.Offences(g.id()); n != 1 || told != 1 {
+				t.Errorf("%d offences, told of %d problems", n, told)
 			}
 		})
 	}

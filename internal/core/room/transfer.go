@@ -63,6 +63,7 @@ type incoming struct {
 	shown   bool   // as an offer
 	left    bool   // to another room: nothing that happens here counts
 	dirty   bool
+	from    *connection // over which its sender was heard last, nil in an earlier room
 	stages  stages
 	ended   bool
 	order   uint64
@@ -575,7 +576,7 @@ func (r *Room) controlMessage(m *member, message wire.ControlMessage) {
 			r.stepOutgoing(o, received)
 		}
 	} else if in := r.coming(key); in != nil && key.Sender == m.id {
-		r.stepIncoming(in, received)
+		r.hear(m, in, received)
 	}
 }
 
@@ -619,7 +620,7 @@ func (r *Room) coming(key transfer.Key) *incoming {
 
 func (r *Room) offered(m *member, key transfer.Key, offer wire.TransferOffer) {
 	if !slices.Contains(offer.Participants, r.self) {
-		r.violation(transfer.Violation{Peer: m.id, Why: errors.New("an offer to others")})
+		r.violation(m.current())
 		return
 	}
 	in := r.coming(key)
@@ -632,7 +633,7 @@ func (r *Room) offered(m *member, key transfer.Key, offer wire.TransferOffer) {
 	}
 	switch {
 	case in != nil && !in.machine.Lost():
-		r.stepIncoming(in, transfer.Received{Peer: m.id, Message: offer})
+		r.hear(m, in, transfer.Received{Peer: m.id, Message: offer})
 		return
 	case in == nil && r.incoming[key] != nil:
 		m.link.SendControl(wire.Cancel{Sender: m.id, Transfer: offer.Transfer, Code: wire.FailureCancelled}) // it goes on under another id
@@ -664,11 +665,11 @@ func (r *Room) offered(m *member, key transfer.Key, offer wire.TransferOffer) {
 // bulkMessage takes a bulk message. buffer holds it.
 func (r *Room) bulkMessage(m *member, sender, id wire.ID, message any, buffer *bulk.Buffer) {
 	if _, ok := message.(wire.Hashes); ok && sender != m.id {
-		r.violation(transfer.Violation{Peer: m.id, Why: errors.New("hashes in another's name")})
+		r.violation(m.current())
 		return
 	}
 	if in := r.coming(transfer.Key{Sender: sender, Transfer: id}); in != nil && sender == m.id {
-		r.stepIncoming(in, transfer.ReceivedBulk{Peer: m.id, Message: message, Buffer: buffer, Inflates: r.compressor != nil})
+		r.hear(m, in, transfer.ReceivedBulk{Peer: m.id, Message: message, Buffer: buffer, Inflates: r.compressor != nil})
 	}
 }
 
@@ -684,7 +685,9 @@ func (r *Room) stepOutgoing(o *outgoing, events ...transfer.Event) {
 		case transfer.Deflate:
 			r.deflate(o, effect)
 		case transfer.Violation:
-			r.violation(effect)
+			if m := r.members[effect.Peer]; m != nil {
+				r.violation(m.current())
+			}
 		case transfer.Note:
 			r.noteOutgoing(o, effect.Records)
 		case transfer.Discard:
@@ -736,6 +739,12 @@ func (r *Room) keep(o *outgoing, j *journal) {
 			})
 		}
 	}
+}
+
+// hear has a transfer take what its sender says.
+func (r *Room) hear(m *member, in *incoming, e transfer.Event) {
+	in.from = m.current()
+	r.stepIncoming(in, e)
 }
 
 func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
@@ -804,7 +813,7 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 				r.box.post(r.spaceFreed)
 			})
 		case transfer.Violation:
-			r.violation(effect)
+			r.violation(in.from) // verification may find it when the link is no more
 		case transfer.Changed:
 			if in.dirty = true; in.stages.advance([]transfer.Progress{in.machine.Progress()}) {
 				in.dirty = false
@@ -927,14 +936,11 @@ func (r *Room) sendBulk(o *outgoing, e transfer.SendBulk) {
 	}})
 }
 
-// violation takes what a member has done, which verification may find when the link is no more.
-func (r *Room) violation(e transfer.Violation) {
-	m := r.members[e.Peer]
-	if m == nil || m.last == nil || r.state == StateClosed {
-		return
+// violation takes that the protocol was broken over a connection, nil for none.
+func (r *Room) violation(c *connection) {
+	if c != nil {
+		r.box.post(func() { c.member.violated(r, c) }) // after what the machine wants besides
 	}
-	c := m.last
-	r.box.post(func() { m.violated(r, c) }) // after what the machine wants besides
 }
 
 // read reads and hashes a chunk. The machine is told of all that have ended at once, so that small ones travel together.
