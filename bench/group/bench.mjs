@@ -9,12 +9,11 @@
 //	line_share     one recipient, the sender's uplink capped: bytes of the file per second, as a share of what the link's rate leaves for them
 //	               after the headers of a browser's packets (payload below)
 //	group_ratio_N  the uplink capped at `shared`, half the file, N recipients: the time until all have it, relative to one recipient
-//	jain_10        there, how evenly ten share it: Jain's index over the bytes that have come to each transport when they are half of all
+//	jain_10        there, how evenly ten share it: Jain's index over the bytes that have come to each transport between the time at which the last has
+//	               accepted and that at which half of all has come (jain_10_first: over all of that half; the bare loop begins with all at once)
 //	total_ratio_N  each recipient's downlink capped, half the file: all bytes per second, ours over bare
 //	hidden_ratio   the first uplink, one recipient, both pages hidden, without the driver's switches against throttling and with timers
 //	               seen to be slowed down: the rate, relative to the foreground
-//
-// jain_10_together leaves out what has come until all have begun, which is the start of whom the offer reaches first. The bare loop begins with all at once.
 //
 // The line before the last has the figures of the bare loop, and of the link's rate as such what bytes of the file take (file_share), and our packets
 // with every header (wire_share). There is also
@@ -156,33 +155,31 @@ function prepareBare() {
 
 const jain = (list) => list.reduce((a, b) => a + b, 0) ** 2 / (list.length * list.reduce((a, b) => a + b * b, 0));
 
-const begins = 32 << 10; // bytes that have come to a page that has begun
-
 /**
- * Jain's indices over the bytes that have come to each page, as soon as they are half of all: over all of them, and over those since all have begun. NaN if
- * it was over before.
- * @param {Promise<unknown>} over @param {Member[]} to @param {() => number | Promise<number>} received runs in the page
+ * Jain's indices over the bytes that have come to each page, as soon as they are half of all: over those since all have accepted, and over all. NaN if it was
+ * over before.
+ * @param {Promise<unknown>} over @param {Member[]} to @param {() => Promise<number | undefined>} received runs in the page; undefined: not accepted yet
  * @param {number} bytes that each gets
  */
 async function fairness(over, to, received, bytes) {
   let running = true;
   const end = over.finally(() => (running = false)).catch(() => {});
+  /** @type {number[] | undefined} */
   let before;
   while (running) {
     const come = await Promise.all(to.map(({ page }) => page.evaluate(received)));
-    if (!before && come.every((n) => n >= begins)) before = come;
-    if (come.reduce((a, b) => a + b, 0) >= (bytes * to.length) / 2) {
-      const all = jain(come);
-      return { all, together: before ? jain(come.map((n, i) => n - before[i])) : all, before, come };
+    if (come.every((n) => n !== undefined)) before ??= come;
+    if (before && come.reduce((a, b) => a + b, 0) >= (bytes * to.length) / 2) {
+      return { together: jain(come.map((n, i) => n - before[i])), all: jain(come), before, come };
     }
     await Promise.race([end, delay(100)]);
   }
-  return { all: NaN, together: NaN };
+  return { together: NaN, all: NaN };
 }
 
 /** @param {Awaited<ReturnType<typeof fairness>>} fair */
-function reportFairness({ all, together, before, come }) {
-  console.log(`  evenly: ${all.toFixed(3)}, ${together.toFixed(3)} since all have begun`);
+function reportFairness({ together, all, before, come }) {
+  console.log(`  evenly: ${together.toFixed(3)} since all have accepted, ${all.toFixed(3)} from the first`);
   for (const bytes of [before, come]) if (bytes) console.log(`    kB: ${bytes.map((n) => Math.round(n / 1e3)).join(" ")}`);
 }
 
@@ -196,8 +193,10 @@ async function runTallow(sender, to, watch = false, bytes = size) {
     to.map(({ page }) =>
       page.evaluate(async () => {
         me.sender = me.room.peers.find(({ owner }) => owner);
+        const offer = await me.offer();
+        const transfer = offer.accept();
         me.before = (await me.sender.stats()).bytesReceived;
-        const { files } = await (await me.offer()).accept().finished;
+        const { files } = await transfer.finished;
         return (await files[0].file()).size;
       }),
     ),
@@ -210,7 +209,7 @@ async function runTallow(sender, to, watch = false, bytes = size) {
     bytes,
     to.map(({ id }) => id),
   );
-  const fair = watch && (await fairness(received, to, async () => (me.before === undefined ? 0 : (await me.sender.stats()).bytesReceived - me.before), bytes));
+  const fair = watch && (await fairness(received, to, async () => (me.before === undefined ? undefined : (await me.sender.stats()).bytesReceived - me.before), bytes));
   for (const got of await received) if (got !== bytes) throw new Error("a file is not whole");
   await sent;
   for (const { page } of to) await page.evaluate(() => void delete me.before);
@@ -398,13 +397,13 @@ async function measureGroup({ network, sender, members }) {
       note(`group_ratio_${n}`, all.seconds / one.seconds, all, one);
       if (n < 10) continue;
       reportFairness(all.result);
-      note("jain_10", all.result.all, all);
-      note("jain_10_together", all.result.together, all);
+      note("jain_10", all.result.together, all);
+      note("jain_10_first", all.result.all, all);
     }
     const bare = await timed(() => runBare(sender, members, true, bytes));
     report(`uplink ${shared}: bare to 10`, bare, bytes * 10);
     reportFairness(bare.result);
-    note("jain_10_bare", bare.result.all, bare);
+    note("jain_10_bare", bare.result.together, bare);
   }
   await host.cap({});
 }
@@ -501,7 +500,7 @@ try {
     await measureLimits(group);
     await group.end();
   }
-  console.log(line(["total_ratio_2", "total_ratio_5", "line_share_bare", "file_share", "wire_share", "jain_10_bare", "jain_10_together", "control_ms", "limit_each", "limit_total"]));
+  console.log(line(["total_ratio_2", "total_ratio_5", "line_share_bare", "file_share", "wire_share", "jain_10_bare", "jain_10_first", "control_ms", "limit_each", "limit_total"]));
   console.log(line(["line_share", "group_ratio_3", "group_ratio_10", "total_ratio_10", "jain_10", "hidden_ratio"]));
 } finally {
   for (const fn of cleanups.reverse()) await fn();
