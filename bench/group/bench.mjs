@@ -9,8 +9,8 @@
 //	line_share     one recipient, the sender's uplink capped: bytes of the file per second, as a share of what the link's rate leaves for them
 //	               after the headers of a browser's packets (payload below)
 //	group_ratio_N  the uplink capped at `shared`, half the file, N recipients: the time until all have it, relative to one recipient
-//	jain_10        there, how evenly ten share it: Jain's index over the bytes that have come to each transport between the time at which the last has
-//	               accepted and that at which half of all has come (jain_10_first: over all of that half; the bare loop begins with all at once)
+//	jain_10        there, how evenly ten share it: Jain's index over the bytes that have come to each transport between the time at which the sender knows
+//	               that the last has accepted, and that at which half of all has come (jain_10_first: over all of that half; the bare loop begins with all at once)
 //	total_ratio_N  each recipient's downlink capped, half the file: all bytes per second, ours over bare
 //	hidden_ratio   the first uplink, one recipient, both pages hidden, without the driver's switches against throttling and with timers
 //	               seen to be slowed down: the rate, relative to the foreground
@@ -156,19 +156,20 @@ function prepareBare() {
 const jain = (list) => list.reduce((a, b) => a + b, 0) ** 2 / (list.length * list.reduce((a, b) => a + b * b, 0));
 
 /**
- * Jain's indices over the bytes that have come to each page, as soon as they are half of all: over those since all have accepted, and over all. NaN if it was
- * over before.
- * @param {Promise<unknown>} over @param {Member[]} to @param {() => Promise<number | undefined>} received runs in the page; undefined: not accepted yet
+ * Jain's indices over the bytes that have come to each page, as soon as they are half of all: over those since the sender has been told that all accept, and
+ * over all. NaN if it was over before.
+ * @param {Promise<unknown>} over @param {() => Promise<boolean>} accepted @param {Member[]} to @param {() => number | Promise<number>} received runs in the page
  * @param {number} bytes that each gets
  */
-async function fairness(over, to, received, bytes) {
+async function fairness(over, accepted, to, received, bytes) {
   let running = true;
   const end = over.finally(() => (running = false)).catch(() => {});
   /** @type {number[] | undefined} */
   let before;
   while (running) {
+    const begun = before !== undefined || (await accepted());
     const come = await Promise.all(to.map(({ page }) => page.evaluate(received)));
-    if (come.every((n) => n !== undefined)) before ??= come;
+    if (begun) before ??= come;
     if (before && come.reduce((a, b) => a + b, 0) >= (bytes * to.length) / 2) {
       return { together: jain(come.map((n, i) => n - before[i])), all: jain(come), before, come };
     }
@@ -193,26 +194,26 @@ async function runTallow(sender, to, watch = false, bytes = size) {
     to.map(({ page }) =>
       page.evaluate(async () => {
         me.sender = me.room.peers.find(({ owner }) => owner);
-        const offer = await me.offer();
-        const transfer = offer.accept();
         me.before = (await me.sender.stats()).bytesReceived;
-        const { files } = await transfer.finished;
+        const { files } = await (await me.offer()).accept().finished;
         return (await files[0].file()).size;
       }),
     ),
   );
   const sent = sender.evaluate(
     async (n, ids) => {
-      const result = await me.room.send([{ path: "file.bin", file: me.file(n) }], { to: ids }).finished;
+      me.sending = me.room.send([{ path: "file.bin", file: me.file(n) }], { to: ids });
+      const result = await me.sending.finished;
       if (result.failedRecipients.length) throw new Error(JSON.stringify(result.failedRecipients));
     },
     bytes,
     to.map(({ id }) => id),
   );
-  const fair = watch && (await fairness(received, to, async () => (me.before === undefined ? undefined : (await me.sender.stats()).bytesReceived - me.before), bytes));
+  const accepted = () => sender.evaluate(() => me.sending?.stats().recipients.every(({ state }) => state !== "offered") ?? false);
+  const fair = watch && (await fairness(received, accepted, to, async () => (me.before === undefined ? 0 : (await me.sender.stats()).bytesReceived - me.before), bytes));
   for (const got of await received) if (got !== bytes) throw new Error("a file is not whole");
   await sent;
-  for (const { page } of to) await page.evaluate(() => void delete me.before);
+  for (const page of [sender, ...to.map(({ page }) => page)]) await page.evaluate(() => void (delete me.before, delete me.sending));
   return fair;
 }
 
@@ -228,7 +229,7 @@ async function runBare(sender, to, watch = false, bytes = size) {
   );
   const finished = Promise.all(to.map(({ page }) => page.evaluate(() => bare.finished)));
   const sent = sender.evaluate((ids, n) => bare.send(ids, n), to.map(({ id }) => id), bytes);
-  const fair = watch && (await fairness(finished, to, async () => (await bare.transported()) - bare.before, bytes));
+  const fair = watch && (await fairness(finished, async () => true, to, async () => (await bare.transported()) - bare.before, bytes));
   await finished;
   await sent;
   return fair;
