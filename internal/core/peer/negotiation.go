@@ -85,6 +85,12 @@ type Conduct struct {
 	Barred   time.Time // nothing begins before
 }
 
+// Offend counts an offence.
+func (c *Conduct) Offend(now time.Time) {
+	c.Barred = now.Add(doubled(minPenalty, c.Offences, maxPenalty))
+	c.Offences++
+}
+
 // Negotiation brings about a link to one member, and another one when that is lost. It is a machine without I/O, clock or
 // goroutine: PROTOCOL.md section 7, with trickling candidates. Attempts are numbered; what is reported about one that is
 // over is ignored.
@@ -540,12 +546,11 @@ func (n *Negotiation) Failed(now time.Time, number uint32, code fault.Code) []Ef
 }
 
 // Offended reports that the peer has broken the protocol over a link that has been given up since: it may be quicker to call the link lost than this end
-// to find out. A newer link ends for it, and after Close the Conduct counts it.
+// to find out. A newer link ends for it.
 func (n *Negotiation) Offended(now time.Time) []Effect {
 	n.begin(now)
 	switch {
 	case n.over:
-		n.offend()
 		return nil
 	case n.open != nil:
 		n.giveUp(fault.ProtocolViolation)
@@ -650,7 +655,7 @@ func (n *Negotiation) penalise(code fault.Code) {
 	default:
 		return
 	}
-	n.offend()
+	n.conduct.Offend(n.now)
 	n.uninvite() // nobody is to answer
 	n.drop(code)
 	if n.open == nil {
@@ -662,11 +667,6 @@ func (n *Negotiation) penalise(code fault.Code) {
 			n.worry(code) // nothing is on its way any more
 		}
 	}
-}
-
-func (n *Negotiation) offend() {
-	n.conduct.Barred = n.now.Add(doubled(minPenalty, n.conduct.Offences, maxPenalty))
-	n.conduct.Offences++
 }
 
 // timeout is how long an attempt may take, or, where nothing begins by itself, an invitation to one.

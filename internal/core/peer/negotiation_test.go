@@ -687,16 +687,6 @@ func TestNegotiationPenalty(t *testing.T) {
 		s.run(time.Minute)
 		s.expectOpen()
 	})
-	t.Run("closed", func(t *testing.T) {
-		s := newSimulation(t)
-		s.begin()
-		s.run(5 * time.Second)
-		n := s.sides[1].Negotiation
-		n.Close(s.now, fault.PeerGone)
-		if effects := n.Offended(s.now); len(effects) != 0 || n.Conduct().Offences != 1 || !n.Conduct().Barred.After(s.now) {
-			t.Errorf("%v, %+v", effects, n.Conduct())
-		}
-	})
 	for judge := range 2 {
 		t.Run(fmt.Sprintf("link lost/judge=%d", judge), func(t *testing.T) { // while the member is barred for another attempt
 			s := newSimulation(t)

@@ -207,8 +207,12 @@ func (m *member) violated(r *Room, c *connection) {
 	}
 	present := r.members[m.id]
 	if present == nil { // it has left
-		m.negotiation.Offended(r.cfg.Now())
-		r.remember(m.hash, m.negotiation.Conduct())
+		conduct, again := r.conduct[m.hash] // it may have been back, and have left with more
+		if !again {
+			conduct = m.negotiation.Conduct()
+		}
+		conduct.Offend(r.cfg.Now())
+		r.remember(m.hash, conduct)
 		return
 	}
 	present.do(r, present.negotiation.Offended(r.cfg.Now()))
