@@ -566,7 +566,7 @@ func TestPacerManyProbes(t *testing.T) {
 		p.run((jointBurst + 1) * jointGap)
 		a.own, a.deaf, a.remakes, a.alarm = 0.5*mbit, true, true, true
 		a.pacer.known = false
-		if first, later := p.share(b, jointGap), p.share(b, 4*jointGap); first < 0.77 || later < 0.93 {
+		if first, later := p.share(b, jointGap), p.share(b, 4*jointGap); first < 0.65 || later < 0.9 {
 			t.Errorf("%d ms: the other gets %.3f of the path at first and %.3f later", delay, first, later)
 		}
 	}
