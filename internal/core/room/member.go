@@ -665,8 +665,11 @@ func (c *connection) callVerified(awaited func() bool, take func(), label seal.L
 	}
 }
 
-// violation ends the link for what came over it: nothing that comes after it counts.
+// violation ends the link for what came over it: nothing that comes after it counts. A nil connection is none, and nothing happens.
 func (c *connection) violation() {
+	if c == nil {
+		return
+	}
 	c.accused.Do(func() { // what comes until the link has ended is without bounds
 		c.room.box.post(func() { c.member.violated(c.room, c) })
 	})

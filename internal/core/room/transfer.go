@@ -620,7 +620,7 @@ func (r *Room) coming(key transfer.Key) *incoming {
 
 func (r *Room) offered(m *member, key transfer.Key, offer wire.TransferOffer) {
 	if !slices.Contains(offer.Participants, r.self) {
-		r.violation(m.current())
+		m.current().violation()
 		return
 	}
 	in := r.coming(key)
@@ -665,7 +665,7 @@ func (r *Room) offered(m *member, key transfer.Key, offer wire.TransferOffer) {
 // bulkMessage takes a bulk message. buffer holds it.
 func (r *Room) bulkMessage(m *member, sender, id wire.ID, message any, buffer *bulk.Buffer) {
 	if _, ok := message.(wire.Hashes); ok && sender != m.id {
-		r.violation(m.current())
+		m.current().violation()
 		return
 	}
 	if in := r.coming(transfer.Key{Sender: sender, Transfer: id}); in != nil && sender == m.id {
@@ -686,7 +686,7 @@ func (r *Room) stepOutgoing(o *outgoing, events ...transfer.Event) {
 			r.deflate(o, effect)
 		case transfer.Violation:
 			if m := r.members[effect.Peer]; m != nil {
-				r.violation(m.current())
+				m.current().violation()
 			}
 		case transfer.Note:
 			r.noteOutgoing(o, effect.Records)
@@ -813,7 +813,7 @@ func (r *Room) stepIncoming(in *incoming, e transfer.Event) {
 				r.box.post(r.spaceFreed)
 			})
 		case transfer.Violation:
-			r.violation(in.from) // verification may find it when the link is no more
+			in.from.violation() // verification may find it when the link is no more
 		case transfer.Changed:
 			if in.dirty = true; in.stages.advance([]transfer.Progress{in.machine.Progress()}) {
 				in.dirty = false
@@ -934,13 +934,6 @@ func (r *Room) sendBulk(o *outgoing, e transfer.SendBulk) {
 			}
 		})
 	}})
-}
-
-// violation takes that the protocol was broken over a connection, nil for none.
-func (r *Room) violation(c *connection) {
-	if c != nil {
-		r.box.post(func() { c.member.violated(r, c) }) // after what the machine wants besides
-	}
 }
 
 // read reads and hashes a chunk. The machine is told of all that have ended at once, so that small ones travel together.
