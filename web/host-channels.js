@@ -32,6 +32,7 @@ const protocols = ["", "udp", "tcp", "tls"];
  * @property {number} unread what they count
  * @property {boolean} told Go knows that messages wait, and has not found none since
  * @property {number} need how many messages Go waits for: the rest of a record is of no use to it in pieces
+ * @property {number} until when it does, by performance.now(): one that comes later it is told of at once
  */
 
 /**
@@ -58,7 +59,7 @@ export default function channels(host) {
       /** @type {RTCDataChannel} */
       const channel = host.object(handle);
       /** @type {Watched} */
-      const state = { channel, waiting: [], head: 0, unread: 0, told: false, need: 1 };
+      const state = { channel, waiting: [], head: 0, unread: 0, told: false, need: 1, until: 0 };
       watched.set(handle, state);
       channel.binaryType = "arraybuffer";
       channel.bufferedAmountLowThreshold = low;
@@ -74,7 +75,7 @@ export default function channels(host) {
         if (state.unread > maxUnread) return refuse(eventOverrun);
         state.waiting.push(data);
         // A message of another length ends a record, or is a violation that Go should see at once.
-        if (!state.told && (state.waiting.length - state.head >= state.need || data.byteLength !== messageSize)) {
+        if (!state.told && (state.waiting.length - state.head >= state.need || data.byteLength !== messageSize || performance.now() >= state.until)) {
           state.told = true;
           host.complete(target, eventMessages);
         }
@@ -100,15 +101,16 @@ export default function channels(host) {
     channel_buffered: (handle) => watched.get(handle)?.channel.bufferedAmount ?? 0,
 
     /**
-     * The length of the oldest waiting message, whose first 4 bytes go to head. -1: none waits, and Go is told when need do.
-     * @param {number} handle @param {number} head @param {number} need
+     * The length of the oldest waiting message, whose first 4 bytes go to head. -1: none waits, and Go is told when need do, or when one comes after within ms.
+     * @param {number} handle @param {number} head @param {number} need @param {number} within
      */
-    channel_peek(handle, head, need) {
+    channel_peek(handle, head, need, within) {
       const state = watched.get(handle);
       if (!state) return -1;
       if (state.head === state.waiting.length) {
         state.told = false;
         state.need = need;
+        state.until = performance.now() + within;
         return -1;
       }
       const message = state.waiting[state.head];

@@ -19,7 +19,6 @@ type dataChannel struct {
 
 	pacing  atomic.Pointer[Pacing] // or nil; natively the remote's messages may come before it is there
 	arrived uint64                 // bytes of messages; the reader's
-	due     uint64                 // what arrived must come to for pacing to be told; the reader's
 
 	mu  sync.Mutex
 	err error // why done is closed
@@ -29,7 +28,7 @@ type dataChannel struct {
 
 func newDataChannel(id wire.Channel, pool *bulk.Pool) *dataChannel {
 	return &dataChannel{
-		opened: make(chan struct{}), done: make(chan struct{}), low: make(chan struct{}, 1), id: id, pool: pool, due: 1,
+		opened: make(chan struct{}), done: make(chan struct{}), low: make(chan struct{}, 1), id: id, pool: pool,
 	}
 }
 
@@ -45,8 +44,8 @@ func (c *dataChannel) Pace(p Pacing) { c.pacing.Store(&p) }
 // arrives counts a message.
 func (c *dataChannel) arrives(n int) {
 	c.arrived += uint64(n)
-	if p := c.pacing.Load(); p != nil && c.arrived >= c.due {
-		c.due = (*p).Arrived(c.arrived)
+	if p := c.pacing.Load(); p != nil {
+		(*p).Arrived(c.arrived)
 	}
 }
 

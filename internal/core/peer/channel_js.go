@@ -40,7 +40,7 @@ func channelSend(handle host.Handle, p unsafe.Pointer, n uint32) int32
 func channelBuffered(handle host.Handle) uint32
 
 //go:wasmimport tallow channel_peek
-func channelPeek(handle host.Handle, head unsafe.Pointer, need uint32) int32
+func channelPeek(handle host.Handle, head unsafe.Pointer, need uint32, within float64) int32
 
 //go:wasmimport tallow channel_receive
 func channelReceive(handle host.Handle, p unsafe.Pointer, n uint32) int32
@@ -121,7 +121,8 @@ func (c *dataChannel) take() (*bulk.Buffer, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.handle != 0 {
-		n := int(channelPeek(c.handle, unsafe.Pointer(c.head), uint32(c.needed())))
+		need, within := c.needed()
+		n := int(channelPeek(c.handle, unsafe.Pointer(c.head), uint32(need), within.Seconds()*1000))
 		if n < 0 {
 			break
 		}
@@ -142,13 +143,16 @@ func (c *dataChannel) take() (*bulk.Buffer, error) {
 	return nil, nil
 }
 
-// needed is how many messages are worth a look: those that the record lacks, or fewer where that many are to be reported.
-func (c *dataChannel) needed() int {
-	n := c.in.missing()
-	if c.pacing.Load() != nil {
-		n = min(n, int(c.due-c.arrived+wire.MessageSize-1)/wire.MessageSize)
+// needed is how many messages are worth a look: those that the record lacks, or fewer where that many are to be reported. One that comes after within is
+// worth it in any case.
+func (c *dataChannel) needed() (n int, within time.Duration) {
+	n, within = c.in.missing(), time.Hour
+	if p := c.pacing.Load(); p != nil {
+		var due uint64
+		due, within = (*p).Due()
+		n = min(n, int(max(due, c.arrived)-c.arrived+wire.MessageSize-1)/wire.MessageSize)
 	}
-	return n
+	return n, within
 }
 
 // Buffered implements Channel.

@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"time"
 
 	"tallow/internal/core/bulk"
 	"tallow/internal/core/wire"
@@ -114,9 +115,11 @@ type Channel interface {
 type Pacing interface {
 	// Next waits until a message may go out, and returns its length: n, or from wire.MinMessageSize to n bytes.
 	Next(ctx context.Context, n int) (int, error)
-	// Arrived is told how many bytes of messages have arrived in all, once that has come to what it said the last time; at
-	// first to 1. It must not block.
-	Arrived(total uint64) (due uint64)
+	// Arrived is told how many bytes of messages have arrived in all. It must not block.
+	Arrived(total uint64)
+	// Due is what total has to come to before Arrived makes anything of it, and for how long it can wait for that: a message that comes later is told
+	// of at once.
+	Due() (total uint64, within time.Duration)
 }
 
 // HighWater is how many bytes a channel queues in the transport before WriteRecord blocks, LowWater where it goes on.

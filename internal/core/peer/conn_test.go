@@ -301,6 +301,48 @@ func TestConnWriteCancelled(t *testing.T) {
 	read(t, to, 100, n+1)
 }
 
+// lone is a pacing that lets one message out, tells of what arrives, and could wait for a megabyte, but for no time.
+type lone struct {
+	gone    bool
+	arrived chan uint64
+}
+
+func (p *lone) Next(ctx context.Context, n int) (int, error) {
+	if p.gone {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	p.gone = true
+	return n, nil
+}
+
+func (p *lone) Arrived(total uint64) { p.arrived <- total }
+
+func (p *lone) Due() (total uint64, within time.Duration) { return 1 << 20, 0 }
+
+// TestConnArrived: a message that comes when no others are waited for any more is told of, although its record is not whole.
+func TestConnArrived(t *testing.T) {
+	a, b := connect(t, labs(t)[0])
+	from, to := a.Channel(wire.Bulk), b.Channel(wire.Bulk)
+	p := &lone{arrived: make(chan uint64, 1)}
+	from.Pace(p)
+	to.Pace(p)
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() { _, _ = to.ReadRecord(ctx) })
+	done.Go(func() { _ = from.WriteRecord(ctx, testRecord(1<<20, 0)) })
+	select {
+	case total := <-p.arrived:
+		if total != wire.MessageSize {
+			t.Errorf("told of %d bytes", total)
+		}
+	case <-time.After(testPatience):
+		t.Error("told of nothing")
+	}
+	cancel()
+	done.Wait()
+}
+
 func TestConnChannelClose(t *testing.T) {
 	for _, l := range labs(t) {
 		t.Run(l.name, func(t *testing.T) {

@@ -752,13 +752,16 @@ func (l linkPacing) Next(ctx context.Context, n int) (int, error) {
 }
 
 // Arrived implements Pacing.
-func (l linkPacing) Arrived(total uint64) (due uint64) {
-	if total >= l.reporter.due() {
-		l.reporter.report(l.cfg.Now(), total)
+func (l linkPacing) Arrived(total uint64) {
+	now := l.cfg.Now()
+	if due, _ := l.reporter.due(now); total >= due {
+		l.reporter.report(now, total)
 		l.SendControl(wire.Received{Bytes: total})
 	}
-	return l.reporter.due()
 }
+
+// Due implements Pacing.
+func (l linkPacing) Due() (total uint64, within time.Duration) { return l.reporter.due(l.cfg.Now()) }
 
 // Measured tells the link of a round-trip time of its control channel.
 func (l *Link) Measured(rtt time.Duration) {

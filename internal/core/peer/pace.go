@@ -40,7 +40,7 @@ const (
 	probeEnd   = 10 * time.Second
 	pingLead   = 50 * time.Millisecond
 	// stale is for how long at least a link whose peer reports nothing counts in what is balanced between links, and what one had on its way that has
-	// had nothing to send counts for its next window.
+	// had nothing to send counts for its next window. Peers report in smaller steps after that (PROTOCOL.md section 8).
 	stale = time.Second
 )
 
@@ -156,9 +156,9 @@ func (p *pacer) sending(now time.Time, n int) {
 	if p.sent == p.received {
 		p.round = mark{now, p.sent, p.received, p.round.little}
 	}
-	if p.most > 0 && p.sent-p.received < p.due() && p.silent(now) {
-		// The path may have become slower meanwhile (RFC 2861), and the round has long been over.
-		p.most, p.round = 0, mark{now, p.sent, p.received, true}
+	if (p.most > 0 || p.step > 0) && p.sent-p.received < p.due() && p.silent(now) {
+		// The path may have become slower meanwhile (RFC 2861), and the round has long been over. The peer's step is no more, either: its last report is old.
+		p.most, p.step, p.round = 0, 0, mark{now, p.sent, p.received, true}
 	}
 	p.sent += uint64(n)
 }
@@ -332,8 +332,14 @@ type reporter struct {
 	step     uint64
 }
 
-// due is how many bytes must have been received for the next report.
-func (r *reporter) due() uint64 { return r.reported + max(r.step, leastReport) }
+// due is how many bytes must have been received for the next report, and for how long that holds; from then on it is few. A pause comes to an end
+// with a report so, whatever step was right before: the sender, who knows that (sending), begins with little.
+func (r *reporter) due(now time.Time) (total uint64, within time.Duration) {
+	if within = stale - now.Sub(r.at); within > 0 {
+		return r.reported + max(r.step, leastReport), within
+	}
+	return r.reported + leastReport, 0
+}
 
 // report notes that a report goes out. The step at most doubles: the sender counts on it.
 func (r *reporter) report(now time.Time, received uint64) {
@@ -428,8 +434,12 @@ func balance(now time.Time, links []*pacer) {
 			p.share += shareGain * (middle/p.rate - 1 + (1-p.share)/10)
 			p.share = min(max(p.share, 1.0/mostShare), mostShare)
 		}
-		if probe {
+		switch {
+		case probe:
 			p.startProbe(now, active > 1)
+		case drains && p.probe == notProbing && !p.awaits: // it has come into use meanwhile, and would be in the way; nobody waits longer for it
+			p.probedAt, p.joint = jointAt, true
+			p.ping(now, draining)
 		}
 	}
 }

@@ -122,7 +122,7 @@ func (p *path) serve(d time.Duration) {
 			for len(l.arrivals) > 0 && !l.arrivals[0].at.After(p.now) {
 				l.received = l.arrivals[0].total
 				l.arrivals = l.arrivals[1:]
-				if l.received >= l.reporter.due() && !l.mute {
+				if due, _ := l.reporter.due(p.now); l.received >= due && !l.mute {
 					l.reporter.report(p.now, l.received)
 					l.reports = append(l.reports, arrival{p.now.Add(l.delay), l.received})
 				}
@@ -354,11 +354,13 @@ func TestPacerNeverWaitsForNothing(t *testing.T) {
 			for n := p.message() - i%1000; p.may(n); n = p.message() - i%1000 {
 				p.sending(now, n)
 			}
-			if p.sent < r.due() {
-				t.Fatalf("%v, step %d: %d sent, and the peer reports at %d", gaps, i, p.sent, r.due())
+			due, _ := r.due(now)
+			if p.sent < due {
+				t.Fatalf("%v, step %d: %d sent, and the peer reports at %d", gaps, i, p.sent, due)
 			}
 			now = now.Add(gaps[i*7919%len(gaps)])
-			received := min(p.sent, max(r.due(), p.received+uint64(i%5)*wire.MinMessageSize))
+			due, _ = r.due(now)
+			received := min(p.sent, max(due, p.received+uint64(i%5)*wire.MinMessageSize))
 			r.report(now, received)
 			if !p.reported(now, received) {
 				t.Fatal("refused")
@@ -506,6 +508,33 @@ func TestPacerNewcomers(t *testing.T) {
 	}
 }
 
+// TestPacerTogether: links that begin one shortly after the other, so that some come into use while those before them are probed, share soon.
+func TestPacerTogether(t *testing.T) {
+	p := newPath(100*mbit, slices.Repeat([]time.Duration{2 * time.Millisecond}, 10)...)
+	p.run(2 * time.Second)
+	for _, l := range p.links {
+		l.quiet = true
+	}
+	p.run(time.Minute)
+	p.rate = 10 * mbit
+	for _, l := range p.links {
+		l.quiet = false
+		p.serve(50 * time.Millisecond)
+	}
+	p.balance()
+	for range 16 {
+		p.run(500 * time.Millisecond)
+		for i, l := range p.links {
+			if l.pacer.base > 2*l.delay+slack {
+				t.Fatalf("link %d takes %v for its path's time", i, l.pacer.base)
+			}
+		}
+	}
+	if jain, used := p.spread(8*time.Second, nil); jain < 0.95 || used < 0.85 {
+		t.Errorf("Jain's index is %.4f, %.2f of the path is used", jain, used)
+	}
+}
+
 // share is which part of the path's rate a link gets in so much time.
 func (p *path) share(l *simulated, d time.Duration) float64 {
 	before := l.received
@@ -625,7 +654,7 @@ func TestPacerAfterPause(t *testing.T) {
 	p.run(30 * time.Second)
 	l.quiet, l.measure, p.rate = false, true, 2*mbit
 	p.run(5 * time.Second)
-	if l.longest > 3*time.Second { // of which the peer's step, which is as it was, takes most; else it is 7 s
+	if own := time.Duration(startWindow / p.rate * float64(time.Second)); l.longest > own+slack { // 3 s with the peer's step as it was, 7 s with the window
 		t.Errorf("a message waits for %v", l.longest)
 	}
 }
@@ -755,10 +784,9 @@ type told struct{ total uint64 }
 
 func (*told) Next(_ context.Context, n int) (int, error) { return n, nil }
 
-func (p *told) Arrived(total uint64) (due uint64) {
-	p.total = total
-	return total + 1
-}
+func (p *told) Arrived(total uint64) { p.total = total }
+
+func (p *told) Due() (total uint64, within time.Duration) { return p.total + 1, time.Second }
 
 // TestPaceLate: natively a remote's messages may come before the link has set its pacing; they count, and nothing races.
 func TestPaceLate(t *testing.T) {
