@@ -301,43 +301,55 @@ func TestConnWriteCancelled(t *testing.T) {
 	read(t, to, 100, n+1)
 }
 
-// lone is a pacing that lets one message out, tells of what arrives, and could wait for a megabyte, but for no time.
-type lone struct {
-	gone    bool
+// couple is a pacing that lets two messages out, one after the other, and could wait for a megabyte, but for no time.
+type couple struct {
+	out     int
 	arrived chan uint64
+	first   chan struct{}
 }
 
-func (p *lone) Next(ctx context.Context, n int) (int, error) {
-	if p.gone {
+func (p *couple) Next(ctx context.Context, n int) (int, error) {
+	if p.out++; p.out == 1 {
+		return n, nil
+	}
+	select {
+	case <-p.first:
+	case <-ctx.Done():
+	}
+	if p.out > 2 {
 		<-ctx.Done()
 		return 0, ctx.Err()
 	}
-	p.gone = true
 	return n, nil
 }
 
-func (p *lone) Arrived(total uint64) { p.arrived <- total }
+func (p *couple) Arrived(total uint64) { p.arrived <- total }
 
-func (p *lone) Due() (total uint64, within time.Duration) { return 1 << 20, 0 }
+func (p *couple) Due() (total uint64, within time.Duration) { return 1 << 20, 0 }
 
 // TestConnArrived: a message that comes when no others are waited for any more is told of, although its record is not whole.
 func TestConnArrived(t *testing.T) {
 	a, b := connect(t, labs(t)[0])
 	from, to := a.Channel(wire.Bulk), b.Channel(wire.Bulk)
-	p := &lone{arrived: make(chan uint64, 1)}
+	p := &couple{arrived: make(chan uint64, 2), first: make(chan struct{})}
 	from.Pace(p)
 	to.Pace(p)
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() { _, _ = to.ReadRecord(ctx) })
 	done.Go(func() { _ = from.WriteRecord(ctx, testRecord(1<<20, 0)) })
-	select {
-	case total := <-p.arrived:
-		if total != wire.MessageSize {
-			t.Errorf("told of %d bytes", total)
+	for i := range 2 {
+		select {
+		case total := <-p.arrived:
+			if want := uint64(i+1) * wire.MessageSize; total != want {
+				t.Errorf("told of %d bytes, want %d", total, want)
+			}
+		case <-time.After(testPatience):
+			t.Errorf("not told of message %d", i)
 		}
-	case <-time.After(testPatience):
-		t.Error("told of nothing")
+		if i == 0 {
+			close(p.first)
+		}
 	}
 	cancel()
 	done.Wait()

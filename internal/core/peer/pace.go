@@ -58,7 +58,10 @@ const (
 // moment nothing more goes out, on any link in use, and what a Ping takes when all has arrived is not ours.
 type pacer struct {
 	sent, received uint64        // bytes of records over the bulk channel
-	step           uint64        // of the last report
+	step           uint64        // that the peer has reported in
+	whole          uint64        // what that is where the peer's clock has not seen the last pause; 0: it has
+	resumed        uint64        // what had been sent before the message that has ended a pause, until a report of more
+	sentAt         time.Time     // when the last message was
 	base           time.Duration // what the path takes without our queue
 	rate           float64       // bytes per second that the peer receives, smoothed over rounds; 0: unknown
 	most           uint64        // bytes that have been on their way in a round
@@ -87,7 +90,8 @@ type pacer struct {
 
 // probe is the state of a probe. Nothing more goes out, and a Ping follows what is on its way, as peers do not report the last bytes. When all has arrived
 // on all links that are probed together, a second Ping finds next to nothing of ours before it (due, which peers do not report yet), and what goes out
-// after it is behind it. A link that comes into use meanwhile is not held; the time that is found may then be too long, and is asked for again.
+// after it is behind it. A link that comes into use while others drain is probed with them. One that does later is not held; the time that is found may
+// then be too long, and is asked for again.
 type probe uint8
 
 const (
@@ -158,9 +162,19 @@ func (p *pacer) sending(now time.Time, n int) {
 	}
 	if (p.most > 0 || p.step > 0) && p.sent-p.received < p.due() && p.silent(now) {
 		// The path may have become slower meanwhile (RFC 2861), and the round has long been over. The peer's step is no more, either: its last report is old.
-		p.most, p.step, p.round = 0, 0, mark{now, p.sent, p.received, true}
+		p.most, p.round = 0, mark{now, p.sent, p.received, true}
+		p.step, p.whole, p.resumed = 0, max(p.step, p.whole), p.sent
 	}
 	p.sent += uint64(n)
+	p.sentAt = now
+}
+
+// doubt takes the peer's step for what it was before a pause, as nothing is reported of what has been sent since: clocks of some machines stand still
+// while they sleep.
+func (p *pacer) doubt(now time.Time) {
+	if p.whole > 0 && p.sent != p.received && p.probe == notProbing && now.Sub(later(p.sentAt, p.reportedAt)) >= stale {
+		p.step, p.whole = p.whole, 0
+	}
 }
 
 // idle notes that there was room in the window and nothing to send: the rate then says nothing about the path.
@@ -174,7 +188,13 @@ func (p *pacer) reported(now time.Time, received uint64) bool {
 	if received > p.received {
 		p.progressAt = now
 	}
-	p.step, p.received, p.reportedAt = received-p.received, received, now
+	step := received - p.received
+	p.step, p.whole = step, 0
+	if p.resumed > 0 && received > p.resumed {
+		// It is late, and of what came before the pause, too. A second or more has the peer take such a step next.
+		p.step, p.whole, p.resumed = max(min(step, leastReport), uint64(float64(step)*reportGap.Seconds()/stale.Seconds())), step, 0
+	}
+	p.received, p.reportedAt = received, now
 	span := now.Sub(p.round.at)
 	if received <= p.round.sent || span <= 0 {
 		return true
@@ -414,6 +434,7 @@ func balance(now time.Time, links []*pacer) {
 	probe := wanted && now.Sub(jointAt) > gap
 	for _, p := range links {
 		p.links = len(links)
+		p.doubt(now)
 		switch {
 		case p.drained() && !(p.joint && drains):
 			p.ping(now, measuring)
@@ -437,9 +458,9 @@ func balance(now time.Time, links []*pacer) {
 		switch {
 		case probe:
 			p.startProbe(now, active > 1)
-		case drains && p.probe == notProbing && !p.awaits: // it has come into use meanwhile, and would be in the way; nobody waits longer for it
-			p.probedAt, p.joint = jointAt, true
-			p.ping(now, draining)
+		case drains && p.probe == notProbing && !p.awaits: // it has come into use meanwhile, and would be in the way
+			p.startProbe(now, true)
+			p.probedAt = jointAt // probeMost counts from the first
 		}
 	}
 }

@@ -49,6 +49,7 @@ type simulated struct {
 	evasive  bool          // only the first of each probe is, and late
 	flaps    bool          // it restarts ICE whenever its path is known, and answers late
 	remakes  bool          // it is deaf, and when others have waited for that it ends and is made anew
+	asleep   time.Duration // how long the peer's clock has stood still
 	late     time.Duration // how much later than it could the next Pong of a second Ping comes
 }
 
@@ -122,8 +123,9 @@ func (p *path) serve(d time.Duration) {
 			for len(l.arrivals) > 0 && !l.arrivals[0].at.After(p.now) {
 				l.received = l.arrivals[0].total
 				l.arrivals = l.arrivals[1:]
-				if due, _ := l.reporter.due(p.now); l.received >= due && !l.mute {
-					l.reporter.report(p.now, l.received)
+				here := p.now.Add(-l.asleep)
+				if due, _ := l.reporter.due(here); l.received >= due && !l.mute {
+					l.reporter.report(here, l.received)
 					l.reports = append(l.reports, arrival{p.now.Add(l.delay), l.received})
 				}
 			}
@@ -645,17 +647,41 @@ func TestPacerLimited(t *testing.T) {
 	}
 }
 
-// TestPacerAfterPause: a path that has become slower while there was nothing to send is not flooded with what it carried before.
+// TestPacerAfterPause: a path that has become slower while there was nothing to send is not flooded with what it carried before, whatever of that has not
+// been reported; and what is sent then is reported although the peer's clock has not seen the pause.
 func TestPacerAfterPause(t *testing.T) {
-	p := newPath(80*mbit, 10*time.Millisecond)
-	l := p.links[0]
-	p.run(5 * time.Second)
-	l.quiet = true
-	p.run(30 * time.Second)
-	l.quiet, l.measure, p.rate = false, true, 2*mbit
-	p.run(5 * time.Second)
-	if own := time.Duration(startWindow / p.rate * float64(time.Second)); l.longest > own+slack { // 3 s with the peer's step as it was, 7 s with the window
-		t.Errorf("a message waits for %v", l.longest)
+	for _, n := range []int{1, 4, 10} {
+		for _, asleep := range []bool{false, true} {
+			for i := range 10 {
+				p := newPath(80*mbit, slices.Repeat([]time.Duration{10 * time.Millisecond}, n)...)
+				p.run(5*time.Second + time.Duration(i)*7*time.Millisecond) // another rest is not reported each time
+				for _, l := range p.links {
+					l.quiet = true
+				}
+				p.run(30 * time.Second)
+				for _, l := range p.links {
+					l.quiet, l.measure = false, true
+					if asleep {
+						l.asleep = 30 * time.Second
+					}
+				}
+				p.rate = 2 * mbit
+				before := make([]uint64, n)
+				for j, l := range p.links {
+					before[j] = l.pacer.received
+				}
+				p.run(5 * time.Second)
+				own := time.Duration(float64(startWindow+n*wire.MessageSize) / p.rate * float64(time.Second))
+				for j, l := range p.links {
+					if l.pacer.received == before[j] {
+						t.Errorf("%d links, clock asleep %t, %d: nothing is reported over link %d", n, asleep, i, j)
+					}
+					if l.longest > own+slack && !asleep {
+						t.Errorf("%d links, %d: a message waits for %v", n, i, l.longest)
+					}
+				}
+			}
+		}
 	}
 }
 
