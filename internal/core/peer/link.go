@@ -734,10 +734,12 @@ type linkPacing struct{ *Link }
 func (l linkPacing) Next(ctx context.Context, n int) (int, error) {
 	for {
 		l.mu.Lock()
+		now := l.cfg.Now()
+		l.pace.resume(now)
 		size := min(n, l.pace.message())
 		may := l.pace.may(size)
 		if may {
-			l.pace.sending(l.cfg.Now(), size)
+			l.pace.sending(now, size)
 		}
 		l.mu.Unlock()
 		if may {
@@ -798,9 +800,10 @@ func (l *Link) ping() {
 // learn tells the pacer something, and says so when a probe has something to do then.
 func (l *Link) learn(tell func()) {
 	l.mu.Lock()
-	before := l.pace.ready()
+	now := l.cfg.Now()
+	before := l.pace.ready(now)
 	tell()
-	ready := l.pace.ready() && !before
+	ready := l.pace.ready(now) && !before
 	l.mu.Unlock()
 	if ready && l.cfg.Ready != nil {
 		l.cfg.Ready()

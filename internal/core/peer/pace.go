@@ -51,17 +51,18 @@ const (
 // The window is what the path carries in its own round-trip time, and a queue of some slack, as in FAST TCP (Wei, Jin, Low and Hegde,
 // 2006): in equilibrium the queue on the path has just that length, and links that share it get of it what they have in it.
 // The window hangs on reports that arrive, not on a timer, so that a hidden tab is as fast as another; the time that balance is called at only has
-// probes begin and end, and shares move. It is a pure machine.
+// probes begin and end, and shares move, and a peer nudged whose clock has slept. It is a pure machine.
 //
 // Delay that is not our queue (somebody else's, a processor's that has much to do, or a path's that has become longer) would have it give
 // way until nothing is left, as every such scheme does. So it probes the path's own time, as BBR does (Cardwell and others, 2016): for a
 // moment nothing more goes out, on any link in use, and what a Ping takes when all has arrived is not ours.
 type pacer struct {
 	sent, received uint64        // bytes of records over the bulk channel
-	step           uint64        // that the peer has reported in
-	whole          uint64        // what that is where the peer's clock has not seen the last pause; 0: it has
-	resumed        uint64        // what had been sent before the message that has ended a pause, until a report of more
-	sentAt         time.Time     // when the last message was
+	step           uint64        // that the peer reports in
+	doubted        bool          // it may be more, as the peer's clock may not have seen a pause
+	resumed        uint64        // what had been sent when a pause has ended, until a report of more
+	nudge          bool          // one message may go out whatever is on its way
+	sentAt         time.Time     // when the last one did
 	base           time.Duration // what the path takes without our queue
 	rate           float64       // bytes per second that the peer receives, smoothed over rounds; 0: unknown
 	most           uint64        // bytes that have been on their way in a round
@@ -140,13 +141,13 @@ func (p *pacer) may(n int) bool {
 	switch {
 	case p.probe != notProbing:
 		return false
-	case flying == 0:
+	case flying == 0 || p.nudge:
 		return true
 	}
 	return flying+uint64(n) <= p.window()
 }
 
-// due is how many bytes the peer may wait for before it reports: it doubles its step at most.
+// due is how many bytes the peer may wait for before it reports, unless that is doubted: it doubles its step at most.
 func (p *pacer) due() uint64 { return max(2*p.step, leastReport) }
 
 // message is how long the next message should be at most: short on a slow path, where a message of the control channel
@@ -160,20 +161,24 @@ func (p *pacer) sending(now time.Time, n int) {
 	if p.sent == p.received {
 		p.round = mark{now, p.sent, p.received, p.round.little}
 	}
-	if (p.most > 0 || p.step > 0) && p.sent-p.received < p.due() && p.silent(now) {
-		// The path may have become slower meanwhile (RFC 2861), and the round has long been over. The peer's step is no more, either: its last report is old.
-		p.most, p.round = 0, mark{now, p.sent, p.received, true}
-		p.step, p.whole, p.resumed = 0, max(p.step, p.whole), p.sent
-	}
 	p.sent += uint64(n)
-	p.sentAt = now
+	p.sentAt, p.nudge = now, false
 }
 
-// doubt takes the peer's step for what it was before a pause, as nothing is reported of what has been sent since: clocks of some machines stand still
-// while they sleep.
+// resume notes that something is to be sent, perhaps after a pause. The path may have become slower meanwhile (RFC 2861), and the round has long been over.
+// Nor does the peer go on in its step: its last report is old, so it reports the next message (reporter.due).
+func (p *pacer) resume(now time.Time) {
+	if (p.most > 0 || p.step > 0) && p.sent-p.received < p.due() && p.silent(now) {
+		p.most, p.round = 0, mark{now, p.sent, p.sent, true}
+		p.step, p.resumed, p.doubted, p.nudge = 0, p.sent, true, true
+	}
+}
+
+// doubt has one message more go out where nothing is reported of what has been sent since a pause: the clocks of some machines stand still while they sleep,
+// and then the last report is not old by the peer's. It is by the time at which that message comes.
 func (p *pacer) doubt(now time.Time) {
-	if p.whole > 0 && p.sent != p.received && p.probe == notProbing && now.Sub(later(p.sentAt, p.reportedAt)) >= stale {
-		p.step, p.whole = p.whole, 0
+	if p.doubted && p.sent != p.received && now.Sub(later(p.sentAt, p.reportedAt)) >= stale {
+		p.nudge = true
 	}
 }
 
@@ -189,10 +194,11 @@ func (p *pacer) reported(now time.Time, received uint64) bool {
 		p.progressAt = now
 	}
 	step := received - p.received
-	p.step, p.whole = step, 0
+	p.step, p.doubted, p.nudge = step, false, false
 	if p.resumed > 0 && received > p.resumed {
-		// It is late, and of what came before the pause, too. A second or more has the peer take such a step next.
-		p.step, p.whole, p.resumed = max(min(step, leastReport), uint64(float64(step)*reportGap.Seconds()/stale.Seconds())), step, 0
+		// It is of what came before the pause, too. As it has come a second or more after the one before, the peer's next step is no more than this.
+		p.step = max(min(step, leastReport), uint64(float64(step)*reportGap.Seconds()/stale.Seconds()))
+		p.doubted, p.resumed = true, 0
 	}
 	p.received, p.reportedAt = received, now
 	span := now.Sub(p.round.at)
@@ -302,13 +308,13 @@ func (p *pacer) movedAt() time.Time {
 	return p.pinged
 }
 
-// drained reports whether all has arrived for a probe, but for what the peer does not report yet.
-func (p *pacer) drained() bool {
-	return p.probe == draining && !p.awaits && p.sent-p.received < p.due()
+// drained reports whether all has arrived for a probe, but for what the peer does not report yet; what went out before a pause has.
+func (p *pacer) drained(now time.Time) bool {
+	return p.probe == draining && !p.awaits && (p.sent-max(p.received, p.resumed) < p.due() || p.doubted && now.Sub(p.movedAt()) >= stale)
 }
 
 // ready reports whether a probe goes on at the next call of balance, unless others are waited for.
-func (p *pacer) ready() bool { return p.probe == measuring && !p.awaits || p.drained() }
+func (p *pacer) ready(now time.Time) bool { return p.probe == measuring && !p.awaits || p.drained(now) }
 
 // measures reports whether nothing may follow the second Ping yet.
 func (p *pacer) measures(now time.Time) bool {
@@ -325,6 +331,7 @@ func (p *pacer) silent(now time.Time) bool { return now.Sub(p.reportedAt) > max(
 
 // forget forgets what was learnt of the path, as there is another. It begins with a probe: what is on its way, or would be, is no measure.
 func (p *pacer) forget(now time.Time) {
+	p.resume(now)
 	p.base, p.floor, p.rate, p.most = 0, 0, 0, 0
 	p.peak, p.low = 0, 0
 	p.span, p.fresh, p.joint, p.known, p.share = 0, true, false, false, 1
@@ -411,7 +418,7 @@ func balance(now time.Time, links []*pacer) {
 		}
 		if p.joint {
 			took := now.Sub(p.probedAt)
-			drains = drains || p.probe == draining && !p.drained() && took <= probeMost
+			drains = drains || p.probe == draining && !p.drained(now) && took <= probeMost
 			measures = measures || p.measures(now) && took <= probeMost+4*pingLead
 			jointAt = later(jointAt, p.probedAt)
 		}
@@ -436,7 +443,7 @@ func balance(now time.Time, links []*pacer) {
 		p.links = len(links)
 		p.doubt(now)
 		switch {
-		case p.drained() && !(p.joint && drains):
+		case p.drained(now) && !(p.joint && drains):
 			p.ping(now, measuring)
 		case p.probe == measuring && !(p.joint && measures || p.measures(now)):
 			p.release(now)

@@ -119,7 +119,7 @@ func (p *path) serve(d time.Duration) {
 	for end := p.now.Add(d); p.now.Before(end); p.now = p.now.Add(tick) {
 		due := false // what balance does
 		for _, l := range p.links {
-			before := l.pacer.ready()
+			before := l.pacer.ready(p.now)
 			for len(l.arrivals) > 0 && !l.arrivals[0].at.After(p.now) {
 				l.received = l.arrivals[0].total
 				l.arrivals = l.arrivals[1:]
@@ -156,7 +156,7 @@ func (p *path) serve(d time.Duration) {
 				l.pinged = p.now
 				l.pongs = []time.Time{p.through(l, 0).Add(2 * l.delay)}
 			}
-			due = due || l.pacer.ready() && !before
+			due = due || l.pacer.ready(p.now) && !before
 		}
 		if due {
 			p.balance()
@@ -168,15 +168,14 @@ func (p *path) serve(d time.Duration) {
 				l.pacer.idle(p.now)
 			} else {
 				l.budget = min(l.budget+l.limit*tick.Seconds(), wire.MessageSize)
+				l.pacer.resume(p.now)
 				for n := l.pacer.message(); l.pacer.may(n) && l.buffered <= HighWater; n = l.pacer.message() {
 					if l.limit > 0 && l.budget < float64(n) {
 						l.pacer.idle(p.now)
 						break
 					}
 					l.budget -= float64(n)
-					l.pacer.sending(p.now, n)
-					l.buffer = append(l.buffer, message{n, l.pacer.sent})
-					l.buffered += n
+					l.send(p.now, n)
 				}
 			}
 			l.allowed = max(l.allowed, initial)
@@ -195,6 +194,13 @@ func (p *path) serve(d time.Duration) {
 			}
 		}
 	}
+}
+
+// send hands a message to SCTP.
+func (l *simulated) send(now time.Time, n int) {
+	l.pacer.sending(now, n)
+	l.buffer = append(l.buffer, message{n, l.pacer.sent})
+	l.buffered += n
 }
 
 // through is when n bytes of a link that come now have passed its bottlenecks.
@@ -518,7 +524,7 @@ func TestPacerTogether(t *testing.T) {
 		l.quiet = true
 	}
 	p.run(time.Minute)
-	p.rate = 10 * mbit
+	p.rate = 5 * mbit
 	for _, l := range p.links {
 		l.quiet = false
 		p.serve(50 * time.Millisecond)
@@ -648,36 +654,63 @@ func TestPacerLimited(t *testing.T) {
 }
 
 // TestPacerAfterPause: a path that has become slower while there was nothing to send is not flooded with what it carried before, whatever of that has not
-// been reported; and what is sent then is reported although the peer's clock has not seen the pause.
+// been reported; and it is used although the peer's clock has not seen the pause.
 func TestPacerAfterPause(t *testing.T) {
-	for _, n := range []int{1, 4, 10} {
-		for _, asleep := range []bool{false, true} {
-			for i := range 10 {
-				p := newPath(80*mbit, slices.Repeat([]time.Duration{10 * time.Millisecond}, n)...)
-				p.run(5*time.Second + time.Duration(i)*7*time.Millisecond) // another rest is not reported each time
+	const pause = 30 * time.Second
+	for _, kind := range []struct {
+		name          string
+		rate          float64
+		asleep        bool // the peer's clock, nearly as long
+		before, after bool // the path is known to be another before anything is sent, or shortly after that
+	}{
+		{name: "slower", rate: 2 * mbit},
+		{name: "another path", rate: 2 * mbit, before: true},
+		{name: "slower, asleep", rate: 2 * mbit, asleep: true},
+		{name: "as fast, asleep", rate: 160 * mbit, asleep: true},
+		{name: "another path soon, asleep", rate: 2 * mbit, asleep: true, after: true},
+	} {
+		for _, n := range []int{1, 4, 10} {
+			for rest := 0; rest < 512<<10; rest += 120_000 {
+				p := newPath(160*mbit, slices.Repeat([]time.Duration{10 * time.Millisecond}, n)...)
+				p.run(5 * time.Second)
 				for _, l := range p.links {
 					l.quiet = true
 				}
-				p.run(30 * time.Second)
+				p.run(500 * time.Millisecond)
+				for _, l := range p.links { // of which the peer reports some, if it comes to its step
+					for sent := 0; sent < rest; sent += 10_000 {
+						l.send(p.now, 10_000)
+					}
+				}
+				p.run(pause)
+				p.rate = kind.rate
+				forget := func(d time.Duration) {
+					for _, l := range p.links {
+						l.pacer.forget(p.now)
+					}
+					p.run(d)
+				}
+				if kind.before {
+					forget(500 * time.Millisecond)
+				}
 				for _, l := range p.links {
 					l.quiet, l.measure = false, true
-					if asleep {
-						l.asleep = 30 * time.Second
+					if kind.asleep {
+						l.asleep = pause + 400*time.Millisecond
 					}
 				}
-				p.rate = 2 * mbit
-				before := make([]uint64, n)
-				for j, l := range p.links {
-					before[j] = l.pacer.received
+				p.run(200 * time.Millisecond)
+				if kind.after {
+					forget(0)
 				}
 				p.run(5 * time.Second)
-				own := time.Duration(float64(startWindow+n*wire.MessageSize) / p.rate * float64(time.Second))
-				for j, l := range p.links {
-					if l.pacer.received == before[j] {
-						t.Errorf("%d links, clock asleep %t, %d: nothing is reported over link %d", n, asleep, i, j)
-					}
-					if l.longest > own+slack && !asleep {
-						t.Errorf("%d links, %d: a message waits for %v", n, i, l.longest)
+				if _, used := p.spread(5*time.Second, nil); used < 0.85 {
+					t.Errorf("%s, %d links, %d: %.2f of the path is used", kind.name, n, rest, used)
+				}
+				own := time.Duration(float64(startWindow+n*wire.MinMessageSize) / p.rate * float64(time.Second))
+				for _, l := range p.links {
+					if l.longest > own+2*slack && !kind.asleep {
+						t.Errorf("%s, %d links, %d: a message waits for %v", kind.name, n, rest, l.longest)
 					}
 				}
 			}
