@@ -465,9 +465,10 @@ func balance(now time.Time, links []*pacer) {
 		switch {
 		case probe:
 			p.startProbe(now, active > 1)
-		case drains && p.probe == notProbing && !p.awaits: // it has come into use meanwhile, and would be in the way
-			p.startProbe(now, true)
-			p.probedAt = jointAt // probeMost counts from the first
+		case drains && p.probe == notProbing && !p.awaits:
+			// It has come into use meanwhile, and would be in the way. That uses nothing up: those that come one after the other need their own, too.
+			p.probedAt, p.joint = jointAt, true // probeMost counts from the first
+			p.ping(now, draining)
 		}
 	}
 }
