@@ -62,7 +62,7 @@ type pacer struct {
 	doubted        bool          // it may be more, as the peer's clock may not have seen a pause
 	resumed        uint64        // what had been sent when a pause has ended, until a report of more
 	nudge          bool          // one message may go out whatever is on its way
-	sentAt         time.Time     // when the last one did
+	sentAt         time.Time     // when the last message went out
 	base           time.Duration // what the path takes without our queue
 	rate           float64       // bytes per second that the peer receives, smoothed over rounds; 0: unknown
 	most           uint64        // bytes that have been on their way in a round
@@ -360,7 +360,7 @@ type reporter struct {
 }
 
 // due is how many bytes must have been received for the next report, and for how long that holds; from then on it is few. A pause comes to an end
-// with a report so, whatever step was right before: the sender, who knows that (sending), begins with little.
+// with a report so, whatever step was right before: the sender, who knows that (resume), begins with little.
 func (r *reporter) due(now time.Time) (total uint64, within time.Duration) {
 	if within = stale - now.Sub(r.at); within > 0 {
 		return r.reported + max(r.step, leastReport), within
