@@ -127,13 +127,13 @@ type plug struct {
 	transfer.Durable
 	mu     sync.RWMutex
 	pulled bool
-	writes atomic.Int64  // to files
-	open   atomic.Int64  // files
-	held   chan struct{} // unless nil, notes wait until it is closed
-	broken atomic.Bool   // it takes files and no journals
-	full   atomic.Bool   // it has no room for journals
-	lacked atomic.Int64  // how often it had no room for one
-	noEnds atomic.Bool   // it has no room for notes of an end
+	writes atomic.Int64                  // to files
+	open   atomic.Int64                  // files
+	held   atomic.Pointer[chan struct{}] // unless nil, notes wait until it is closed
+	broken atomic.Bool                   // it takes files and no journals
+	full   atomic.Bool                   // it has no room for journals
+	lacked atomic.Int64                  // how often it had no room for one
+	noEnds atomic.Bool                   // it has no room for notes of an end
 	fails  atomic.Pointer[failing]
 }
 
@@ -161,6 +161,13 @@ func (p *plug) pull() {
 	p.mu.Lock()
 	p.pulled = true
 	p.mu.Unlock()
+}
+
+// hold has notes wait until what it returns is called.
+func (p *plug) hold() (release func()) {
+	held := make(chan struct{})
+	p.held.Store(&held)
+	return sync.OnceFunc(func() { close(held) })
 }
 
 func (p *plug) do(operation func() error) error {
@@ -195,8 +202,8 @@ func (p *plug) Remove(ctx context.Context, delivery string) error {
 }
 
 func (p *plug) Put(ctx context.Context, delivery, name string, b []byte, at int64) error {
-	if p.held != nil {
-		<-p.held
+	if held := p.held.Load(); held != nil {
+		<-*held
 	}
 	return p.do(func() error {
 		if p.broken.Load() {
@@ -561,8 +568,7 @@ func TestNotedBeforeTold(t *testing.T) {
 	bob := w.life("Bob", &link).born()
 	ann.meet(bob)
 	bob.meet(ann)
-	bob.plug.held = make(chan struct{})
-	release := sync.OnceFunc(func() { close(bob.plug.held) })
+	release := bob.plug.hold()
 	t.Cleanup(release)
 	file := content(mib, 1)
 	id := ann.send(outFile("a.bin", file))
@@ -585,6 +591,53 @@ func TestNotedBeforeTold(t *testing.T) {
 	release()
 	bob.check(bob.done(id), file)
 	ann.done(id)
+}
+
+// TestNotedBeforeSent: nothing of a file goes out that a crash at that moment would make its sender know nothing of.
+func TestNotedBeforeSent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 13, 0)
+	ann := w.life("Ann", nil).born()
+	link := ann.room.Link()
+	bob, cleo := w.life("Bob", &link).born(), w.life("Cleo", &link).born()
+	ann.meet(bob, cleo)
+	bob.meet(ann)
+	file := content(mib, 1)
+	// begins has Bob accept what begin offers him, of which nothing may go out while Ann's disk waits, until end is done.
+	begins := func(what string, begin func(), end func(id room.TransferID)) {
+		t.Helper()
+		release := ann.plug.hold()
+		t.Cleanup(release)
+		before, mark := ann.figures(bob).ChunksSent, bob.mark()
+		begin()
+		offer := waitAfter(bob, mark, "an offer", func(e room.OfferReceived) bool { return e.Offer.From == ann.room.Self().ID }).Offer
+		id := transferID(t, offer.From, offer.ID)
+		if _, err := bob.room.Accept(id, nil); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // when this is there Ann has heard of it, and has had the time to read
+			sent := bob.sendTo([]wire.ID{ann.id()}, outFile("b.bin", content(1, 2)))
+			wait(ann, "an offer", func(e room.OfferReceived) bool { return e.Offer.ID == sent.Transfer.String() })
+		}
+		if n := ann.figures(bob).ChunksSent - before; n > 0 {
+			t.Errorf("%s: %d chunks are sent, and it is not noted", what, n)
+		}
+		end(id)
+		release()
+	}
+	var id, retried room.TransferID
+	begins("the first attempt", func() { id = ann.send(outFile("a.bin", file)) }, func(id room.TransferID) { // Cleo does not answer, so its journal stays
+		if err := bob.room.Cancel(id); err != nil {
+			t.Fatal(err)
+		}
+		wait(ann, "Bob's end", func(e room.TransferProgress) bool { return e.Transfer.Deliveries[0].State == room.DeliveryCancelled })
+	})
+	begins("a retry", func() {
+		if err := ann.room.Retry(id, bob.id()); err != nil {
+			t.Fatal(err)
+		}
+	}, func(id room.TransferID) { retried = id })
+	bob.check(bob.finished(retried), file)
 }
 
 // TestOtherSender: under another key the same transfer is a new one, and what was begun is not touched.

@@ -689,7 +689,9 @@ func (r *Room) stepOutgoing(o *outgoing, events ...transfer.Event) {
 				m.current().violation()
 			}
 		case transfer.Note:
-			r.noteOutgoing(o, effect.Records)
+			if r.noteOutgoing(o, effect.Records); effect.Then != nil {
+				r.whenNoted(o, func() { r.stepOutgoing(o, effect.Then) })
+			}
 		case transfer.Discard:
 			o.journal.discard()
 			o.journal = nil
@@ -739,6 +741,15 @@ func (r *Room) keep(o *outgoing, j *journal) {
 			})
 		}
 	}
+}
+
+// whenNoted has fn run in the loop when all that was noted of a transfer is written, or cannot be.
+func (r *Room) whenNoted(o *outgoing, fn func()) {
+	notes, noted := o.journal, o.journal.position()
+	r.running.Go(func() {
+		notes.wait(noted)
+		r.box.post(fn)
+	})
 }
 
 // hear has a transfer take what its sender says.
@@ -911,15 +922,11 @@ func (r *Room) sendBulk(o *outgoing, e transfer.SendBulk) {
 		end := *e.End
 		end.Signature = r.identity.Sign(seal.LabelEnd, wire.AppendDelivery(nil, r.self, end.Transfer, end.Root, end.Files))
 		e.Head, e.End = end.Append(nil), nil
-		if noted := o.journal.position(); o.journal != nil { // a receipt that comes after a crash must find what it is for
-			notes := o.journal
-			r.running.Go(func() {
-				notes.wait(noted)
-				r.box.post(func() {
-					if m.link == link {
-						r.sendBulk(o, e)
-					}
-				})
+		if o.journal != nil { // a receipt that comes after a crash must find what it is for
+			r.whenNoted(o, func() {
+				if m.link == link {
+					r.sendBulk(o, e)
+				}
 			})
 			return
 		}

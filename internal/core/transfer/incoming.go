@@ -446,12 +446,12 @@ func (in *Incoming) offerAgain(m wire.TransferOffer) {
 		if !in.saving {
 			in.end = nil
 		}
-		in.do(Note{bytesRecord(nil, recordRetried, m.Transfer[:])})
+		in.do(Note{Records: bytesRecord(nil, recordRetried, m.Transfer[:])})
 	}
 	in.offered, in.lapsed = true, false
 	in.resume()
 	if in.kept && in.wanted != nil && !in.state.Final() { // not with the link: the sender may have forgotten it
-		in.do(Note{OpenedRecord(in.now)})
+		in.do(Note{Records: OpenedRecord(in.now)})
 	}
 	switch {
 	case in.state.Final():
@@ -529,7 +529,7 @@ func (in *Incoming) accept(files []uint32) {
 	in.want(wanted)
 	if in.kept {
 		start := bytesRecord(startRecord(nil, false, in.key, in.offer, in.now), recordManifest, in.manifest.Encoded)
-		in.do(Note{bytesRecord(start, recordWanted, wanted)})
+		in.do(Note{Records: bytesRecord(start, recordWanted, wanted)})
 	}
 	if in.offered {
 		in.sendAccept()
@@ -668,7 +668,7 @@ func (in *Incoming) announced(m wire.Hashes) {
 			}
 		}
 		if in.kept && len(f.hashes) > known {
-			in.do(Note{hashesRecord(nil, run.File, uint32(known), f.hashes[known:])})
+			in.do(Note{Records: hashesRecord(nil, run.File, uint32(known), f.hashes[known:])})
 		}
 	}
 }
@@ -820,7 +820,7 @@ func (in *Incoming) ended(m wire.End) {
 	m.Signature = append([]byte{}, m.Signature...)
 	in.end = &m
 	if in.kept {
-		in.do(Note{bytesRecord(nil, recordEnd, m.Append(nil))})
+		in.do(Note{Records: bytesRecord(nil, recordEnd, m.Append(nil))})
 	}
 	if in.state == Transferring {
 		in.state = Verifying
@@ -877,7 +877,7 @@ func (in *Incoming) verified(e Verified) {
 		in.control(wire.Saving{Transfer: in.transfer})
 	}
 	if in.kept {
-		in.do(Note{in.outcomeRecord(recordSaving)})
+		in.do(Note{Records: in.outcomeRecord(recordSaving)})
 	}
 	in.do(Commit{Files: in.end.Files})
 	in.do(Changed{})

@@ -142,7 +142,10 @@ type SendReceipt struct {
 type Discard struct{}
 
 // Note appends records to the transfer's journal. What is stored after it counts as stored when the note is written as well.
-type Note struct{ Records []byte }
+type Note struct {
+	Records []byte
+	Then    Event // unless nil, what the room answers when they are written, or cannot be
+}
 
 // Settled says that what is wanted is verified and durable: these records are the last of the journal.
 type Settled struct{ Records []byte }
@@ -278,6 +281,12 @@ type Restored struct {
 	Err  error
 }
 
+// Noted: whoever goes on with the outgoing transfer after a crash finds that it was accepted by the member, or its journal cannot be written.
+type Noted struct {
+	Peer     wire.ID
+	Transfer wire.ID // what it is called between the two
+}
+
 // SourcesReady: the files of an outgoing transfer that was restored can be read, and what was read before is as it was.
 type SourcesReady struct{}
 
@@ -333,6 +342,7 @@ func (Stored) event()       {}
 func (Verified) event()     {}
 func (Committed) event()    {}
 func (Restored) event()     {}
+func (Noted) event()        {}
 func (SourcesReady) event() {}
 func (SourceFailed) event() {}
 func (AcceptFiles) event()  {}

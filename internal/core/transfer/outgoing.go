@@ -105,6 +105,7 @@ type recipient struct {
 	full     bool             // its disk is full
 	since    time.Time        // of the lack of a link
 	untold   wire.FailureCode // why we ended it while there was no link, or 0
+	noted    bool             // a crash does not make us forget that it was offered as this: chunks may be sent
 
 	wanted    wire.Bitmap
 	complete  wire.Bitmap // of which it has every hash and chunk
@@ -171,7 +172,7 @@ func NewOutgoing(c OutgoingConfig) *Outgoing {
 		o.shared = &Shared{}
 	}
 	for _, id := range c.Recipients {
-		o.peers = append(o.peers, &recipient{id: id, transfer: c.Key.Transfer})
+		o.peers = append(o.peers, &recipient{id: id, transfer: c.Key.Transfer, noted: !c.Keep})
 	}
 	return o
 }
@@ -190,6 +191,7 @@ func RestoreOutgoing(j *Journal, shared *Shared, schedule Schedule, now time.Tim
 		if old := j.recipient(r.id); old != nil {
 			*r = *old
 		}
+		r.noted = true
 		if !r.over() {
 			r.state, r.code, r.since, r.restored = Interrupted, "", now, true
 		}
@@ -413,6 +415,10 @@ func (o *Outgoing) handle(event Event) {
 			o.paused = e.Paused
 			o.tellPaused()
 		}
+	case Noted:
+		if r := o.peer(e.Peer); r != nil && r.transfer == e.Transfer {
+			r.noted = true
+		}
 	case SourceFailed:
 		o.failFile(e.File, e.Err)
 	case SourcesReady:
@@ -433,7 +439,7 @@ func (o *Outgoing) stopOffering() {
 	if o.offer.LateJoiners {
 		o.offer.LateJoiners = false
 		if o.kept {
-			o.do(Note{lateRecord(false, o.passed)})
+			o.do(Note{Records: lateRecord(false, o.passed)})
 		}
 		o.changed()
 	}
@@ -461,7 +467,17 @@ func (r *recipient) over() bool { return r.state.Final() && !r.suspended() }
 
 func (o *Outgoing) noteRecipient(r *recipient) {
 	if o.kept {
-		o.do(Note{recipientRecord(nil, r)})
+		o.do(Note{Records: recipientRecord(nil, r)})
+	}
+}
+
+// noteAccepted lets chunks go out when that is written, for the first time in an attempt: what a recipient keeps of a transfer that its sender had
+// forgotten would be of no use to it.
+func (o *Outgoing) noteAccepted(r *recipient) {
+	if r.noted {
+		o.noteRecipient(r)
+	} else {
+		o.do(Note{recipientRecord(nil, r), Noted{r.id, r.transfer}})
 	}
 }
 
@@ -537,7 +553,7 @@ func (o *Outgoing) retry(e RetryPeer) {
 		}
 	}
 	if r.up || !r.suspended() { // messages of before may be on their way; over the next link there are none
-		next := recipient{id: r.id, transfer: e.Transfer, up: r.up, late: r.late}
+		next := recipient{id: r.id, transfer: e.Transfer, up: r.up, late: r.late, noted: !o.kept}
 		next.follow(r)
 		*r = next
 	}
@@ -585,7 +601,7 @@ func (o *Outgoing) resume() {
 	o.finished = false
 	if o.kept && o.discarded {
 		o.discarded = false
-		o.do(Note{o.Journal(o.now)})
+		o.do(Note{Records: o.Journal(o.now)})
 	}
 	o.do(Resumed{})
 }
@@ -598,7 +614,7 @@ func (o *Outgoing) linkUp(id wire.ID) {
 		if !o.offer.LateJoiners || slices.Contains(o.passed, id) || len(o.peers) >= wire.MaxParticipants && !o.forget() {
 			return
 		}
-		r = &recipient{id: id, transfer: o.key.Transfer, late: true}
+		r = &recipient{id: id, transfer: o.key.Transfer, late: true, noted: !o.kept}
 		o.peers = append(o.peers, r)
 		o.offer.Participants = append(o.offer.Participants[:len(o.offer.Participants):len(o.offer.Participants)], id)
 		o.noteRecipient(r)
@@ -651,7 +667,7 @@ func (o *Outgoing) forget() bool {
 	o.peers = slices.Delete(o.peers, at, at+1)
 	o.offer.Participants = slices.DeleteFunc(slices.Clone(o.offer.Participants), func(p wire.ID) bool { return p == id })
 	if o.kept {
-		o.do(Note{bytesRecord(nil, recordForgotten, id[:])})
+		o.do(Note{Records: bytesRecord(nil, recordForgotten, id[:])})
 	}
 	return true
 }
@@ -689,7 +705,7 @@ func (o *Outgoing) received(e Received) {
 	case wire.Accept:
 		if o.accepted(r, m) {
 			r.restored = false
-			o.noteRecipient(r)
+			o.noteAccepted(r)
 		}
 	case wire.Decline:
 		if r.accepted {
@@ -870,7 +886,7 @@ func (o *Outgoing) readDone(e ReadDone) {
 		}
 		f.hashes[e.Chunk.Index] = e.Hash
 		if o.kept {
-			o.do(Note{hashesRecord(nil, e.Chunk.File, e.Chunk.Index, f.hashes[e.Chunk.Index:e.Chunk.Index+1])})
+			o.do(Note{Records: hashesRecord(nil, e.Chunk.File, e.Chunk.Index, f.hashes[e.Chunk.Index:e.Chunk.Index+1])})
 		}
 	}
 	entry.buffer = e.Buffer
@@ -961,7 +977,7 @@ func (o *Outgoing) pump() {
 		progress, o.limited = false, false
 		candidates, sends = candidates[:0], sends[:0]
 		for _, r := range o.peers {
-			if !o.flowing(r) || r.queued >= window {
+			if !o.flowing(r) || !r.noted || r.queued >= window {
 				r.bucket.rest(o.now)
 				continue
 			}

@@ -70,6 +70,7 @@ func (p *simPeer) verified() (have []chunk.Ref) {
 func (s *sim) crashSender(journal []byte) {
 	s.t.Helper()
 	s.tasks, s.finished = nil, false
+	clear(s.unnoted)
 	for _, p := range s.peers {
 		p.up, p.control, p.bulk, p.back = false, nil, nil, nil
 		clear(p.sent) // by whoever knew it
@@ -656,7 +657,7 @@ func TestReceiptForUnnoted(t *testing.T) {
 			p := s.peers[member(0)]
 			p.answer = func(p *simPeer) { p.step(transfer.AcceptFiles{Files: test.files}) }
 			s.connect(p)
-			s.run(func() bool { return len(p.writes) == 1 })
+			s.run(func() bool { return s.state(p.id) == transfer.Transferring })
 			noted := bytes.Clone(s.journal)
 			s.run(func() bool { return p.settled != nil || p.finished })
 			if s.state(p.id).Final() {

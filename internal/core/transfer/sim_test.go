@@ -41,8 +41,9 @@ type sim struct {
 	samples  int               // Deflates of less
 	hold     bool              // whole chunks are not compressed before held is called
 	held     []func()
-	cost     time.Duration // of compressing 64 KiB
-	again    int           // chunks that were sent to a recipient more than once
+	cost     time.Duration           // of compressing 64 KiB
+	again    int                     // chunks that were sent to a recipient more than once
+	unnoted  map[transfer.Noted]bool // acceptances that are not in the journal yet
 	tick     time.Duration
 	ticked   time.Time
 	keep     bool   // both ends have journals
@@ -106,7 +107,7 @@ var member = func(i int) wire.ID { return wire.ID{1, byte(i)} }
 
 func newSim(t *testing.T, seed uint64, recipients int, late bool, sizes ...int) *sim {
 	s := &sim{t: t, rand: rand.New(rand.NewPCG(seed, 7)), now: time.Unix(1_800_000_000, 0), key: transfer.Key{Sender: wire.ID{9}, Transfer: wire.ID{8}},
-		peers: map[wire.ID]*simPeer{}, tick: 300 * time.Millisecond, deflates: map[chunk.Ref]int{}, cost: 2 * time.Millisecond}
+		peers: map[wire.ID]*simPeer{}, tick: 300 * time.Millisecond, deflates: map[chunk.Ref]int{}, unnoted: map[transfer.Noted]bool{}, cost: 2 * time.Millisecond}
 	var entries []wire.FileEntry
 	for i, n := range sizes {
 		content := make([]byte, n)
@@ -211,6 +212,13 @@ func (s *sim) step(events ...transfer.Event) {
 			s.cut(s.peers[effect.Peer], true)
 		case transfer.Note:
 			s.journal = append(s.journal, effect.Records...)
+			if then, ok := effect.Then.(transfer.Noted); ok {
+				s.unnoted[then] = true
+				s.tasks = append(s.tasks, func() {
+					delete(s.unnoted, then)
+					s.step(then)
+				})
+			}
 		case transfer.Discard:
 			s.journal = nil
 		case transfer.Resumed:
@@ -261,6 +269,9 @@ func (s *sim) countAgain(p *simPeer, message []byte, said int) {
 		m, err := wire.ParseChunks(message)
 		if err != nil {
 			s.t.Fatal(err)
+		}
+		if s.unnoted[transfer.Noted{Peer: p.id, Transfer: m.Transfer}] {
+			s.t.Error("chunks are sent before it is noted that they were accepted")
 		}
 		p.messages++
 		p.traffic.chunks += len(m.Entries)
