@@ -263,8 +263,8 @@ func TestSharedPath(t *testing.T) {
 		jain         float64
 		soak         bool
 	}{
-		{"four, 4 Mbit/s, 20 ms", 4, 4 * mbit, 0.25 * mbit, 10 * time.Millisecond, 6 * time.Second, 6 * time.Second, 0.85, false},
-		{"five, 8 Mbit/s, 20 ms", 5, 8 * mbit, 0.5 * mbit, 10 * time.Millisecond, 8 * time.Second, 8 * time.Second, 0.95, true},
+		{"four, 4 Mbit/s, 20 ms", 4, 4 * mbit, 0.25 * mbit, 10 * time.Millisecond, 6 * time.Second, 30 * time.Second, 0.99, false},
+		{"five, 8 Mbit/s, 20 ms", 5, 8 * mbit, 0.5 * mbit, 10 * time.Millisecond, 8 * time.Second, 8 * time.Second, 0.99, true},
 		{"ten, 16 Mbit/s, 20 ms", 10, 16 * mbit, 0.5 * mbit, 10 * time.Millisecond, 8 * time.Second, 8 * time.Second, 0.99, true},
 		{"ten, 16 Mbit/s, 20 ms, long", 10, 16 * mbit, 0.5 * mbit, 10 * time.Millisecond, 60 * time.Second, 60 * time.Second, 0.99, true},
 		{"ten, 50 Mbit/s, 50 ms", 10, 50 * mbit, 1 * mbit, 25 * time.Millisecond, 20 * time.Second, 10 * time.Second, 0.99, true},
