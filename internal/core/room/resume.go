@@ -377,9 +377,9 @@ func (r *Room) restore() {
 			continue // another time
 		}
 		_, known := j.Bytes()
-		this := leftover{delivery, name, j.Done(), j.HandedOver(), known, j.Opened}
+		this := leftover{delivery, name, j.Outgoing, j.Done(), j.HandedOver(), known, j.Opened}
 		if other, twice := found[j.Key]; twice {
-			if other.fuller(this) {
+			if other.supersedes(this) {
 				this, other = other, this
 			}
 			storage.Remove(r.ctx, other.delivery)
@@ -416,17 +416,22 @@ func (r *Room) restore() {
 // leftover is what a journal or receipt in storage is about.
 type leftover struct {
 	delivery, name   string
+	outgoing         bool
 	done, handedOver bool
 	known            uint64 // bytes
 	opened           time.Time
 }
 
-// fuller reports whether more has come of it than of another of the same transfer.
-func (l leftover) fuller(than leftover) bool {
-	if l.done != than.done {
+// supersedes reports whether it is the one of two of the same transfer to go on with: of an incoming one, what more has come of; of an outgoing one the later,
+// which a retry has begun when the other was about to be removed.
+func (l leftover) supersedes(other leftover) bool {
+	switch {
+	case l.outgoing && !l.opened.Equal(other.opened):
+		return l.opened.After(other.opened)
+	case l.done != other.done:
 		return l.done
 	}
-	return l.known > than.known
+	return l.known > other.known
 }
 
 // readJournal reads a delivery's journal or receipt; without a name there is none.

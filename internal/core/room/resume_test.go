@@ -133,6 +133,7 @@ type plug struct {
 	broken atomic.Bool                   // it takes files and no journals
 	full   atomic.Bool                   // it has no room for journals
 	lacked atomic.Int64                  // how often it had no room for one
+	stays  atomic.Bool                   // it removes nothing
 	noEnds atomic.Bool                   // it has no room for notes of an end
 	fails  atomic.Pointer[failing]
 }
@@ -198,6 +199,9 @@ func (p *plug) plugged(f transfer.StoredFile, err error) (transfer.StoredFile, e
 }
 
 func (p *plug) Remove(ctx context.Context, delivery string) error {
+	if p.stays.Load() {
+		return errDisk
+	}
 	return p.do(func() error { return p.Durable.Remove(ctx, delivery) })
 }
 
@@ -603,6 +607,8 @@ func TestNotedBeforeSent(t *testing.T) {
 	ann.meet(bob, cleo)
 	bob.meet(ann)
 	file := content(mib, 1)
+	source := newStepped(t, file)
+	source.raise(mib)
 	// begins has Bob accept what begin offers him, of which nothing may go out while Ann's disk waits, until end is done.
 	begins := func(what string, begin func(), end func(id room.TransferID)) {
 		t.Helper()
@@ -615,7 +621,14 @@ func TestNotedBeforeSent(t *testing.T) {
 		if _, err := bob.room.Accept(id, nil); err != nil {
 			t.Fatal(err)
 		}
-		for range 2 { // when this is there Ann has heard of it, and has had the time to read
+		for end := time.After(patience); source.reads.Load() == 0; ann.room.State() { // which takes a moment
+			select {
+			case <-end:
+				t.Fatal("nothing is read")
+			default:
+			}
+		}
+		for range 2 { // which takes longer than a chunk that has been read needs to go out
 			sent := bob.sendTo([]wire.ID{ann.id()}, outFile("b.bin", content(1, 2)))
 			wait(ann, "an offer", func(e room.OfferReceived) bool { return e.Offer.ID == sent.Transfer.String() })
 		}
@@ -626,7 +639,7 @@ func TestNotedBeforeSent(t *testing.T) {
 		release()
 	}
 	var id, retried room.TransferID
-	begins("the first attempt", func() { id = ann.send(outFile("a.bin", file)) }, func(id room.TransferID) { // Cleo does not answer, so its journal stays
+	begins("the first attempt", func() { id = ann.send(outFile("a.bin", source)) }, func(id room.TransferID) { // Cleo does not answer, so its journal stays
 		if err := bob.room.Cancel(id); err != nil {
 			t.Fatal(err)
 		}
@@ -638,6 +651,39 @@ func TestNotedBeforeSent(t *testing.T) {
 		}
 	}, func(id room.TransferID) { retried = id })
 	bob.check(bob.finished(retried), file)
+}
+
+// TestRetriedRestart: a retry goes on after a crash, although what was noted of the transfer before is still there.
+func TestRetriedRestart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 14, 0)
+	first := w.life("Ann", nil)
+	ann := first.born()
+	bob := w.life("Bob", first.link).born()
+	ann.meet(bob)
+	bob.meet(ann)
+	ann.plug.stays.Store(true)
+	id, _ := ann.halfway(content(2*mib, 1), bob)
+	if err := bob.room.Cancel(id); err != nil {
+		t.Fatal(err)
+	}
+	ann.finished(id)
+	mark := bob.mark()
+	if err := ann.room.Retry(id, bob.id()); err != nil {
+		t.Fatal(err)
+	}
+	offer := waitAfter(bob, mark, "an offer", func(room.OfferReceived) bool { return true }).Offer
+	mark = ann.mark()
+	if _, err := bob.room.Accept(transferID(t, offer.From, offer.ID), nil); err != nil {
+		t.Fatal(err)
+	}
+	waitAfter(ann, mark, "half of it", func(e room.TransferProgress) bool { return e.Transfer.Deliveries[0].Bytes >= mib })
+	for range 5 { // whichever of the two is found first
+		w.crash(ann, bob)
+		ann = first.born()
+		ann.plug.stays.Store(true)
+		ann.resumed()
+	}
 }
 
 // TestOtherSender: under another key the same transfer is a new one, and what was begun is not touched.

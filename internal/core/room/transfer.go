@@ -690,7 +690,7 @@ func (r *Room) stepOutgoing(o *outgoing, events ...transfer.Event) {
 			}
 		case transfer.Note:
 			if r.noteOutgoing(o, effect.Records); effect.Then != nil {
-				r.whenNoted(o, func() { r.stepOutgoing(o, effect.Then) })
+				r.whenNoted(o, func() { r.stepOutgoing(o, *effect.Then) })
 			}
 		case transfer.Discard:
 			o.journal.discard()

@@ -477,6 +477,8 @@ type fuzzSender struct {
 	deflates []Deflate
 	lent     []lent
 	peers    map[wire.ID]*fuzzPeer
+	notes    []Noted // still to be told of
+	noted    map[Noted]bool
 }
 
 // lent is a buffer that the machine was given, from a pool of its own: it can be had again when everybody has released it.
@@ -522,6 +524,10 @@ func (s *fuzzSender) step(e Event) {
 			s.deflates = append(s.deflates, effect)
 			if !bytes.Equal(effect.Data, chunkOf(s.manifest, s.files, effect.Chunk)) || effect.Most >= len(effect.Data) {
 				s.t.Fatalf("Deflate of %v", effect.Chunk)
+			}
+		case Note:
+			if effect.Then != nil {
+				s.notes = append(s.notes, *effect.Then)
 			}
 		case Violation:
 			if s.peers[effect.Peer].up { // as the room does
@@ -574,6 +580,9 @@ func (s *fuzzSender) sent(p *fuzzPeer, e SendBulk) {
 		d.Release()
 	}
 	c, err := wire.ParseChunks(message)
+	if s.out.kept && !s.noted[Noted{e.Peer, p.transfer}] {
+		s.t.Fatal("chunks before it is noted that they were accepted")
+	}
 	if err != nil || c.Transfer != p.transfer {
 		s.t.Fatal(err)
 	}
@@ -669,6 +678,10 @@ func (s *fuzzSender) move(m *moves, ids []wire.ID) {
 		if p.up && p.queued > 0 {
 			p.queued--
 			s.step(Sent{id, 1e6})
+		} else if len(s.notes) > 0 {
+			note := s.notes[0]
+			s.notes, s.noted[note] = s.notes[1:], true
+			s.step(note)
 		}
 	case 9, 10, 11:
 		if i, fails := m.pick(max(len(s.reads), 1)), m.pick(16) == 0; i < len(s.reads) {
@@ -756,13 +769,14 @@ func (s *fuzzSender) deflate(fails bool) {
 func FuzzOutgoing(f *testing.F) {
 	f.Fuzz(func(t *testing.T, p []byte) {
 		m := &moves{p}
-		s := &fuzzSender{t: t, now: time.Unix(1_800_000_000, 0), peers: map[wire.ID]*fuzzPeer{}}
+		s := &fuzzSender{t: t, now: time.Unix(1_800_000_000, 0), peers: map[wire.ID]*fuzzPeer{}, noted: map[Noted]bool{}}
 		s.files, s.manifest = fuzzFiles(t)
 		ids := []wire.ID{{1}, {2}, {3}} // the third is no recipient, unless it may join late
 		for _, id := range ids {
 			s.peers[id] = &fuzzPeer{transfer: fuzzKey.Transfer, inflates: id[0] != 2}
 		}
-		s.out = NewOutgoing(OutgoingConfig{Key: fuzzKey, Manifest: s.manifest, Recipients: ids[:2], LateJoiners: m.pick(2) == 1, Schedule: Star{}})
+		kind := m.pick(4)
+		s.out = NewOutgoing(OutgoingConfig{Key: fuzzKey, Manifest: s.manifest, Recipients: ids[:2], LateJoiners: kind&1 > 0, Schedule: Star{}, Keep: kind&2 > 0})
 		s.out.compression.least = 4
 		for _, id := range ids {
 			s.peers[id].up = true

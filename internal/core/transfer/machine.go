@@ -144,7 +144,7 @@ type Discard struct{}
 // Note appends records to the transfer's journal. What is stored after it counts as stored when the note is written as well.
 type Note struct {
 	Records []byte
-	Then    Event // unless nil, what the room answers when they are written, or cannot be
+	Then    *Noted // unless nil, what the room answers when they are written, or cannot be
 }
 
 // Settled says that what is wanted is verified and durable: these records are the last of the journal.
@@ -281,7 +281,7 @@ type Restored struct {
 	Err  error
 }
 
-// Noted: whoever goes on with the outgoing transfer after a crash finds that it was accepted by the member, or its journal cannot be written.
+// Noted: whoever goes on with the outgoing transfer when this process has ended finds that the member accepted it, or its journal cannot be written.
 type Noted struct {
 	Peer     wire.ID
 	Transfer wire.ID // what it is called between the two

@@ -105,7 +105,7 @@ type recipient struct {
 	full     bool             // its disk is full
 	since    time.Time        // of the lack of a link
 	untold   wire.FailureCode // why we ended it while there was no link, or 0
-	noted    bool             // a crash does not make us forget that it was offered as this: chunks may be sent
+	noted    bool             // its acceptance is written, or cannot be: chunks may be sent
 
 	wanted    wire.Bitmap
 	complete  wire.Bitmap // of which it has every hash and chunk
@@ -477,7 +477,7 @@ func (o *Outgoing) noteAccepted(r *recipient) {
 	if r.noted {
 		o.noteRecipient(r)
 	} else {
-		o.do(Note{recipientRecord(nil, r), Noted{r.id, r.transfer}})
+		o.do(Note{Records: recipientRecord(nil, r), Then: &Noted{r.id, r.transfer}})
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -657,7 +658,14 @@ func TestReceiptForUnnoted(t *testing.T) {
 			p := s.peers[member(0)]
 			p.answer = func(p *simPeer) { p.step(transfer.AcceptFiles{Files: test.files}) }
 			s.connect(p)
-			s.run(func() bool { return s.state(p.id) == transfer.Transferring })
+			s.run(func() bool { // some of it is noted
+				j, err := transfer.ParseJournal(s.journal)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, known := j.Bytes()
+				return known > 0
+			})
 			noted := bytes.Clone(s.journal)
 			s.run(func() bool { return p.settled != nil || p.finished })
 			if s.state(p.id).Final() {
@@ -684,4 +692,66 @@ func TestReceiptForUnnoted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNoted: chunks of each attempt wait for its own note, and for no other.
+func TestNoted(t *testing.T) {
+	s := newKeptSim(t, 5, 1, 1000)
+	first, late := member(0), member(5)
+	out := transfer.NewOutgoing(transfer.OutgoingConfig{Key: s.key, Manifest: s.manifest, Recipients: []wire.ID{first}, LateJoiners: true,
+		Schedule: transfer.Star{}, Keep: true})
+	var notes []transfer.Noted
+	step := func(e transfer.Event) (sent int) {
+		for events := []transfer.Event{e}; len(events) > 0; {
+			effects := out.Step(s.now, events...)
+			events = nil
+			for _, e := range effects {
+				switch e := e.(type) {
+				case transfer.Note:
+					if e.Then != nil {
+						notes = append(notes, *e.Then)
+					}
+				case transfer.SendBulk:
+					sent++
+				case transfer.Read:
+					b := s.pool.Get(int(e.Length))
+					events = append(events, transfer.ReadDone{Chunk: e.Chunk, Buffer: b})
+				}
+			}
+		}
+		return sent
+	}
+	begins := func(what string, id, as wire.ID) {
+		t.Helper()
+		before := slices.Clone(notes)
+		accept := wire.Accept{Transfer: as, Credit: 1 << 30, Files: s.manifest.All(), Complete: wire.NewBitmap(1)}
+		if step(transfer.Received{Peer: id, Message: accept}) > 0 {
+			t.Errorf("%s: sent before it is noted", what)
+		}
+		if len(notes) != len(before)+1 {
+			t.Fatalf("%s: %d notes", what, len(notes)-len(before))
+		}
+		for _, n := range before {
+			if step(n) > 0 {
+				t.Errorf("%s: sent for another's note", what)
+			}
+		}
+	}
+	step(transfer.LinkUp{Peer: first})
+	begins("first", first, s.key.Transfer)
+	step(transfer.CancelPeer{Peer: first})
+	step(transfer.RetryPeer{Peer: first, Transfer: wire.ID{7}})
+	begins("retry", first, wire.ID{7})
+	step(transfer.LinkUp{Peer: late})
+	notes = notes[:1:1] // the retry's comes last
+	begins("late", late, s.key.Transfer)
+	for _, n := range []transfer.Noted{{Peer: first, Transfer: wire.ID{7}}, notes[1]} {
+		if step(n) == 0 {
+			t.Errorf("nothing is sent when %v is noted", n)
+		}
+	}
+	step(transfer.CancelPeer{Peer: first})
+	step(transfer.RetryPeer{Peer: first, Transfer: wire.ID{6}})
+	begins("second retry", first, wire.ID{6}) // of one that was noted
+	step(transfer.CancelAll{})
 }

@@ -43,7 +43,7 @@ type sim struct {
 	held     []func()
 	cost     time.Duration           // of compressing 64 KiB
 	again    int                     // chunks that were sent to a recipient more than once
-	unnoted  map[transfer.Noted]bool // acceptances that are not in the journal yet
+	unnoted  map[transfer.Noted]bool // acceptances of which the machine is not told yet that they are in the journal
 	tick     time.Duration
 	ticked   time.Time
 	keep     bool   // both ends have journals
@@ -212,11 +212,11 @@ func (s *sim) step(events ...transfer.Event) {
 			s.cut(s.peers[effect.Peer], true)
 		case transfer.Note:
 			s.journal = append(s.journal, effect.Records...)
-			if then, ok := effect.Then.(transfer.Noted); ok {
-				s.unnoted[then] = true
+			if effect.Then != nil {
+				s.unnoted[*effect.Then] = true
 				s.tasks = append(s.tasks, func() {
-					delete(s.unnoted, then)
-					s.step(then)
+					delete(s.unnoted, *effect.Then)
+					s.step(*effect.Then)
 				})
 			}
 		case transfer.Discard:
