@@ -59,7 +59,7 @@ const (
 type pacer struct {
 	sent, received uint64        // bytes of records over the bulk channel
 	step           uint64        // that the peer reports in
-	doubted        bool          // it may be more, as the peer's clock may not have seen a pause
+	doubted        bool          // it may be more, as the peer's clock may not have seen a pause, or a report was late
 	resumed        uint64        // what had been sent when a pause has ended, until a report of more
 	nudge          bool          // one message may go out whatever is on its way
 	sentAt         time.Time     // when the last message went out
@@ -112,7 +112,7 @@ type mark struct {
 func (p *pacer) window() uint64 {
 	// What comes in steps needs room for the steps, and what the peer waits for must be on its way although a message of up to an
 	// eighth of the window may not fit.
-	least := p.due() + max(wire.MinMessageSize, p.step/2)
+	least := p.due() + max(wire.MinMessageSize, p.due()/4)
 	start := max(startWindow/uint64(max(1, p.links)), least)
 	if p.rate == 0 {
 		return start
@@ -147,8 +147,9 @@ func (p *pacer) may(n int) bool {
 	return flying+uint64(n) <= p.window()
 }
 
-// due is how many bytes the peer may wait for before it reports, unless that is doubted: it doubles its step at most.
-func (p *pacer) due() uint64 { return max(2*p.step, leastReport) }
+// due is how many bytes the peer may wait for before it reports, unless that is doubted: it doubles its step at most. One that waits for more than any
+// has to, so that much is on its way to it, gets no more.
+func (p *pacer) due() uint64 { return min(max(2*p.step, leastReport), mostReport) }
 
 // message is how long the next message should be at most: short on a slow path, where a message of the control channel
 // waits for the one before it.
@@ -166,7 +167,7 @@ func (p *pacer) sending(now time.Time, n int) {
 }
 
 // resume notes that something is to be sent, perhaps after a pause. The path may have become slower meanwhile (RFC 2861), and the round has long been over.
-// Nor does the peer go on in its step: its last report is old, so it reports the next message (reporter.due).
+// Nor does the peer go on in its step: its last report is old, so it reports what comes next, or next but one (reporter.due).
 func (p *pacer) resume(now time.Time) {
 	if (p.most > 0 || p.step > 0) && p.sent-p.received < p.due() && p.silent(now) {
 		p.most, p.round = 0, mark{now, p.sent, p.sent, true}
@@ -174,8 +175,8 @@ func (p *pacer) resume(now time.Time) {
 	}
 }
 
-// doubt has one message more go out where nothing is reported of what has been sent since a pause: the clocks of some machines stand still while they sleep,
-// and then the last report is not old by the peer's. It is by the time at which that message comes.
+// doubt has one message more go out where nothing is reported for a second and the peer may wait for more than due: the clocks of some machines stand still
+// while they sleep, and then the last report is not old by the peer's after a pause. It is by the time at which that message comes.
 func (p *pacer) doubt(now time.Time) {
 	if p.doubted && p.sent != p.received && now.Sub(later(p.sentAt, p.reportedAt)) >= stale {
 		p.nudge = true
@@ -193,12 +194,17 @@ func (p *pacer) reported(now time.Time, received uint64) bool {
 	if received > p.received {
 		p.progressAt = now
 	}
-	step := received - p.received
-	p.step, p.doubted, p.nudge = step, false, false
-	if p.resumed > 0 && received > p.resumed {
-		// It is of what came before the pause, too. As it has come a second or more after the one before, the peer's next step is no more than this.
-		p.step = max(min(step, leastReport), uint64(float64(step)*reportGap.Seconds()/stale.Seconds()))
-		p.doubted, p.resumed = true, 0
+	gap := now.Sub(p.reportedAt)
+	if p.resumed > 0 && received > p.resumed { // it is of what came before the pause, too, whatever was reported or probed since
+		gap, p.resumed = max(gap, stale), 0
+	}
+	p.step, p.doubted, p.nudge = received-p.received, false, false
+	if gap > reportSpan {
+		// The peer, for which that is how fast the path is, takes its next step from it (reporter.report). For a report that was only late on its way
+		// that is too little, which is found out like a clock that has slept.
+		if next := max(min(p.step, leastReport), uint64(float64(p.step)*reportGap.Seconds()/gap.Seconds())); next < p.step {
+			p.step, p.doubted = next, true
+		}
 	}
 	p.received, p.reportedAt = received, now
 	span := now.Sub(p.round.at)

@@ -43,6 +43,7 @@ type simulated struct {
 	limit    float64 // bytes per second that there are to send; 0: no bound
 	budget   float64
 	mute     bool          // what arrives is not reported
+	hoards   bool          // nothing is reported before all has arrived that may be on its way
 	dribble  bool          // what arrives is reported byte by byte
 	alarm    bool          // what is reported has its pacer want a probe
 	deaf     bool          // Pings of probes are not answered
@@ -124,10 +125,14 @@ func (p *path) serve(d time.Duration) {
 				l.received = l.arrivals[0].total
 				l.arrivals = l.arrivals[1:]
 				here := p.now.Add(-l.asleep)
-				if due, _ := l.reporter.due(here); l.received >= due && !l.mute {
+				if due, _ := l.reporter.due(here); l.received >= due && !l.mute && !l.hoards {
 					l.reporter.report(here, l.received)
 					l.reports = append(l.reports, arrival{p.now.Add(l.delay), l.received})
 				}
+			}
+			if flying := l.pacer.sent - l.pacer.received; l.hoards && flying > 0 && l.received == l.pacer.sent &&
+				len(l.reports) == 0 && (l.quiet || flying+uint64(l.pacer.message()) > l.pacer.window()) {
+				l.reports = append(l.reports, arrival{p.now.Add(l.delay), l.received})
 			}
 			if l.dribble && l.pacer.received < l.received {
 				l.reports = []arrival{{p.now, l.pacer.received + 1}}
@@ -594,6 +599,24 @@ func TestPacerAlone(t *testing.T) {
 	}
 }
 
+// TestPacerHoarder: a peer that reports as seldom as it can does not have more and more on its way for that, in the others' place.
+func TestPacerHoarder(t *testing.T) {
+	for _, rate := range []float64{8 * mbit, 30 * mbit} {
+		for _, delay := range []time.Duration{1, 20, 100} { // one way, in ms
+			p := newPath(rate, delay*time.Millisecond, delay*time.Millisecond)
+			a, b := p.links[0], p.links[1]
+			p.run(jointGap)
+			a.hoards = true
+			p.run(jointGap)
+			b.measure = true
+			share := p.share(b, 2*jointGap)
+			if share < 0.4 || b.longest > 5*slack {
+				t.Errorf("%.0f Mbit/s, %d ms: the other gets %.3f of the path, and a message waits for %v", rate/mbit, delay, share, b.longest)
+			}
+		}
+	}
+}
+
 // TestPacerManyProbes: who has the others probe as often as they do costs them no more than this, neither at once nor later.
 func TestPacerManyProbes(t *testing.T) {
 	const rate = 30 * mbit
@@ -707,9 +730,12 @@ func TestPacerAfterPause(t *testing.T) {
 				if _, used := p.spread(5*time.Second, nil); used < 0.85 {
 					t.Errorf("%s, %d links, %d: %.2f of the path is used", kind.name, n, rest, used)
 				}
-				own := time.Duration(float64(startWindow+n*wire.MinMessageSize) / p.rate * float64(time.Second))
+				limit := time.Duration(float64(startWindow+n*wire.MinMessageSize)/p.rate*float64(time.Second)) + 2*slack
+				if kind.asleep {
+					limit += 2 * slack
+				}
 				for _, l := range p.links {
-					if l.longest > own+2*slack && !kind.asleep {
+					if l.longest > limit {
 						t.Errorf("%s, %d links, %d: a message waits for %v", kind.name, n, rest, l.longest)
 					}
 				}
