@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -1113,7 +1114,7 @@ func record(kind byte, body []byte) []byte {
 }
 
 // TestManyLeft: of more than a room begins with, the newest are gone on with, whatever receipts there are, and the others wait on disk. Of two
-// that are the same transfer the one that has come further is kept.
+// that are the same transfer the one that has come further is kept or, of our own, the later one.
 func TestManyLeft(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 11, 0)
@@ -1138,17 +1139,26 @@ func TestManyLeft(t *testing.T) {
 		return transfer.NewOutgoing(transfer.OutgoingConfig{Key: transfer.Key{Sender: sender, Transfer: wire.ID{byte(i), 1}}, Manifest: manifest,
 			Recipients: []wire.ID{{1}}, Schedule: transfer.Star{}, Keep: true}).Journal(time.Now().Add(-ago))
 	}
+	// start is the first record of the journal of an incoming transfer.
+	start := func(i int, sender wire.ID, ago time.Duration) []byte {
+		begin := journal(i, sender, ago)
+		body := begin[8 : 8+binary.BigEndian.Uint32(begin)]
+		body[2] = 0 // incoming
+		return record(1, body[1:])
+	}
 	const restored, more = 32, 40 // than a room begins with
 	for i := range more {
 		put(fmt.Sprint("unfinished", i), transfer.JournalName, journal(i, self, time.Duration(i)*time.Hour))
-		begin := journal(i, wire.ID{2}, time.Minute)
-		body := begin[8 : 8+binary.BigEndian.Uint32(begin)]
-		body[2] = 0 // incoming
 		end := wire.End{Transfer: wire.ID{byte(i), 1}, Files: manifest.All(), Signature: make([]byte, wire.SignatureSize)}
-		put(fmt.Sprint("receipt", i), transfer.ReceiptName, append(record(1, body[1:]), record(5, end.Append(nil))...))
+		put(fmt.Sprint("receipt", i), transfer.ReceiptName, append(start(i, wire.ID{2}, time.Minute), record(5, end.Append(nil))...))
 	}
-	further := append(journal(0, self, 50*time.Hour), record(4, make([]byte, 8+32))...)
-	put("further", transfer.JournalName, further)
+	hash := record(4, make([]byte, 8+32))
+	put("former", transfer.JournalName, append(journal(0, self, 50*time.Hour), hash...)) // the retry after it has read less
+	incoming := func(ago time.Duration) []byte {
+		return slices.Concat(start(99, wire.ID{3}, ago), record(2, manifest.Encoded), record(3, manifest.All()))
+	}
+	put("nothing", transfer.JournalName, incoming(0))
+	put("something", transfer.JournalName, append(incoming(50*time.Hour), hash...))
 	ann = l.born()
 	bytes := map[string]int64{}
 	eventually(t, "what is gone on with", func() bool {
@@ -1161,15 +1171,20 @@ func TestManyLeft(t *testing.T) {
 	})
 	for i := range more {
 		n, ok := bytes[wire.ID{byte(i), 1}.String()]
-		if ok != (i < restored) || i == 0 && n == 0 {
+		if ok != (i < restored-1) || n > 0 {
 			t.Errorf("transfer %d: gone on with: %v, %d bytes", i, ok, n)
 		}
 	}
 	left, err := os.ReadDir(l.dir)
-	if err != nil || len(left) != 2*more {
+	if n := bytes[wire.ID{99, 1}.String()]; n == 0 {
+		t.Error("what had come further is not gone on with")
+	}
+	if err != nil || len(left) != 2*more+1 {
 		t.Errorf("%d deliveries are left, %v", len(left), err)
 	}
-	if _, err := os.Stat(filepath.Join(l.dir, "further")); err != nil {
-		t.Error(err)
+	for _, gone := range []string{"former", "nothing"} {
+		if _, err := os.Stat(filepath.Join(l.dir, gone)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is still there: %v", gone, err)
+		}
 	}
 }
