@@ -610,7 +610,7 @@ func TestPacerHoarder(t *testing.T) {
 			p.run(jointGap)
 			b.measure = true
 			share := p.share(b, 2*jointGap)
-			if share < 0.4 || b.longest > 5*slack {
+			if share < 0.4 || b.longest > 3*slack+2*mostSlack {
 				t.Errorf("%.0f Mbit/s, %d ms: the other gets %.3f of the path, and a message waits for %v", rate/mbit, delay, share, b.longest)
 			}
 		}
@@ -732,7 +732,7 @@ func TestPacerAfterPause(t *testing.T) {
 				}
 				limit := time.Duration(float64(startWindow+n*wire.MinMessageSize)/p.rate*float64(time.Second)) + 2*slack
 				if kind.asleep {
-					limit += 2 * slack
+					limit += 2 * mostSlack
 				}
 				for _, l := range p.links {
 					if l.longest > limit {
