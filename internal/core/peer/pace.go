@@ -59,7 +59,7 @@ const (
 type pacer struct {
 	sent, received uint64        // bytes of records over the bulk channel
 	step           uint64        // that the peer reports in
-	doubted        bool          // it may be more, as the peer's clock may not have seen a pause, or a report was late
+	doubted        bool          // it may be more, as the peer's clock may not have seen a pause
 	resumed        uint64        // what had been sent when a pause has ended, until a report of more
 	nudge          bool          // one message may go out whatever is on its way
 	sentAt         time.Time     // when the last message went out
@@ -147,8 +147,7 @@ func (p *pacer) may(n int) bool {
 	return flying+uint64(n) <= p.window()
 }
 
-// due is how many bytes the peer may wait for before it reports, unless that is doubted: it doubles its step at most. One that waits for more than any
-// has to, so that much is on its way to it, gets no more.
+// due is how many bytes the peer may wait for before it reports, unless that is doubted: it doubles its step at most, up to mostReport.
 func (p *pacer) due() uint64 { return min(max(2*p.step, leastReport), mostReport) }
 
 // message is how long the next message should be at most: short on a slow path, where a message of the control channel
@@ -175,8 +174,8 @@ func (p *pacer) resume(now time.Time) {
 	}
 }
 
-// doubt has one message more go out where nothing is reported for a second and the peer may wait for more than due: the clocks of some machines stand still
-// while they sleep, and then the last report is not old by the peer's after a pause. It is by the time at which that message comes.
+// doubt has one message more go out where nothing is reported of what has been sent since a pause: the clocks of some machines stand still while they sleep,
+// and then the last report is not old by the peer's. It is by the time at which that message comes.
 func (p *pacer) doubt(now time.Time) {
 	if p.doubted && p.sent != p.received && now.Sub(later(p.sentAt, p.reportedAt)) >= stale {
 		p.nudge = true
@@ -194,17 +193,13 @@ func (p *pacer) reported(now time.Time, received uint64) bool {
 	if received > p.received {
 		p.progressAt = now
 	}
-	gap := now.Sub(p.reportedAt)
-	if p.resumed > 0 && received > p.resumed { // it is of what came before the pause, too, whatever was reported or probed since
-		gap, p.resumed = max(gap, stale), 0
-	}
-	p.step, p.doubted, p.nudge = received-p.received, false, false
-	if gap > reportSpan {
-		// The peer, for which that is how fast the path is, takes its next step from it (reporter.report). For a report that was only late on its way
-		// that is too little, which is found out like a clock that has slept.
-		if next := max(min(p.step, leastReport), uint64(float64(p.step)*reportGap.Seconds()/gap.Seconds())); next < p.step {
-			p.step, p.doubted = next, true
-		}
+	step := received - p.received
+	p.step, p.doubted, p.nudge = step, false, false
+	if p.resumed > 0 && received > p.resumed {
+		// It is of what came before the pause, too. By the peer's clock as well it comes a second or more after the one before, unless that is doubted, so
+		// the next step is no more than this.
+		p.step = max(min(step, leastReport), uint64(float64(step)*reportGap.Seconds()/stale.Seconds()))
+		p.doubted, p.resumed = true, 0
 	}
 	p.received, p.reportedAt = received, now
 	span := now.Sub(p.round.at)

@@ -426,7 +426,7 @@ type leftover struct {
 // which a retry has begun when the other was about to be removed.
 func (l leftover) supersedes(other leftover) bool {
 	switch {
-	case l.outgoing && !l.opened.Equal(other.opened):
+	case l.outgoing:
 		return l.opened.After(other.opened)
 	case l.done != other.done:
 		return l.done

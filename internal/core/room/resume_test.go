@@ -38,6 +38,7 @@ type life struct {
 	now  func() time.Time
 
 	forgets bool     // Config.Resume is false
+	stays   bool     // its disk removes nothing
 	fails   *failing // from the start
 }
 
@@ -90,6 +91,7 @@ func (l *life) born() *person {
 	}
 	p.dir, p.storage, p.plug = l.dir, storage, &plug{Durable: storage}
 	p.plug.fails.Store(l.fails)
+	p.plug.stays = l.stays
 	cfg.Seed, cfg.Resume, cfg.Storage, cfg.ServerURL, cfg.Now = &l.seed, !l.forgets, p.plug, l.w.url+"/?"+p.address, l.now
 	var r *room.Room
 	if l.link == nil {
@@ -134,7 +136,7 @@ type plug struct {
 	broken atomic.Bool                   // it takes files and no journals
 	full   atomic.Bool                   // it has no room for journals
 	lacked atomic.Int64                  // how often it had no room for one
-	stays  atomic.Bool                   // it removes nothing
+	stays  bool                          // it removes nothing
 	noEnds atomic.Bool                   // it has no room for notes of an end
 	fails  atomic.Pointer[failing]
 }
@@ -200,7 +202,7 @@ func (p *plug) plugged(f transfer.StoredFile, err error) (transfer.StoredFile, e
 }
 
 func (p *plug) Remove(ctx context.Context, delivery string) error {
-	if p.stays.Load() {
+	if p.stays {
 		return errDisk
 	}
 	return p.do(func() error { return p.Durable.Remove(ctx, delivery) })
@@ -659,11 +661,11 @@ func TestRetriedRestart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 14, 0)
 	first := w.life("Ann", nil)
+	first.stays = true
 	ann := first.born()
 	bob := w.life("Bob", first.link).born()
 	ann.meet(bob)
 	bob.meet(ann)
-	ann.plug.stays.Store(true)
 	id, _ := ann.halfway(content(2*mib, 1), bob)
 	if err := bob.room.Cancel(id); err != nil {
 		t.Fatal(err)
@@ -682,7 +684,6 @@ func TestRetriedRestart(t *testing.T) {
 	for range 5 { // whichever of the two is found first
 		w.crash(ann, bob)
 		ann = first.born()
-		ann.plug.stays.Store(true)
 		ann.resumed()
 	}
 }

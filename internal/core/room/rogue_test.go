@@ -761,6 +761,7 @@ func TestRogueWithdrawals(t *testing.T) {
 		t.Errorf("%d offers were shown after some time", n)
 	}
 
+	clock.run(1)
 	for range 100 {
 		mark := ann.mark()
 		if _, err := bob.room.Send([]room.OutFile{outFile("a", content(1, 1))}, room.SendOptions{To: []wire.ID{ann.id()}}); err != nil {

@@ -580,11 +580,11 @@ func (s *fuzzSender) sent(p *fuzzPeer, e SendBulk) {
 		d.Release()
 	}
 	c, err := wire.ParseChunks(message)
-	if s.out.kept && !s.noted[Noted{e.Peer, p.transfer}] {
-		s.t.Fatal("chunks before it is noted that they were accepted")
-	}
 	if err != nil || c.Transfer != p.transfer {
 		s.t.Fatal(err)
+	}
+	if s.out.kept && !s.noted[Noted{e.Peer, p.transfer}] {
+		s.t.Fatal("chunks before it is noted that they were accepted")
 	}
 	p.spent += wire.MessageCost
 	for _, entry := range c.Entries {
@@ -672,7 +672,7 @@ func (s *fuzzSender) move(m *moves, ids []wire.ID) {
 		s.says(id, wire.Credit{Transfer: p.transfer, Granted: p.credit + uint64(m.pick(4))*5000, Stored: uint64(m.pick(3))})
 	case 6:
 		if p.end != nil {
-			s.says(id, wire.Receipt{Transfer: p.transfer, Root: p.end.Root, Files: p.end.Files})
+			s.says(id, wire.Receipt{Transfer: p.transfer, Root: p.end.Root, Files: p.end.Files, Signature: make([]byte, wire.SignatureSize)})
 		}
 	case 7, 8:
 		if p.up && p.queued > 0 {

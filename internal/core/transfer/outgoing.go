@@ -105,7 +105,7 @@ type recipient struct {
 	full     bool             // its disk is full
 	since    time.Time        // of the lack of a link
 	untold   wire.FailureCode // why we ended it while there was no link, or 0
-	noted    bool             // its acceptance is written, or cannot be: chunks may be sent
+	noted    bool             // a journal has it, as accepted at first, or cannot be written: chunks may be sent
 
 	wanted    wire.Bitmap
 	complete  wire.Bitmap // of which it has every hash and chunk
