@@ -177,7 +177,7 @@ func (w *world) far(change *atomic.Pointer[vnet.DelayFilter]) func(vnet.NIC) vne
 	}
 }
 
-// TestQualityFollowsThePath: over a path of 250 ms it becomes fair, over one of 400 ms poor, and good again.
+// TestQualityFollowsThePath: over a path of 210 ms it becomes fair, over one of 400 ms poor, and good again.
 func TestQualityFollowsThePath(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 11, 0)
@@ -201,10 +201,10 @@ func TestQualityFollowsThePath(t *testing.T) {
 		}
 	}
 	becomes(room.QualityExcellent, room.QualityGood)
-	path.Load().SetDelay(250 * time.Millisecond / rate)
+	path.Load().SetDelay(210 * time.Millisecond / rate)
 	becomes(room.QualityFair)
-	if s := ann.figures(bob); s.CurrentRTT < 250 {
-		t.Errorf("a round trip of %v ms over a path of 250", s.CurrentRTT)
+	if s := ann.figures(bob); s.CurrentRTT < 210 {
+		t.Errorf("a round trip of %v ms over a path of 210", s.CurrentRTT)
 	}
 	path.Load().SetDelay(400 * time.Millisecond / rate)
 	becomes(room.QualityPoor)
