@@ -612,8 +612,8 @@ func TestNotedBeforeSent(t *testing.T) {
 	file := content(mib, 1)
 	source := newStepped(t, file)
 	source.raise(mib)
-	// begins has Bob accept what begin offers him, of which nothing may go out while Ann's disk waits, until end is done.
-	begins := func(what string, begin func(), end func(id room.TransferID)) {
+	// begins has Bob accept what begin offers him, of which nothing may go out while Ann's disk waits, until then is done.
+	begins := func(what string, begin func(), then func(id room.TransferID)) {
 		t.Helper()
 		release := ann.plug.hold()
 		t.Cleanup(release)
@@ -638,7 +638,7 @@ func TestNotedBeforeSent(t *testing.T) {
 		if n := ann.figures(bob).ChunksSent - before; n > 0 {
 			t.Errorf("%s: %d chunks are sent, and it is not noted", what, n)
 		}
-		end(id)
+		then(id)
 		release()
 	}
 	var id, retried room.TransferID
@@ -1176,10 +1176,10 @@ func TestManyLeft(t *testing.T) {
 			t.Errorf("transfer %d: gone on with: %v, %d bytes", i, ok, n)
 		}
 	}
-	left, err := os.ReadDir(l.dir)
 	if n := bytes[wire.ID{99, 1}.String()]; n == 0 {
 		t.Error("what had come further is not gone on with")
 	}
+	left, err := os.ReadDir(l.dir)
 	if err != nil || len(left) != 2*more+1 {
 		t.Errorf("%d deliveries are left, %v", len(left), err)
 	}

@@ -105,7 +105,7 @@ type recipient struct {
 	full     bool             // its disk is full
 	since    time.Time        // of the lack of a link
 	untold   wire.FailureCode // why we ended it while there was no link, or 0
-	noted    bool             // a journal has it, as accepted at first, or cannot be written: chunks may be sent
+	noted    bool             // a journal has it, as accepted at first, or cannot be written; otherwise, where it is kept, no chunk is sent
 
 	wanted    wire.Bitmap
 	complete  wire.Bitmap // of which it has every hash and chunk
@@ -172,7 +172,7 @@ func NewOutgoing(c OutgoingConfig) *Outgoing {
 		o.shared = &Shared{}
 	}
 	for _, id := range c.Recipients {
-		o.peers = append(o.peers, &recipient{id: id, transfer: c.Key.Transfer, noted: !c.Keep})
+		o.peers = append(o.peers, &recipient{id: id, transfer: c.Key.Transfer})
 	}
 	return o
 }
@@ -474,7 +474,7 @@ func (o *Outgoing) noteRecipient(r *recipient) {
 // noteAccepted lets chunks go out when that is written, for the first time in an attempt: what a recipient keeps of a transfer that its sender had
 // forgotten would be of no use to it.
 func (o *Outgoing) noteAccepted(r *recipient) {
-	if r.noted {
+	if !o.kept || r.noted {
 		o.noteRecipient(r)
 	} else {
 		o.do(Note{Records: recipientRecord(nil, r), Then: &Noted{r.id, r.transfer}})
@@ -553,7 +553,7 @@ func (o *Outgoing) retry(e RetryPeer) {
 		}
 	}
 	if r.up || !r.suspended() { // messages of before may be on their way; over the next link there are none
-		next := recipient{id: r.id, transfer: e.Transfer, up: r.up, late: r.late, noted: !o.kept}
+		next := recipient{id: r.id, transfer: e.Transfer, up: r.up, late: r.late}
 		next.follow(r)
 		*r = next
 	}
@@ -614,7 +614,7 @@ func (o *Outgoing) linkUp(id wire.ID) {
 		if !o.offer.LateJoiners || slices.Contains(o.passed, id) || len(o.peers) >= wire.MaxParticipants && !o.forget() {
 			return
 		}
-		r = &recipient{id: id, transfer: o.key.Transfer, late: true, noted: !o.kept}
+		r = &recipient{id: id, transfer: o.key.Transfer, late: true}
 		o.peers = append(o.peers, r)
 		o.offer.Participants = append(o.offer.Participants[:len(o.offer.Participants):len(o.offer.Participants)], id)
 		o.noteRecipient(r)
@@ -977,7 +977,7 @@ func (o *Outgoing) pump() {
 		progress, o.limited = false, false
 		candidates, sends = candidates[:0], sends[:0]
 		for _, r := range o.peers {
-			if !o.flowing(r) || !r.noted || r.queued >= window {
+			if !o.flowing(r) || o.kept && !r.noted || r.queued >= window {
 				r.bucket.rest(o.now)
 				continue
 			}
