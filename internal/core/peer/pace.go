@@ -9,9 +9,11 @@ import (
 
 const (
 	// startWindow is what all links together may have on their way before anything is known of the path.
-	startWindow = 256 << 10
-	// alike is what every link may have on its way besides what its rate allows it.
-	alike = 2 * wire.MinMessageSize
+	startWindow = 128 << 10
+	// alike is what all links together may have on their way, in equal parts, besides what their rates allow them; each has from leastAlike to mostAlike of it.
+	alike      = 64 << 10
+	leastAlike = 2 * wire.MinMessageSize
+	mostAlike  = 4 * wire.MinMessageSize
 	// Reports are about reportGap apart, and about from leastReport to mostReport bytes. The rate behind that is smoothed over reportSpan.
 	leastReport = wire.MinMessageSize
 	mostReport  = 8 * wire.MessageSize
@@ -113,7 +115,8 @@ func (p *pacer) window() uint64 {
 	// What comes in steps needs room for the steps, and what the peer waits for must be on its way although a message of up to an
 	// eighth of the window may not fit.
 	least := p.due() + max(wire.MinMessageSize, p.due()/4)
-	start := max(startWindow/uint64(max(1, p.links)), least)
+	links := uint64(max(1, p.links))
+	start := max(startWindow/links, least)
 	if p.rate == 0 {
 		return start
 	}
@@ -127,7 +130,7 @@ func (p *pacer) window() uint64 {
 	if share == 0 {
 		share = 1
 	}
-	return min(max(uint64(p.rate*(base+5*reportGap/2+time.Duration(share*float64(queue(p.rate)))).Seconds())+alike, least), highest)
+	return min(max(uint64(p.rate*(base+5*reportGap/2+time.Duration(share*float64(queue(p.rate)))).Seconds())+min(max(alike/links, leastAlike), mostAlike), least), highest)
 }
 
 // queue is how long the queue on the path may be at a rate, where the link's share is 1.
@@ -381,8 +384,8 @@ func (r *reporter) report(now time.Time, received uint64) {
 	r.reported, r.at = received, now
 }
 
-// mostShare bounds how far a link's window is bent towards what the others get, and shareGain is how fast: by so much
-// per round where it gets twice or none of it. A tenth of that pulls it back, or all would drift together.
+// mostShare bounds how far a link's window is bent towards what the others get, and shareGain is how fast: by half of it per round where the link gets
+// twice or half of that, and never by more than it. A tenth of that pulls it back, or all would drift together.
 const (
 	mostShare = 2
 	shareGain = 0.1
@@ -460,7 +463,7 @@ func balance(now time.Time, links []*pacer) {
 		}
 		if p.rounded && p.rate > 0 {
 			p.rounded = false
-			p.share += shareGain * (middle/p.rate - 1 + (1-p.share)/10)
+			p.share += shareGain * ((middle-p.rate)/max(middle, p.rate) + (1-p.share)/10)
 			p.share = min(max(p.share, 1.0/mostShare), mostShare)
 		}
 		switch {

@@ -548,6 +548,45 @@ func TestPacerTogether(t *testing.T) {
 	}
 }
 
+// TestPacerStart: links that come to a slow path while others use it do not put so much there at once that SCTP, which knows the path without a queue, takes
+// what has not been acknowledged for lost.
+func TestPacerStart(t *testing.T) {
+	const timeout = 400 * time.Millisecond // Chromium's shortest (dcsctp's rto_min)
+	for _, busy := range []int{0, 1, 3} {
+		p := newPath(5*mbit, slices.Repeat([]time.Duration{5 * time.Millisecond}, 10)...)
+		for i, l := range p.links {
+			l.quiet, l.allowed = i >= busy, HighWater // their SCTP has sent much before
+		}
+		p.run(10 * time.Second)
+		for _, l := range p.links {
+			l.quiet, l.measure = false, true
+		}
+		p.run(5 * time.Second)
+		for i, l := range p.links {
+			if took := l.longest + 2*l.delay; took > timeout {
+				t.Errorf("with %d in use before, what link %d sends takes %v", busy, i, took)
+			}
+		}
+	}
+}
+
+// TestBalanceAlike: one round moves a link's share as far up as down, however slow or fast it was. A first round is slow where the peer is asked something
+// first, and a share that this alone had doubled took half a minute to come back.
+func TestBalanceAlike(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	for _, factor := range []float64{2, 10, 1000} {
+		slow, middle, fast := &pacer{rate: 1e6 / factor}, &pacer{rate: 1e6}, &pacer{rate: 1e6 * factor}
+		links := []*pacer{slow, middle, fast}
+		for _, p := range links {
+			p.sent, p.reportedAt, p.rounded, p.known = 1, now, true, true
+		}
+		balance(now, links)
+		if up, down := slow.share-1, 1-fast.share; middle.share != 1 || up <= 0 || up > shareGain || math.Abs(up-down) > 1e-9 {
+			t.Errorf("at %v times the others' rate: shares of %v, %v and %v", factor, slow.share, middle.share, fast.share)
+		}
+	}
+}
+
 // share is which part of the path's rate a link gets in so much time.
 func (p *path) share(l *simulated, d time.Duration) float64 {
 	before := l.received

@@ -11,14 +11,15 @@ import (
 )
 
 // TestRoomLimit: a limit on all that a member sends is shared equally by its deliveries, whatever transfers they are of; it can be changed
-// under way. The sender's clock stands still but for what the test adds, so what has gone out says exactly what the limit let through.
+// under way. The clock stands still but for what the test adds, so what has gone out says exactly what the limit let through.
 func TestRoomLimit(t *testing.T) {
 	t.Parallel()
 	const limit, chunkSize = 1_000_000, wire.MinChunkSize
 	w := newWorld(t, 8, 0)
 	clock := newClock()
-	ann := w.create("Ann", func(c *room.Config) { c.Now = clock.Now })
-	ben, cleo := w.join("Ben", ann.room.Link()), w.join("Cleo", ann.room.Link())
+	timed := func(c *room.Config) { c.Now = clock.Now }
+	ann := w.create("Ann", timed)
+	ben, cleo := w.joinWith("Ben", ann.room.Link(), timed), w.joinWith("Cleo", ann.room.Link(), timed)
 	meetAll(ann, ben, cleo)
 	clock.run(0)
 	if err := ann.room.SetRoomLimit(limit); err != nil {

@@ -40,7 +40,7 @@ const (
 	RecordHeaderSize = 4 + 1 + 4 + 8
 	TagSize          = 16
 	// A record is cut into messages of at least MinMessageSize, except for the last one, and at most MessageSize bytes.
-	MinMessageSize = 8192
+	MinMessageSize = 4096
 	MessageSize    = 65536
 	// MaxControl is the most bytes of a control message.
 	MaxControl = 65000
