@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// startWindow is what all links together may have on their way before anything is known of the path.
+	// startWindow is what all open links together may have on their way before anything is known of the path.
 	startWindow = 128 << 10
-	// alike is what all links together may have on their way, in equal parts, besides what their rates allow them; each has from leastAlike to mostAlike of it.
+	// alike is what the links in use may have on their way besides what their rates allow them, in equal parts, which are from leastAlike to mostAlike each.
 	alike      = 64 << 10
 	leastAlike = 2 * wire.MinMessageSize
 	mostAlike  = 4 * wire.MinMessageSize
@@ -70,6 +70,7 @@ type pacer struct {
 	most           uint64        // bytes that have been on their way in a round
 	share          float64       // of the slack; 0 counts as 1
 	links          int           // that are open, this one among them
+	inUse          int           // of them
 	rounded        bool          // a round has ended since the share has moved
 	round          mark
 	idleAt         time.Time
@@ -115,13 +116,13 @@ func (p *pacer) window() uint64 {
 	// What comes in steps needs room for the steps, and what the peer waits for must be on its way although a message of up to an
 	// eighth of the window may not fit.
 	least := p.due() + max(wire.MinMessageSize, p.due()/4)
-	links := uint64(max(1, p.links))
-	start := max(startWindow/links, least)
+	start := max(startWindow/uint64(max(1, p.links)), least)
 	if p.rate == 0 {
 		return start
 	}
 	// Many paths let a burst pass at once and are slow from then on, so that the first round's rate may be many times the path's.
-	highest := min(max(start, 2*p.most), HighWater)
+	// One message more than twice what has been: where a report is of half the window, no more than that half is ever on its way when it has come.
+	highest := min(max(start, 2*p.most+wire.MinMessageSize), HighWater)
 	base := p.base
 	if base == 0 {
 		base = assumedRTT
@@ -130,7 +131,9 @@ func (p *pacer) window() uint64 {
 	if share == 0 {
 		share = 1
 	}
-	return min(max(uint64(p.rate*(base+5*reportGap/2+time.Duration(share*float64(queue(p.rate)))).Seconds())+min(max(alike/links, leastAlike), mostAlike), least), highest)
+	each := min(max(alike/uint64(max(1, p.inUse)), leastAlike), mostAlike)
+	fills := p.rate * (base + 5*reportGap/2 + time.Duration(share*float64(queue(p.rate)))).Seconds()
+	return min(max(uint64(fills)+each, least), highest)
 }
 
 // queue is how long the queue on the path may be at a rate, where the link's share is 1.
@@ -385,7 +388,7 @@ func (r *reporter) report(now time.Time, received uint64) {
 }
 
 // mostShare bounds how far a link's window is bent towards what the others get, and shareGain is how fast: by half of it per round where the link gets
-// twice or half of that, and never by more than it. A tenth of that pulls it back, or all would drift together.
+// twice or half of that, and never by more than it. A tenth of that besides pulls it back, or all would drift together.
 const (
 	mostShare = 2
 	shareGain = 0.1
@@ -444,7 +447,7 @@ func balance(now time.Time, links []*pacer) {
 	}
 	probe := wanted && now.Sub(jointAt) > gap
 	for _, p := range links {
-		p.links = len(links)
+		p.links, p.inUse = len(links), active
 		p.doubt(now)
 		switch {
 		case p.drained(now) && !(p.joint && drains):

@@ -270,6 +270,37 @@ func TestPacerFillsThePath(t *testing.T) {
 	}
 }
 
+// TestPacerManyOnAFastPath: ten links that are open, of which one or all begin, fill a fast path, also where what begins with few messages is reported as one.
+func TestPacerManyOnAFastPath(t *testing.T) {
+	for _, rate := range []float64{20 * mbit, 100 * mbit, 300 * mbit} {
+		for _, delay := range []time.Duration{5 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond} {
+			for _, busy := range []int{1, 10} {
+				p := newPath(rate, slices.Repeat([]time.Duration{delay}, 10)...)
+				for i, l := range p.links {
+					l.quiet = i >= busy
+				}
+				p.balance()
+				p.run(5 * time.Second)
+				if _, used := p.spread(5*time.Second, nil); used < 0.85 {
+					t.Errorf("%.0f Mbit/s, %v, %d of 10: %.3f of the path is used", rate/mbit, delay, busy, used)
+				}
+			}
+		}
+	}
+}
+
+// TestPacerOneOfMany: links that are open and not in use do not slow down one that is, where round trips take long.
+func TestPacerOneOfMany(t *testing.T) {
+	p := newPath(5*mbit, slices.Repeat([]time.Duration{200 * time.Millisecond}, 10)...)
+	for _, l := range p.links[1:] {
+		l.quiet = true
+	}
+	p.run(4 * time.Second)
+	if _, used := p.spread(6*time.Second, nil); used < 0.7 {
+		t.Errorf("%.3f of the path is used", used)
+	}
+}
+
 // TestPacerFollowsThePath: a path that becomes slower is not flooded for long, one that becomes faster is used.
 func TestPacerFollowsThePath(t *testing.T) {
 	p := newPath(20*mbit, 20*time.Millisecond)
@@ -570,9 +601,9 @@ func TestPacerStart(t *testing.T) {
 	}
 }
 
-// TestBalanceAlike: one round moves a link's share as far up as down, however slow or fast it was. A first round is slow where the peer is asked something
+// TestBalanceStep: one round moves a link's share as far up as down, however slow or fast it was. A first round is slow where the peer is asked something
 // first, and a share that this alone had doubled took half a minute to come back.
-func TestBalanceAlike(t *testing.T) {
+func TestBalanceStep(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	for _, factor := range []float64{2, 10, 1000} {
 		slow, middle, fast := &pacer{rate: 1e6 / factor}, &pacer{rate: 1e6}, &pacer{rate: 1e6 * factor}

@@ -575,6 +575,7 @@ func (c *connection) Opened() {
 			r.owner.tell(m, r.roster) // a hub may have kept it back while there was no link
 		}
 		r.linkUp(m)
+		r.balance() // how many links there are is known before this one sends
 	})
 }
 
