@@ -8,7 +8,7 @@
 //	              travel as they are: the same corpus with compression switched off, and random data of the same size
 //	random_loss   no cap: the share of its rate that random data loses against compression switched off; 1 - the ratio of the rates
 //
-// Pairs go first in turn. There are more of them, up to `most`, until half the notch of their median (McGill, Tukey and Larsen, 1978: about nine of ten such
+// Pairs go first in turn. There are more of them, up to `most`, until half the notch of their median (McGill, Tukey and Larsen, 1978: at most nine of ten such
 // medians are no further off) is no wider than the 2 % that may be lost. The line before the last has it as random_loss_within, and what else was seen: text over the
 // uncapped link, and the processor time per MB of random data, with compression over without. Files are on disk, at both ends.
 

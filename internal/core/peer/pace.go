@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// startWindow is what all open links together may have on their way before anything is known of the path.
+	// startWindow is what all open links together may have on their way before anything is known of the path, and after a pause.
 	startWindow = 128 << 10
 	// alike is what the links in use may have on their way besides what their rates allow them, in equal parts, which are from leastAlike to mostAlike each.
 	alike      = 64 << 10
@@ -67,7 +67,7 @@ type pacer struct {
 	sentAt         time.Time     // when the last message went out
 	base           time.Duration // what the path takes without our queue
 	rate           float64       // bytes per second that the peer receives, smoothed over rounds; 0: unknown
-	most           uint64        // bytes that have been on their way in a round
+	most           uint64        // bytes that have been on their way at the end of a round
 	share          float64       // of the slack; 0 counts as 1
 	links          int           // that are open, this one among them
 	inUse          int           // of them
@@ -121,8 +121,8 @@ func (p *pacer) window() uint64 {
 		return start
 	}
 	// Many paths let a burst pass at once and are slow from then on, so that the first round's rate may be many times the path's.
-	// One message more than twice what has been: where a report is of half the window, no more than that half is ever on its way when it has come.
-	highest := min(max(start, 2*p.most+wire.MinMessageSize), HighWater)
+	// What is on its way when a report has come is less by that report, which may be of most of the window.
+	highest := min(max(start, 2*p.most+p.step), HighWater)
 	base := p.base
 	if base == 0 {
 		base = assumedRTT
