@@ -81,8 +81,9 @@ func TestRoomLimit(t *testing.T) {
 	}
 	pause(true)
 	// What is under way is there before time goes on: a peer that reports it after that waits for the sender's next second, and there is none.
-	for before := int64(-1); before != sent(); time.Sleep(1500 * time.Millisecond) { // a lost packet comes again after a second
+	for before := int64(-1); before != sent(); {
 		before = sent()
+		time.Sleep(1500 * time.Millisecond) // a lost packet comes again after a second
 	}
 	clock.skip(10 * time.Second)
 	pause(false)
