@@ -3,6 +3,7 @@ package peer
 import (
 	"net/netip"
 	"strings"
+	"unicode"
 
 	"tallow/internal/core/wire"
 )
@@ -37,36 +38,52 @@ func relayCandidate(line string) (relayed string, ok bool) {
 }
 
 // relayDescription is a description as it may leave, or come in, where only relays may be used: without other candidates, and with no address in
-// the lines that name a default one. strays are the types of the candidates left out.
+// the lines that name a default one. strays are the types of the candidates left out. Browsers differ in what they still take for a line, or a candidate,
+// so what is not written as it should be goes, too.
 func relayDescription(sdp string) (relayed string, strays []string) {
 	var b strings.Builder
-	for line := range strings.Lines(sdp) {
-		line = strings.TrimRight(line, "\r\n")
-		switch key, value, _ := strings.Cut(line, "="); {
-		case key == "o":
+	for _, line := range strings.FieldsFunc(sdp, func(r rune) bool { return r == '\r' || r == '\n' }) {
+		if len(line) < 2 || line[0] < 'a' || line[0] > 'z' || line[1] != '=' || strings.Contains(line, "\x00") {
+			continue
+		}
+		switch value := line[2:]; line[0] {
+		case 'o':
 			f := append(strings.Fields(value), "-", "0", "0")
 			line = "o=" + strings.Join(f[:3], " ") + " IN IP4 0.0.0.0"
-		case key == "c":
+		case 'c':
 			line = "c=IN IP4 0.0.0.0"
-		case key == "m":
+		case 'm':
 			if f := strings.Fields(value); len(f) > 2 && f[1] != "0" { // 0 refuses the section, 9 says that candidates come
 				f[1] = "9"
 				line = "m=" + strings.Join(f, " ")
 			}
-		case key == "a" && strings.HasPrefix(value, "candidate:"):
-			candidate, ok := relayCandidate(value)
-			if !ok {
-				strays = append(strays, CandidateType(value))
+		case 'a':
+			switch attributeName(value) {
+			case "candidate":
+				candidate, ok := relayCandidate(value)
+				if !ok {
+					strays = append(strays, CandidateType(value))
+					continue
+				}
+				line = "a=" + candidate
+			case "remote-candidates", "rtcp":
 				continue
 			}
-			line = "a=" + candidate
-		case key == "a" && (strings.HasPrefix(value, "remote-candidates:") || strings.HasPrefix(value, "rtcp:")):
-			continue
 		}
 		b.WriteString(line)
 		b.WriteString("\r\n")
 	}
 	return b.String(), strays
+}
+
+// attributeName is what the most lenient parser takes for an attribute's name: Firefox's skips colons and blanks before it, and the case of letters.
+func attributeName(value string) string {
+	blank := func(r rune) bool { return r == ':' || r <= ' ' || unicode.IsSpace(r) }
+	name := strings.TrimLeftFunc(value, blank)
+	if end := strings.IndexFunc(name, blank); end >= 0 {
+		name = name[:end]
+	}
+	return strings.ToLower(name)
 }
 
 // CandidateType is the type that a candidate line names: host, srflx, prflx or relay; "" if it names none of these.

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -71,6 +72,8 @@ const (
 		"a=end-of-candidates\r\n"
 )
 
+const hostCandidate = "1 1 udp 2122260223 192.168.1.7 50000 typ host"
+
 func TestRelayDescription(t *testing.T) {
 	for name, tt := range map[string]struct {
 		sdp, want string
@@ -79,8 +82,27 @@ func TestRelayDescription(t *testing.T) {
 		"Chromium":       {chromiumDescription, chromiumRelayed, []string{"host", "srflx"}},
 		"Firefox":        {firefoxDescription, firefoxRelayed, []string{"host"}},
 		"as it was":      {chromiumRelayed, chromiumRelayed, nil},
-		"short lines":    {"o=-\nc=\nm=\na=candidate:\n=", "o=- - 0 IN IP4 0.0.0.0\r\nc=IN IP4 0.0.0.0\r\nm=\r\n=\r\n", []string{""}},
+		"short lines":    {"o=-\nc=\nm=\na=candidate:\na=\n=\na", "o=- - 0 IN IP4 0.0.0.0\r\nc=IN IP4 0.0.0.0\r\nm=\r\na=\r\n", []string{""}},
 		"no description": {"", "", nil},
+
+		// What one parser or another takes for a candidate all the same.
+		"capitals":                    {"a=CANDIDATE:" + hostCandidate, "", []string{"host"}},
+		"a capital":                   {"a=Candidate:" + hostCandidate, "", []string{"host"}},
+		"a blank":                     {"a= candidate:" + hostCandidate, "", []string{"host"}},
+		"a tab":                       {"a=\tcandidate:" + hostCandidate, "", []string{"host"}},
+		"a colon":                     {"a=:candidate:" + hostCandidate, "", []string{"host"}},
+		"colons and blanks":           {"a=: :\t:candidate:" + hostCandidate, "", []string{""}},
+		"a blank after the name":      {"a=candidate " + hostCandidate, "", []string{""}},
+		"a blank before the colon":    {"a=candidate :" + hostCandidate, "", []string{""}},
+		"a relay's, in capitals":      {"a=CANDIDATE:3 1 udp 1 203.0.113.5 50014 typ relay", "", []string{"relay"}},
+		"a capital type":              {"A=candidate:" + hostCandidate, "", nil},
+		"blanks before the type":      {" a=candidate:" + hostCandidate + "\n\ta=candidate:" + hostCandidate, "", nil},
+		"a blank after the type":      {"a =candidate:" + hostCandidate, "", nil},
+		"lines that end with CR only": {"a=mid:0\ra=candidate:" + hostCandidate + "\ra=setup:active\r", "a=mid:0\r\na=setup:active\r\n", []string{"host"}},
+		"NUL":                         {"a=mid:0\n\x00a=candidate:" + hostCandidate + "\na=\x00candidate:" + hostCandidate + "\na=candidate\x00:" + hostCandidate, "a=mid:0\r\n", nil},
+		"other lines with addresses": {"a=RTCP:50001 IN IP4 192.168.1.7\na= rtcp:50001 IN IP4 192.168.1.7\na=rtcp 50001 IN IP4 192.168.1.7\na=Remote-Candidates:1 192.168.1.7 50000\n" +
+			"a=:remote-candidates:1 192.168.1.7 50000\nC=IN IP4 192.168.1.7\n c=IN IP4 192.168.1.7\nO=- 1 1 IN IP4 192.168.1.7", "", nil},
+		"names that only begin so": {"a=rtcp-mux\na=rtcp-fb:1 nack\na=candidates:x\na=end-of-candidates\n", "a=rtcp-mux\r\na=rtcp-fb:1 nack\r\na=candidates:x\r\na=end-of-candidates\r\n", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, strays := relayDescription(tt.sdp)
@@ -91,8 +113,12 @@ func TestRelayDescription(t *testing.T) {
 	}
 }
 
+// named is a line that a lenient parser takes for one that may name an address.
+var named = regexp.MustCompile(`(?i)^[\s\x00]*a[\s\x00]*=[\s:\x00]*(candidate|remote-candidates|rtcp)([\s:\x00]|$)`)
+
 func FuzzRelayDescription(f *testing.F) {
-	for _, seed := range []string{chromiumDescription, firefoxDescription, "a=candidate:1 1 udp 1 192.168.1.7 1 typ relay", "a=candidate:\va=candidate:"} {
+	for _, seed := range []string{chromiumDescription, firefoxDescription, "a=candidate:1 1 udp 1 192.168.1.7 1 typ relay", "a=candidate:\va=candidate:",
+		"a=CANDIDATE:" + hostCandidate, "a= :candidate:" + hostCandidate, " A =\tcandidate " + hostCandidate + "\ra=\x00Rtcp:1", "a=:Remote-Candidates:1 192.168.1.7 1"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, sdp string) {
@@ -101,10 +127,16 @@ func FuzzRelayDescription(f *testing.F) {
 		if again != relayed || len(strays) > 0 {
 			t.Fatalf("not stable: %q, then %q, %q", relayed, again, strays)
 		}
-		for line := range strings.Lines(relayed) {
-			value, isCandidate := strings.CutPrefix(strings.TrimSpace(line), "a=candidate:")
-			if _, ok := relayCandidate("candidate:" + value); isCandidate && !ok {
+		for _, line := range regexp.MustCompile(`[\r\n]+`).Split(relayed, -1) {
+			odd := named.FindStringSubmatch(line)
+			switch value, ok := strings.CutPrefix(line, "a="); {
+			case odd == nil:
+			case !strings.EqualFold(odd[1], "candidate") || !ok:
 				t.Fatalf("left: %q", line)
+			default:
+				if _, ok := relayCandidate(value); !ok {
+					t.Fatalf("left: %q", line)
+				}
 			}
 		}
 	})
