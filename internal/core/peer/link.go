@@ -52,6 +52,9 @@ type LinkConfig struct {
 	// Ready, unless nil, is called when a probe of the path has something to do, and Balance should be called soon: until then nothing is sent. It must
 	// not block.
 	Ready func()
+	// Probed, unless nil, is called when a Ping has been answered that was sent with next to nothing of this end's before it on the path, as one is for each
+	// PathChanged. It must not block.
+	Probed func(sent, answered time.Time)
 	// Do runs fn in the goroutine that seals and opens the pair's envelopes, to which the session belongs until Opened, and
 	// waits for it. It reports false if that goroutine has ended and fn does not run. nil: fn runs where it is.
 	Do func(fn func()) bool
@@ -797,6 +800,22 @@ func (l *Link) ping() {
 	}
 }
 
+// probed takes the Pong of a Ping of the pacer's. Those that go out while it drains are behind what is on its way.
+func (l *Link) probed(token uint64) {
+	var sent, answered time.Time
+	l.learn(func() {
+		awaited := l.pace.awaits
+		now := l.cfg.Now()
+		l.pace.pong(now, token)
+		if awaited && !l.pace.awaits && l.pace.probe != draining {
+			sent, answered = l.pace.pinged, now
+		}
+	})
+	if !sent.IsZero() && l.cfg.Probed != nil {
+		l.cfg.Probed(sent, answered)
+	}
+}
+
 // learn tells the pacer something, and says so when a probe has something to do then.
 func (l *Link) learn(tell func()) {
 	l.mu.Lock()
@@ -880,7 +899,7 @@ func (l *Link) controlMessage(p []byte) error {
 			l.cfg.Handler.Control(m)
 			return nil
 		}
-		l.learn(func() { l.pace.pong(l.cfg.Now(), m.Token-probeTokens) })
+		l.probed(m.Token - probeTokens)
 	case wire.Reveal:
 		return fault.Newf(fault.ProtocolViolation, "peer: second Reveal")
 	case wire.Rekey:

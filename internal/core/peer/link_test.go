@@ -1061,3 +1061,45 @@ func TestLinkPace(t *testing.T) {
 		t.Errorf("ended with %v", err)
 	}
 }
+
+// TestLinkProbed: when the path changes, the link says what a round trip takes that has nothing of ours before it, and not what one took that had.
+func TestLinkProbed(t *testing.T) {
+	a, b := connect(t, labs(t)[0])
+	i, r := shakeHands(t)
+	c := newClock()
+	ready, probed := make(chan struct{}, 10), make(chan time.Duration, 10)
+	link := linkOver(t, a, i, c, bulk.Go{}, func(cfg *LinkConfig) {
+		cfg.Ready = func() { ready <- struct{}{} }
+		cfg.Probed = func(sent, answered time.Time) { probed <- answered.Sub(sent) }
+	})
+	raw := &rawPeer{t: t, conn: b, session: r.Session()}
+	raw.send(wire.Control, wire.RecordData, readConfirm(t, raw, r))
+	wait(t, "open", link.open)
+
+	sent := make(chan struct{})
+	link.link.SendBulk(BulkItem{Head: make([]byte, 50_000), Sent: func() { close(sent) }})
+	wait(t, "bulk to be on its way", sent)
+	link.link.PathChanged()
+	pong := func(took time.Duration) {
+		t.Helper()
+		m, err := wire.ParseControl(raw.read(wire.Control, wire.RecordData, 0))
+		ping, ok := m.(wire.Ping)
+		if err != nil || !ok {
+			t.Fatalf("%#v, %v", m, err)
+		}
+		c.advance(took)
+		raw.send(wire.Control, wire.RecordData, wire.Pong(ping).Append(nil))
+	}
+	pong(900 * time.Millisecond) // it was behind that
+	link.link.mu.Lock()
+	flying := link.link.pace.sent
+	link.link.mu.Unlock()
+	raw.send(wire.Control, wire.RecordData, wire.Received{Bytes: flying}.Append(nil))
+	wait(t, "all to have arrived", ready)
+	Balance([]*Link{link.link})
+	pong(350 * time.Millisecond)
+	wait(t, "the end of the probe", ready)
+	if took := <-probed; took != 350*time.Millisecond || len(probed) > 0 {
+		t.Errorf("probed: %v, and %d more", took, len(probed))
+	}
+}

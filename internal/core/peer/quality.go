@@ -36,6 +36,8 @@ const (
 	maxQualityLapse = 3 * time.Second
 	// loadSettles is how long after the last load a round trip may still have waited behind it.
 	loadSettles = 5 * time.Second
+	// probedWithin is how long a path that may be new has for its first round trip to be one that shares the path with nothing.
+	probedWithin = probeEnd
 	// betterAfter is how many round trips in a row it takes for a better level.
 	betterAfter = 4
 )
@@ -49,7 +51,8 @@ var lossSteps = [...]struct{ from, until float64 }{{0.05, 0.02}, {0.15, 0.10}}
 // Round trips are smoothed as in RFC 6298, with a weight of 1/4 since they are seconds apart, after a median of three: one that
 // waited for a retransmission says little about the path. One that shared the link with load says more about our own queues than
 // about the path: it lowers the estimate if it is below it, and never raises it. So a path that gets slower in the
-// middle of a transfer is called so when the transfer pauses, or ends; loss and silence count at any time.
+// middle of a transfer is called so when the transfer pauses, or ends; loss and silence count at any time, and another path begins anew, with what
+// the link's probe of it has found.
 //
 // A level changes for the worse at its threshold, and for the better only at a distance from it that grows with the jitter, and when it
 // has stayed there, so that noise around a threshold changes nothing.
@@ -61,9 +64,11 @@ type QualityMeter struct {
 	quiet  time.Duration // since the last sign of life, as far as we were there
 	ticked time.Time
 	loaded time.Time // when the link was last seen to carry load
+	moved  time.Time // when the path may have changed
 
 	recent [3]time.Duration // round trips, oldest first; 0: none yet
 	rtt    time.Duration    // smoothed; 0: unknown
+	former bool             // rtt and level are of a path that there may be no longer
 	jitter time.Duration    // RTTVAR of RFC 6298
 	level  Quality          // by rtt; valid when that is known
 	better int              // round trips in a row that spoke for a better one
@@ -95,6 +100,10 @@ func (q *QualityMeter) Heard() { q.quiet = 0 }
 // Loaded says that the link carries more than small messages, either way.
 func (q *QualityMeter) Loaded(now time.Time) { q.loaded = now }
 
+// PathChanged says that the connection may have another path, which the link probes. What was said stands until there is a round trip of this one, or it
+// would come and go with each restart that finds the same path again.
+func (q *QualityMeter) PathChanged(now time.Time) { q.moved, q.former = now, true }
+
 // Tick lets time pass.
 func (q *QualityMeter) Tick(now time.Time) {
 	q.quiet += min(max(now.Sub(q.ticked), 0), maxQualityLapse)
@@ -104,22 +113,48 @@ func (q *QualityMeter) Tick(now time.Time) {
 // Pong says that a Ping sent then has been answered now.
 func (q *QualityMeter) Pong(sent, now time.Time) {
 	q.Heard()
+	if q.former && sent.Before(q.moved.Add(probedWithin)) {
+		return // it may have waited until there was a path, or behind what had
+	}
 	sample := max(now.Sub(sent), 1)
-	if underLoad := !q.loaded.IsZero() && q.loaded.Add(loadSettles).After(sent); underLoad && q.rtt != 0 {
+	if underLoad := !q.loaded.IsZero() && q.loaded.Add(loadSettles).After(sent); underLoad && q.rtt != 0 && !q.former {
 		if sample < q.rtt {
 			q.rtt = sample
 			q.judge()
 		}
 		return
 	}
+	if q.rtt == 0 || q.former {
+		q.begin(sample)
+		return
+	}
 	q.recent = [...]time.Duration{q.recent[1], q.recent[2], sample}
 	median := q.median()
-	if q.rtt == 0 {
-		q.rtt, q.jitter = median, median/2
-	} else {
-		q.jitter += (max(sample-q.rtt, q.rtt-sample) - q.jitter) / 4
-		q.rtt = max(q.rtt+(median-q.rtt)/4, 1)
+	q.jitter += (max(sample-q.rtt, q.rtt-sample) - q.jitter) / 4
+	q.rtt = max(q.rtt+(median-q.rtt)/4, 1)
+	q.judge()
+}
+
+// Probed says that a Ping sent then, with next to nothing of ours before it on the path, has been answered now. What the first one has found may be too
+// long all the same, as other links may not have known yet that it is sent.
+func (q *QualityMeter) Probed(sent, now time.Time) {
+	q.Heard()
+	sample := max(now.Sub(sent), 1)
+	switch {
+	case sent.Before(q.moved):
+	case q.rtt == 0 || q.former || sample < q.rtt && q.recent[1] == 0:
+		q.begin(sample)
+	case sample < q.rtt:
+		q.rtt = sample
+		q.judge()
 	}
+}
+
+// begin takes the first round trip of a path.
+func (q *QualityMeter) begin(sample time.Duration) {
+	q.recent = [...]time.Duration{0, 0, sample}
+	q.rtt, q.jitter, q.former = sample, sample/2, false
+	q.level, q.better = 0, 0
 	q.judge()
 }
 

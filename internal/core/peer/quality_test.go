@@ -224,6 +224,70 @@ func TestQualityUnderLoad(t *testing.T) {
 	}
 }
 
+// TestQualityPathChanged: what was measured on the path before counts no longer, and the link's probe says what the new one is like, whatever load
+// goes over it. Until then the verdict stands.
+func TestQualityPathChanged(t *testing.T) {
+	probe := func(j *judged, rtt time.Duration) {
+		sent := j.now
+		j.wait(rtt, ms)
+		j.Probed(sent, j.now)
+		j.look()
+	}
+	underLoad := func(j *judged, roundTrips ...time.Duration) {
+		for _, rtt := range roundTrips {
+			j.Loaded(j.now)
+			j.ping(rtt)
+			j.Loaded(j.now)
+		}
+	}
+	for _, test := range []struct {
+		name string
+		do   func(j *judged)
+		want string
+		rtt  time.Duration
+	}{
+		{"slower", func(j *judged) { underLoad(j, 700*ms); probe(j, 350*ms); underLoad(j, times(20, 900*ms)...) }, "ep", 350 * ms},
+		{"not yet known", func(j *judged) { underLoad(j, 700*ms, 10*ms) }, "e", 20 * ms},
+		{"the same again", func(j *judged) { probe(j, 20*ms); underLoad(j, times(20, 900*ms)...) }, "e", 20 * ms},
+		{"without load", func(j *judged) { j.ping(5 * time.Second); probe(j, 250*ms); j.ping(times(5, 250*ms)...) }, "ef", 250 * ms},
+		{"quicker than the probe", func(j *judged) { probe(j, 350*ms); underLoad(j, 280*ms) }, "ep", 280 * ms},
+		{"others were in the way", func(j *judged) { probe(j, 350*ms); underLoad(j, 400*ms); probe(j, 150*ms) }, "epg", 150 * ms},
+		{"a later probe that took longer", func(j *judged) { probe(j, 150*ms); underLoad(j, 400*ms); probe(j, 350*ms) }, "eg", 150 * ms},
+		{"a Ping from before", func(j *judged) {
+			sent := j.now.Add(-ms)
+			j.wait(2*time.Second, ms)
+			j.Pong(sent, j.now)
+			j.Probed(sent, j.now)
+			j.look()
+		}, "e", 20 * ms},
+		{"once more", func(j *judged) { probe(j, 350*ms); j.PathChanged(j.now); j.look(); probe(j, 20*ms) }, "epe", 20 * ms},
+		{"no probe came to anything", func(j *judged) {
+			j.ping(times(int(probedWithin/(2*time.Second)), time.Second)...)
+			underLoad(j, 250*ms, 300*ms)
+		}, "ef", 250 * ms},
+		{"after an outage", func(j *judged) {
+			j.Connected(false)
+			j.look()
+			j.Connected(true)
+			j.PathChanged(j.now)
+			j.look()
+			probe(j, 350*ms)
+		}, "edep", 350 * ms},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			j := newJudged().ping(times(5, 20*ms)...)
+			j.Loaded(j.now)
+			j.said = nil
+			j.PathChanged(j.now)
+			j.look()
+			test.do(j)
+			if got := letters(j.said); got != test.want || j.RTT() != test.rtt {
+				t.Errorf("said %s, want %s; rtt %v, want %v", got, test.want, j.RTT(), test.rtt)
+			}
+		})
+	}
+}
+
 // TestQualitySilence: noticed within 10 s at whatever pace time is told, and at once where the connection says so; time that we slept
 // through is not silence.
 func TestQualitySilence(t *testing.T) {

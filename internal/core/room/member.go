@@ -528,7 +528,7 @@ func (c *connection) startLink(h peer.Handshake) {
 	}
 	r := c.room
 	c.worker = peer.NewLink(peer.LinkConfig{Conn: c.conn, Handshake: h, Engine: r.cfg.Engine, Pool: r.pool, Now: r.cfg.Now,
-		Handler: c, Do: r.do, Ready: func() { r.box.post(r.balance) }})
+		Handler: c, Do: r.do, Ready: func() { r.box.post(r.balance) }, Probed: c.probed})
 	c.worker.Start()
 }
 
@@ -547,6 +547,15 @@ func (c *connection) end(bye wire.ByeCode) {
 			c.room.box.post(func() { c.member.do(c.room, c.negotiation.Ended(c.room.cfg.Now(), c.number, taken)) })
 		})
 		close(c.quit)
+	})
+}
+
+// probed tells the meter what a round trip took that shared the path with nothing of ours.
+func (c *connection) probed(sent, answered time.Time) {
+	c.post(func() {
+		if m := c.member; m.link != nil && m.link == c.link {
+			m.quality.Probed(sent, answered)
+		}
 	})
 }
 

@@ -32,6 +32,8 @@ type path struct {
 	probed bool          // something suggests that the network has changed since
 	lookAt time.Time     // when arrived was noted
 	seen   uint64        // bytes that the transport had received at the last look
+	pair   uint64        // that was selected then
+	moving bool          // a restart has been agreed upon, and the pair is still the same
 }
 
 // maxPings is how many Pings may wait for their answers: on a slow path one takes longer than the next one waits.
@@ -159,8 +161,8 @@ func (c *connection) stateChanged(s peer.ConnState) {
 	case peer.ConnConnected:
 		if open { // what waits in the transport comes about now
 			m.quality.Connected(true)
-			m.quiet, m.path.still = 0, 0
-			m.link.PathChanged()
+			m.quiet, m.path.still, m.path.moving = 0, 0, false
+			m.pathChanged(r)
 		}
 	}
 }
@@ -168,8 +170,26 @@ func (c *connection) stateChanged(s peer.ConnState) {
 // restarted notes that both ends have agreed on a restart: the connection may be about to find another path.
 func (c *connection) restarted() {
 	c.member.traffic.Restarted()
-	if c.link != nil {
-		c.link.PathChanged()
+	if m := c.member; m.link != nil && m.link == c.link {
+		m.path.moving = true
+		m.pathChanged(c.room)
+	}
+}
+
+// pathChanged notes that the link may have another path: what was learnt of the former counts no longer.
+func (m *member) pathChanged(r *Room) {
+	m.quality.PathChanged(r.cfg.Now())
+	m.link.PathChanged()
+}
+
+// selected takes which pair of candidates the connection uses, and how that goes. Another pair is another path if it goes another way, or after a restart: it
+// may come long after both ends have agreed, with no change of state. Else browsers only choose between equals, or know a candidate better than before.
+func (m *member) selected(r *Room, pair uint64, route, protocol string) {
+	moved := m.path.moving && pair != m.path.pair || m.route != "" && (route != m.route || protocol != m.protocol)
+	m.path.pair, m.route, m.protocol = pair, route, protocol
+	if moved {
+		m.path.moving = false
+		m.pathChanged(r)
 	}
 }
 

@@ -96,7 +96,7 @@ func (m *member) look(r *Room, then func()) {
 		r.box.post(func() {
 			m.looking = false
 			if err == nil && m.link == link {
-				m.read(r.cfg.Now(), stats)
+				m.read(r, stats)
 			}
 			looks := m.looks
 			m.looks = nil
@@ -108,7 +108,8 @@ func (m *member) look(r *Room, then func()) {
 }
 
 // read takes the connection's counters.
-func (m *member) read(now time.Time, stats peer.ConnStats) {
+func (m *member) read(r *Room, stats peer.ConnStats) {
+	now := r.cfg.Now()
 	m.traffic.Read(now, stats)
 	m.received = stats.BytesReceived
 	sums := m.traffic.Stats(now)
@@ -117,10 +118,11 @@ func (m *member) read(now time.Time, stats peer.ConnStats) {
 		m.quality.Loaded(now)
 	}
 	if stats.LocalType != "" {
-		m.route, m.protocol = routeDirect, stats.Protocol
+		route := routeDirect
 		if stats.LocalType == "relay" || stats.RemoteType == "relay" {
-			m.route = routeRelay
+			route = routeRelay
 		}
+		m.selected(r, stats.Pair, route, stats.Protocol)
 		if c := m.conns[m.negotiation.OpenAttempt()]; c != nil && c.link == m.link && c.relayOnly && stats.LocalType != "relay" {
 			m.link.Abort(fault.Newf(fault.AddressLeak, "room: relay only, and a path from a candidate of type %s", stats.LocalType))
 		}

@@ -212,6 +212,74 @@ func TestQualityFollowsThePath(t *testing.T) {
 	becomes(room.QualityExcellent, room.QualityGood)
 }
 
+// TestQualityOfAnotherPath: once the connection may have another path the first round trip says how well it works, with no regard to former ones.
+func TestQualityOfAnotherPath(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*movedConns){
+		"it says that it works again": func(m *movedConns) {
+			for _, state := range m.states {
+				state(peer.ConnConnected)
+			}
+		},
+		"it goes over a relay now": func(m *movedConns) { m.relayed.Store(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 11, 0)
+			const rate = 2 // of their clock
+			c := newClock()
+			c.run(rate)
+			var conns movedConns
+			var path atomic.Pointer[vnet.DelayFilter]
+			ann := w.create("Ann", func(cfg *room.Config) {
+				cfg.Now = c.Now
+				newConn := cfg.NewConn
+				cfg.NewConn = func(given peer.ConnConfig) (peer.Conn, error) {
+					conns.states = append(conns.states, given.State)
+					conn, err := newConn(given)
+					return &movedConn{conn, &conns}, err
+				}
+			})
+			w.nic = w.far(&path)
+			bob := w.joinWith("Bob", ann.room.Link(), func(cfg *room.Config) { cfg.Now = c.Now })
+			meetAll(ann, bob)
+			eventually(t, "the route is known", func() bool { s := ann.figures(bob); return s.RTT > 0 && s.Route != "" })
+			path.Load().SetDelay(400 * time.Millisecond / rate)
+			mark := ann.mark()
+			change(&conns)
+			e := waitAfter(ann, mark, "a round trip of the new path", func(e room.PeerChanged) bool {
+				if e.Peer.Quality == room.QualityDisconnected || e.Peer.RTT == 0 {
+					t.Errorf("%+v meanwhile", e.Peer)
+				}
+				return e.Peer.RTT > 50
+			})
+			if e.Peer.RTT < 400 || e.Peer.Quality != room.QualityPoor {
+				t.Errorf("%s, %v ms, of a path of 400", e.Peer.Quality, e.Peer.RTT)
+			}
+		})
+	}
+}
+
+// movedConns are connections whose path changes when the test says so.
+type movedConns struct {
+	states  []func(peer.ConnState)
+	relayed atomic.Bool
+}
+
+type movedConn struct {
+	peer.Conn
+	all *movedConns
+}
+
+func (c *movedConn) Stats(ctx context.Context) (peer.ConnStats, error) {
+	s, err := c.Conn.Stats(ctx)
+	if c.all.relayed.Load() {
+		s.Pair++
+		s.RemoteType = "relay"
+	}
+	return s, err
+}
+
 // TestQualityOfSilence: whom nothing comes from any more is shown as disconnected while the link is still open, and no longer once
 // something comes.
 func TestQualityOfSilence(t *testing.T) {
