@@ -507,14 +507,25 @@ test("ICE servers are replaced, for the connections that there are and for those
 
   const codes = await owner.evaluate(async () => {
     const wrong = [];
-    for (const servers of [undefined, 42, "turn:x", [{}], [{ urls: [] }], [{ urls: "turn:x", username: 1 }]]) wrong.push(await me.code(me.room.setIceServers(servers)));
+    const exposed = async () => JSON.stringify(await me.room.exposure());
+    const first = await exposed();
+    const user = { username: "u", credential: "p" };
+    for (const servers of [
+      undefined, 42, "turn:x", [{}], [{ urls: [] }], [{ urls: "turn:x", username: 1 }],
+      [{ urls: "turn:x" }], [{ urls: ["stun:x", "TURNS:x"], username: "u" }], [{ urls: "turn:x", credential: "p" }],
+      [{ urls: "https://x", ...user }], [{ urls: "x", ...user }], [{ urls: "turn:", ...user }], [{ urls: "turn:x:port", ...user }], [{ urls: "turn:x", ...user }, { urls: "" }],
+    ]) {
+      wrong.push(await me.code(me.room.setIceServers(servers)));
+      if (servers !== undefined) wrong.push(await me.code(me.tallow.createRoom({ iceServers: servers })));
+    }
+    const changed = (await exposed()) !== first;
     const stun = [{ urls: "stun:127.0.0.1:9" }];
     const before = await me.code(me.room.setIceServers(stun));
     const hidden = await me.tallow.createRoom({ relayOnly: true, iceServers: [{ urls: "turn:127.0.0.1:9", username: "u", credential: "p" }] });
     const relay = [await me.code(hidden.setIceServers(stun)), await me.code(hidden.setIceServers([])), (await hidden.exposure()).filter(({ what }) => what === "turn").length];
     const none = await me.code(me.room.setIceServers([]));
     await me.room.leave();
-    return { wrong, before, relay, none, after: await me.code(me.room.setIceServers(stun)) };
+    return { wrong, changed, before, relay, none, after: await me.code(me.room.setIceServers(stun)) };
   });
-  assert.deepEqual(codes, { wrong: Array(6).fill("invalid-argument"), before: "resolved", relay: ["no-relay", "no-relay", 1], none: "resolved", after: "room-closed" });
+  assert.deepEqual(codes, { wrong: Array(27).fill("invalid-argument"), changed: false, before: "resolved", relay: ["no-relay", "no-relay", 1], none: "resolved", after: "room-closed" });
 });

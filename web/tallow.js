@@ -194,7 +194,7 @@ async function enter(tallow, link, options) {
   checkSignal(signal);
   const serverURL = url(options.serverURL ?? defaultServer(), "serverURL", ["ws:", "wss:"]);
   const pageURL = url(options.pageURL ?? globalThis.location?.href, "pageURL", ["http:", "https:", "file:"]);
-  const iceServers = Array.from(options.iceServers ?? [], iceServer);
+  const iceServers = iterable(options.iceServers ?? [], "iceServers").map(iceServer);
   throwIfAborted(signal);
 
   // Who we are in that room, if we were there before.
@@ -1624,11 +1624,18 @@ function defaultServer() {
   return `${protocol === "https:" ? "wss:" : "ws:"}//${host}/ws`;
 }
 
-/** @param {RTCIceServer} server */
+/** What a connection cannot be given would keep all from coming about, and none would say so. @param {RTCIceServer} server */
 function iceServer(server) {
   const { urls, username = "", credential = "" } = server ?? {};
   const list = typeof urls === "string" ? [urls] : urls;
   check(Array.isArray(list) && list.length > 0 && list.every((u) => typeof u === "string"), "iceServers are RTCIceServer objects");
   check(typeof username === "string" && typeof credential === "string", "iceServers are RTCIceServer objects");
-  return { urls: list, username, credential };
+  check((username && credential) || !list.some((u) => /^turns?:/i.test(u)), "a TURN server has a username and a credential");
+  const usable = { urls: list, username, credential };
+  try {
+    new RTCPeerConnection({ iceServers: [usable] }).close(); // it asks nobody
+  } catch (e) {
+    throw new TallowError("invalid-argument", `iceServers that this browser refuses: ${e instanceof Error ? e.message : e}`);
+  }
+  return usable;
 }

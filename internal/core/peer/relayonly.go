@@ -103,6 +103,17 @@ func IsRelay(url string) bool {
 	return scheme == "turn" || scheme == "turns"
 }
 
+// ValidServer reports whether a connection can be given the server: platforms refuse a whole configuration for the sake of one that is not.
+func ValidServer(s wire.ICEServer) bool {
+	for _, url := range s.URLs {
+		switch scheme, host, _ := strings.Cut(strings.ToLower(url), ":"); {
+		case host == "", scheme != "stun" && scheme != "stuns" && !IsRelay(url), IsRelay(url) && (s.Username == "" || s.Credential == ""):
+			return false
+		}
+	}
+	return len(s.URLs) > 0
+}
+
 // usable are the servers that a connection may ask. Where only relays may be used, no other server is told that we are there.
 func usable(ice wire.ICEServers, relayOnly bool) []wire.ICEServer {
 	if !relayOnly {

@@ -161,6 +161,7 @@ func TestCannotEnter(t *testing.T) {
 		"a long name":    {func() seal.Link { return link }, func(c *room.Config) { c.Name = string(make([]byte, wire.MaxName+1)) }, fault.InvalidArgument},
 		"a broken name":  {func() seal.Link { return link }, func(c *room.Config) { c.Name = "\xff" }, fault.InvalidArgument},
 		"too many":       {func() seal.Link { return link }, func(c *room.Config) { c.MaxRecipients = wire.MaxRoster }, fault.InvalidArgument},
+		"no ICE server":  {func() seal.Link { return link }, func(c *room.Config) { c.ICE = []wire.ICEServer{{URLs: []string{"https:a.example"}}} }, fault.InvalidArgument},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

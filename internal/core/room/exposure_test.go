@@ -350,14 +350,23 @@ func TestOwnCredentialsRenewed(t *testing.T) {
 	}
 }
 
-// Where only relays may be used, servers without one are refused, and those before stay.
+// Servers that no connection can be given are refused, and where only relays may be used those without one; those before stay.
 func TestOwnServersWithoutRelay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 11, 0)
 	ann := w.create("Ann", func(c *room.Config) { c.RelayOnly, c.ICE = true, aRelay })
 	before := ann.exposure()
-	for name, own := range map[string][]wire.ICEServer{"STUN": {{URLs: []string{"stun:127.0.0.1:1"}}}, "what the hub has not": nil} {
-		if err := ann.room.SetICEServers(own); fault.Of(err) != fault.NoRelay {
+	for name, c := range map[string]struct {
+		own  []wire.ICEServer
+		code fault.Code
+	}{
+		"STUN":                 {[]wire.ICEServer{{URLs: []string{"stun:127.0.0.1:1"}}}, fault.NoRelay},
+		"what the hub has not": {nil, fault.NoRelay},
+		"no credentials":       {[]wire.ICEServer{aRelay[0], {URLs: aRelay[0].URLs}}, fault.InvalidArgument},
+		"another scheme":       {[]wire.ICEServer{aRelay[0], {URLs: []string{"https:relay.example"}}}, fault.InvalidArgument},
+		"no URL":               {[]wire.ICEServer{aRelay[0], {}}, fault.InvalidArgument},
+	} {
+		if err := ann.room.SetICEServers(c.own); fault.Of(err) != c.code {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
