@@ -173,7 +173,10 @@ export interface RoomOptions {
   serverURL?: string | URL;
   /** The page that the link opens. By default this page. */
   pageURL?: string | URL;
-  /** Used instead of what the server offers. Room.setIceServers() replaces them. */
+  /**
+   * Used instead of what the server offers. Room.setIceServers() replaces them. `invalid-argument` for what the browser's connections cannot be given: another
+   * scheme than stun, stuns, turn and turns, for example, or a TURN server without a username or a credential.
+   */
   iceServers?: RTCIceServer[];
   /**
    * Connect through relays only, so that members do not learn this one's address: no other candidate is gathered, told or taken. The server may
@@ -296,7 +299,7 @@ export class Room extends EventTarget {
   setTotalBandwidthLimit(total: number): Promise<void>;
   /**
    * Replaces the option `iceServers`, with fresh credentials before those expire, for example; none: what the server offers. New connections use them
-   * at once, those that there are from their next ICE restart on. Rejects with `invalid-argument`, `room-closed`, or, where only relays may be used
+   * at once, those that there are from their next ICE restart on. Rejects with `invalid-argument` as the option does, `room-closed`, or, where only relays may be used
    * and there is none among them, with `no-relay`; then what was used before stays.
    */
   setIceServers(servers: Iterable<RTCIceServer>): Promise<void>;
@@ -311,24 +314,32 @@ export class Room extends EventTarget {
   remove(id: string): Promise<void>;
   /**
    * Who learns this member's network address, and how: what follows from the configuration, before anybody is connected, and what has happened so far. What is
-   * contrary to `relayOnly` is a `leak`, and came as an `error` event with `address-leak` when it was found.
+   * contrary to `relayOnly` is a `leak`, and came as an `error` event with `address-leak` when it was found. Rejects with `room-closed`.
    */
   exposure(): Promise<readonly Exposure[]>;
   /**
    * Makes a connection again that disconnect() has ended. In a manual room it begins one: what is to be carried comes as `signal`. With trickle each
-   * candidate is a value of its own; without it an offer or answer waits for its candidates, at most 5 seconds.
+   * candidate is a value of its own; without it an offer or answer waits for its candidates, at most 5 seconds. Rejects with `unknown-peer`, `invalid-argument`,
+   * `room-closed`, or, in a manual room, with `rate-limited` for a member that is left alone for some time for what it did.
    */
   connect(peer: string | Peer, options?: { trickle?: boolean }): Promise<void>;
   /**
    * Ends the connection to a member, with a goodbye behind what is queued, and with it the transfers between the two. Both stay in the room; the connection
-   * comes back when either side calls connect(). It is no ban: that is remove().
+   * comes back when either side calls connect(). It is no ban: that is remove(). Rejects with `unknown-peer`, `invalid-argument` or `room-closed`.
    */
   disconnect(peer: string | Peer): Promise<void>;
-  /** Takes a value that the peer's room has made. Rejects with `handshake-failed` when it does not open or nothing waits for it. */
+  /**
+   * Takes a value that the peer's room has made. Rejects with `handshake-failed` when it does not open or nothing waits for it, with `rate-limited` when it cannot
+   * be judged yet and what it waits for (an answer that comes first, some time between two attempts) has not come after about 15 seconds, with
+   * `invalid-argument` for what is no such value or in a room that is not manual, with `unknown-peer`, or with `room-closed`.
+   */
   takeSignal(peer: string | Peer, value: string, options?: { trickle?: boolean }): Promise<void>;
-  /** Sends a value to the peer's room by the signaling server, as `signalarrived`. */
+  /**
+   * Sends a value to the peer's room by the signaling server, as `signalarrived`. Rejects with `invalid-argument` for what is no such value or in a room that is
+   * not manual, with `unknown-peer`, or with `room-closed`. That it resolves does not say that the value has arrived.
+   */
   relaySignal(peer: string | Peer, value: string): Promise<void>;
-  /** The figures of all the others, read now. */
+  /** The figures of all the others, read now. Rejects with `room-closed`. */
   stats(): Promise<readonly PeerStats[]>;
   /** Ends all transfers and leaves. Safe to call again. */
   leave(): Promise<void>;
@@ -402,7 +413,7 @@ export class Peer {
   /** Why it failed. */
   readonly code: ErrorCode | undefined;
   markVerified(verified?: boolean): Promise<void>;
-  /** This member's figures, read now. */
+  /** This member's figures, read now. Rejects with `unknown-peer` when it is in the room no longer, or with `room-closed`. */
   stats(): Promise<PeerStats>;
 }
 
