@@ -236,6 +236,56 @@ func TestConnStatsOfPairs(t *testing.T) {
 	}
 }
 
+// TestConnStatsOfCandidates: a local candidate that was got from a relay counts as one, whatever the browser calls it, with the protocol to the relay. Without
+// that a relay that sees itself under another address than it told would end each link of a member that keeps to relays.
+func TestConnStatsOfCandidates(t *testing.T) {
+	c := newEnd(t, labs(t)[0]).Conn.(*conn)
+	object, promise := js.Global().Get("Object"), js.Global().Get("Promise")
+	var report js.Value
+	getStats := js.FuncOf(func(js.Value, []js.Value) any { return promise.Call("resolve", report) })
+	defer getStats.Release()
+	c.pc.JSValue().Set("getStats", getStats)
+	for name, step := range map[string]struct {
+		local, remote map[string]any
+		want          ConnStats
+	}{
+		"prflx of a relay": {
+			map[string]any{"candidateType": "prflx", "protocol": "udp", "relayProtocol": "tls"}, map[string]any{"candidateType": "relay"},
+			ConnStats{LocalType: "relay", RemoteType: "relay", Protocol: "tls"},
+		},
+		"prflx": {
+			map[string]any{"candidateType": "prflx", "protocol": "udp"}, map[string]any{"candidateType": "relay"},
+			ConnStats{LocalType: "prflx", RemoteType: "relay", Protocol: "udp"},
+		},
+		"relay": {
+			map[string]any{"candidateType": "relay", "protocol": "udp", "relayProtocol": "tcp"}, map[string]any{"candidateType": "host"},
+			ConnStats{LocalType: "relay", RemoteType: "host", Protocol: "tcp"},
+		},
+		"prflx of the other's relay": {
+			map[string]any{"candidateType": "host", "protocol": "udp"}, map[string]any{"candidateType": "prflx", "relayProtocol": "udp"},
+			ConnStats{LocalType: "host", RemoteType: "prflx", Protocol: "udp"},
+		},
+	} {
+		report = js.Global().Get("Map").New()
+		for id, entry := range map[string]map[string]any{
+			"transport": {"type": "transport", "selectedCandidatePairId": "pair"},
+			"pair":      {"type": "candidate-pair", "id": "pair", "localCandidateId": "local", "remoteCandidateId": "remote"},
+			"local":     step.local,
+			"remote":    step.remote,
+		} {
+			value := object.New()
+			for field, content := range entry {
+				value.Set(field, content)
+			}
+			report.Call("set", id, value)
+		}
+		s, err := c.Stats(testContext(t))
+		if err != nil || s.LocalType != step.want.LocalType || s.RemoteType != step.want.RemoteType || s.Protocol != step.want.Protocol {
+			t.Errorf("%s: %+v, %v, want %+v", name, s, err, step.want)
+		}
+	}
+}
+
 // TestCloseWhileAddingCandidate: nor that of a candidate. Nothing waits for it any longer than the connection lasts.
 func TestCloseWhileAddingCandidate(t *testing.T) {
 	a, b := newEnd(t, labs(t)[0]), newEnd(t, labs(t)[0])
