@@ -12,7 +12,7 @@ const eventOverrun = 6;
 
 // What may wait of a channel until Go reads it (maxUnread in channel_js.go). A browser cannot slow the remote down.
 const maxUnread = 32 << 20;
-// How long the messages of a record are, the last one excepted (PROTOCOL.md section 8).
+// How long a message is at most (PROTOCOL.md section 8): those of a fast sender are, but for the last one of a record.
 const messageSize = 65536;
 // What a message counts besides its bytes, so that the bound holds for small ones as well.
 const messageCost = 256;
@@ -31,7 +31,7 @@ const protocols = ["", "udp", "tcp", "tls"];
  * @property {number} head the index of the oldest
  * @property {number} unread what they count
  * @property {boolean} told Go knows that messages wait, and has not found none since
- * @property {number} need how many messages Go waits for: the rest of a record is of no use to it in pieces
+ * @property {number} need how many messages of full length Go waits for: the rest of a record is of no use to it in pieces
  * @property {number} until when it does, by performance.now(): one that comes later it is told of at once
  */
 
@@ -74,7 +74,8 @@ export default function channels(host) {
         state.unread += data.byteLength + messageCost;
         if (state.unread > maxUnread) return refuse(eventOverrun);
         state.waiting.push(data);
-        // A message of another length ends a record, or is a violation that Go should see at once.
+        // need counts messages of full length. A shorter one may end a record, as each may of a sender that cuts shorter ones for a slow path, and a longer one is
+        // a violation: Go should see either at once.
         if (!state.told && (state.waiting.length - state.head >= state.need || data.byteLength !== messageSize || performance.now() >= state.until)) {
           state.told = true;
           host.complete(target, eventMessages);
