@@ -80,19 +80,19 @@ export async function startServer(t, { addr = "127.0.0.1:0", args = [], command 
 /**
  * Starts a browser with a profile folder and a download folder of its own.
  * @param {import("node:test").TestContext} t
- * @param {{ args?: string[], kind?: "chromium" | "firefox", preferences?: Record<string, unknown>, port?: number, executable?: string, throttled?: boolean, profile?: string, networkEnabled?: boolean }} [options]
+ * @param {{ args?: string[], kind?: "chromium" | "firefox", preferences?: Record<string, unknown>, port?: number, executable?: string, throttled?: boolean, profile?: string, networkEnabled?: boolean, mdns?: boolean }} [options]
  *   preferences, of Firefox; port: where Firefox listens for its driver; executable: another program that starts it; throttled: what is in the
  *   background is slowed down, as for people; profile: the folder of one that has ended; networkEnabled: what a
- *   response held is kept by the tab, for the driver to ask for
+ *   response held is kept by the tab, for the driver to ask for; mdns: host candidates have names, which are told by multicast DNS, as for people
  */
-export async function startBrowser(t, { args = [], kind = "chromium", preferences = {}, port, executable, throttled = false, profile = makeDir(), networkEnabled = true } = {}) {
+export async function startBrowser(t, { args = [], kind = "chromium", preferences = {}, port, executable, throttled = false, profile = makeDir(), networkEnabled = true, mdns = false } = {}) {
   const downloads = makeDir();
   const browser = await puppeteer.launch({
     userDataDir: profile,
     timeout: 120_000,
     networkEnabled,
     protocolTimeout: 180_000, // longer than what is waited for in a page
-    ...(kind === "chromium" ? chromiumOptions(downloads, args) : firefoxOptions(downloads, args, preferences)),
+    ...(kind === "chromium" ? chromiumOptions(downloads, args, mdns) : firefoxOptions(downloads, args, preferences, mdns)),
     ...(port && { debuggingPort: port }),
     ...(executable && { executablePath: executable }),
     ignoreDefaultArgs: throttled ? unthrottled : [],
@@ -142,14 +142,14 @@ export async function hide(page) {
   });
 }
 
-/** @param {string} downloads @param {string[]} args @returns {import("puppeteer-core").LaunchOptions} */
-const chromiumOptions = (downloads, args) => ({
+/** @param {string} downloads @param {string[]} args @param {boolean} mdns @returns {import("puppeteer-core").LaunchOptions} */
+const chromiumOptions = (downloads, args, mdns) => ({
   executablePath: chromium,
   pipe: true,
   downloadBehavior: { policy: "allow", downloadPath: downloads },
   args: [
     "--no-sandbox",
-    "--disable-features=WebRtcHideLocalIpsWithMdns",
+    ...(mdns ? [] : ["--disable-features=WebRtcHideLocalIpsWithMdns"]),
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
@@ -158,13 +158,13 @@ const chromiumOptions = (downloads, args) => ({
   ],
 });
 
-/** @param {string} downloads @param {string[]} args @param {Record<string, unknown>} preferences @returns {import("puppeteer-core").LaunchOptions} */
-const firefoxOptions = (downloads, args, preferences) => ({
+/** @param {string} downloads @param {string[]} args @param {Record<string, unknown>} preferences @param {boolean} mdns @returns {import("puppeteer-core").LaunchOptions} */
+const firefoxOptions = (downloads, args, preferences, mdns) => ({
   browser: "firefox",
   executablePath: firefox,
   args,
   extraPrefsFirefox: {
-    "media.peerconnection.ice.obfuscate_host_addresses": false,
+    "media.peerconnection.ice.obfuscate_host_addresses": mdns,
     "media.peerconnection.ice.loopback": true,
     "browser.download.folderList": 2,
     "browser.download.dir": downloads,

@@ -17,6 +17,11 @@ let networks = 0;
 /** The hub's address, in every Network. */
 export const HUB = "10.77.0.1";
 
+/**
+ * Packets of a kind, one way (e2e/capture). said: what multicast DNS told everybody with them, in base64.
+ * @typedef {{ out: boolean, protocol: string, remote: string, packets: number, bytes: number, said?: string[] }} Flow
+ */
+
 /** A host of a Network. */
 class Host {
   /** @param {Network} network @param {number} number */
@@ -27,6 +32,8 @@ class Host {
     this.device = `${network.prefix}v${number}`;
     this.port = `${network.prefix}p${number}`;
     this.address = `10.77.0.${number + 1}`;
+    /** All that it has had. */
+    this.addresses = [this.address];
   }
 
   /** Runs a command on this host. @param {...string} command */
@@ -53,6 +60,7 @@ class Host {
   async readdress(number) {
     await this.run("ip", "addr", "flush", "dev", this.device);
     this.address = `10.77.0.${number}`;
+    this.addresses.push(this.address);
     await this.run("ip", "addr", "add", `${this.address}/24`, "dev", this.device);
     await this.route();
   }
@@ -72,7 +80,7 @@ class Host {
   /**
    * Counts every packet that enters or leaves this host from now on.
    * @param {import("node:test").TestContext} t
-   * @returns {Promise<() => Promise<{ out: boolean, protocol: string, remote: string, packets: number, bytes: number }[]>>} ends it
+   * @returns {Promise<() => Promise<Flow[]>>} ends it
    */
   async capture(t) {
     const child = spawn("ip", ["netns", "exec", this.namespace, captureBinary], { stdio: ["pipe", "pipe", "inherit"] });
@@ -97,7 +105,7 @@ class Host {
 
   /**
    * A Chromium on this host. Pages of the network's server count as secure.
-   * @param {import("node:test").TestContext} t @param {{ args?: string[], throttled?: boolean }} [options]
+   * @param {import("node:test").TestContext} t @param {{ args?: string[], throttled?: boolean, mdns?: boolean }} [options]
    */
   startBrowser(t, { args = [], ...rest } = {}) {
     return startBrowser(t, {
@@ -107,9 +115,13 @@ class Host {
     });
   }
 
-  /** A Firefox on this host, which looks up no names. Pages of the network's server count as secure. @param {import("node:test").TestContext} t */
-  async startFirefox(t) {
+  /**
+   * A Firefox on this host, which looks up no names. Pages of the network's server count as secure.
+   * @param {import("node:test").TestContext} t @param {{ mdns?: boolean }} [options]
+   */
+  async startFirefox(t, options) {
     return startBrowser(t, {
+      ...options,
       kind: "firefox",
       executable: this.network.wrapper(t, this, firefox),
       port: await this.forward(t),

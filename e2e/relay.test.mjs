@@ -1,5 +1,6 @@
 // Relay only: whom the browsers of members talk to, packet by packet, and what of their addresses they tell; with the server's own TURN and
-// with coturn, over UDP and TCP. One network and three browsers serve for all of it, one part after the other.
+// with coturn, over UDP and TCP. One network and three browsers serve for all of it, one part after the other. Those on the first and the third host name their
+// addresses by multicast DNS, as people's browsers do: Chromium announces the name on its local network, whatever it may gather, and no page can keep it from that.
 
 import assert from "node:assert/strict";
 import test from "node:test";
@@ -19,14 +20,48 @@ const usual = (/** @type {{ protocol: string }} */ { protocol }) => ["arp", "icm
 
 const relaysOf = (/** @type {Network} */ { address }) => [TURN_PORT, COTURN_PORT].map((port) => `${address}:${port}`);
 
-/** What of a capture went neither to the relays nor to the origin. @param {{ protocol: string, remote: string, bytes: number }[]} flows @param {Network} network */
-function elsewhere(flows, network) {
+/** Where multicast DNS goes. */
+const mdns = ["224.0.0.251:5353", "[ff02::fb]:5353"];
+
+/**
+ * The addresses that a message of multicast DNS gives random names, "" for none; undefined if it says anything else.
+ * @param {string} said
+ */
+function announced(said) {
+  const b = Buffer.from(said, "base64");
+  if (b.readUInt16BE(2) !== 0x8400 || b.readUInt16BE(4) !== 0 || b.readUInt16BE(8) !== 0) return undefined; // it asks something
+  const addresses = [];
+  let at = 12;
+  for (let left = b.readUInt16BE(6) + b.readUInt16BE(10); left > 0; left--) {
+    if (!/^\$[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\x05local\0$/.test(b.toString("latin1", at, at + 44))) return undefined;
+    const type = b.readUInt16BE(at + 44);
+    const data = b.subarray(at + 54, at + 54 + b.readUInt16BE(at + 52));
+    if (type === 1) addresses.push(data.join("."));
+    else if (type === 28) addresses.push(data.toString("hex"));
+    else if (type !== 47) return undefined; // NSEC: the name has nothing else
+    at += 54 + data.length;
+  }
+  return at === b.length ? addresses.map((address) => address.replace(/^(0\.0\.0\.0|0{32})$/, "")) : undefined;
+}
+
+/** Whether a flow is nothing but Chromium's naming the host's own addresses, or none. @param {import("./netns.mjs").Flow} flow @param {string[]} addresses */
+const announces = ({ out, protocol, remote, said = [] }, addresses) =>
+  out && protocol === "udp" && mdns.includes(remote) && said.every((one) => announced(one)?.every((address) => ["", ...addresses].includes(address)));
+
+/**
+ * What of a capture went neither to the relays nor to the origin, nor was the first host's announcement of its own name.
+ * @param {import("./netns.mjs").Flow[]} flows @param {Network} network @param {number} i of whose host it is
+ */
+function elsewhere(flows, network, i) {
   const { host: origin, hostname } = new URL(network.url);
   const relays = relaysOf(network);
   // A packet that comes for a socket just closed is answered with ICMP, by the kernel.
   const refused = (/** @type {any} */ flow) => flow.protocol === "icmp" && flow.remote === hostname;
+  const { addresses } = network.hosts[0];
+  const heard = (/** @type {any} */ flow) => !flow.out && flow.protocol === "udp" && addresses.some((address) => flow.remote === `${address}:5353`);
+  const named = (/** @type {any} */ flow) => (i === 0 ? announces(flow, addresses) : heard(flow));
   return flows.filter(
-    (flow) => !usual(flow) && !refused(flow) && !(flow.protocol === "tcp" && flow.remote === origin) && !(["udp", "tcp"].includes(flow.protocol) && relays.includes(flow.remote)),
+    (flow) => !usual(flow) && !refused(flow) && !named(flow) && !(flow.protocol === "tcp" && flow.remote === origin) && !(["udp", "tcp"].includes(flow.protocol) && relays.includes(flow.remote)),
   );
 }
 
@@ -51,8 +86,8 @@ test("relay only", { timeout: 900_000 }, async (t) => {
   const browsers = [];
   // They would look up names of their maker's.
   const args = [`--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE ${network.address}`];
-  for (const host of network.hosts.slice(0, 2)) browsers.push((await host.startBrowser(t, { args })).browser);
-  const { browser: firefox } = await network.hosts[2].startFirefox(t);
+  for (const [i, host] of network.hosts.slice(0, 2).entries()) browsers.push((await host.startBrowser(t, { args, mdns: i === 0 })).browser);
+  const { browser: firefox } = await network.hosts[2].startFirefox(t, { mdns: true });
 
   await t.test("the server demands it: both keep to its relay", async () => {
     const { sender, recipient } = await meet(network, browsers);
@@ -98,11 +133,13 @@ test("relay only", { timeout: 900_000 }, async (t) => {
     });
   }
 
-  await t.test("all packets so far went to the relays and the origin", async () => {
+  await t.test("all packets so far went to the relays and the origin, but for the name that Chromium announces on its own network", async () => {
     const relays = relaysOf(network);
     for (const [i, end] of captures.entries()) {
       const flows = await end();
-      assert.deepEqual(elsewhere(flows, network), []);
+      assert.deepEqual(elsewhere(flows, network, i), []);
+      const names = flows.filter((flow) => announces(flow, [network.hosts[i].address])).flatMap(({ said }) => said.flatMap(announced));
+      assert.equal(names.includes(network.hosts[i].address), i === 0, "the first Chromium is as people have it");
       const ways = i === 2 ? [{ relay: relays[0], over: ["udp", "tcp"] }] : relays.flatMap((relay) => [{ relay, over: ["udp"] }, { relay, over: ["tcp"] }]); // Firefox had the choice
       for (const { relay, over } of ways) {
         const bytes = flows.filter((flow) => flow.remote === relay && over.includes(flow.protocol)).reduce((sum, flow) => sum + flow.bytes, 0);
@@ -157,7 +194,7 @@ test("relay only", { timeout: 900_000 }, async (t) => {
       if (name === "Chromium") assert.ok((await recipient.evaluate(() => seen.restarts)) > 0, "a restart is among it");
       await tells(recipient, network);
       await close({ sender, recipient });
-      assert.deepEqual(elsewhere(await end(), network), []);
+      assert.deepEqual(elsewhere(await end(), network, i), []);
     });
   }
 
@@ -194,7 +231,7 @@ test("relay only", { timeout: 900_000 }, async (t) => {
     await person.press("Send");
     assert.equal(await received, file.sha256);
     const flows = await end();
-    assert.deepEqual(elsewhere(flows, network), []);
+    assert.deepEqual(elsewhere(flows, network, 0), []);
     assert.ok(flows.some(({ remote, bytes }) => remote === relaysOf(network)[0] && bytes > size), "the file went to the relay");
     await tells(guest, network);
     await guest.browserContext().close();

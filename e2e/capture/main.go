@@ -1,10 +1,11 @@
 //go:build linux
 
 // Command capture counts every packet that enters or leaves the host (the network namespace) that it runs on, by what it is and whom it
-// goes to or comes from. It prints "ready" once it sees all, and the counts as JSON when its input ends.
+// goes to or comes from, and keeps what it says by multicast DNS. It prints "ready" once it sees all, and the counts as JSON when its input ends.
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,15 @@ type flow struct {
 	Packets  int    `json:"packets"`
 	Bytes    int    `json:"bytes"`
 }
+
+// counted is a flow, and what multicast DNS said in it: each packet from this host, from the UDP payload on.
+type counted struct {
+	*flow
+	Said [][]byte `json:"said,omitempty"`
+}
+
+// mdns is multicast DNS (RFC 6762): what a host tells everybody on its local network.
+const mdns = 5353
 
 var protocols = map[byte]string{1: "icmp", 2: "igmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
 
@@ -99,7 +109,7 @@ func main() {
 		log.Fatal(err)
 	}
 	var mu sync.Mutex
-	counts := map[flow]*flow{}
+	counts := map[flow]*counted{}
 	go func() {
 		b := make([]byte, 1<<17)
 		for {
@@ -118,11 +128,18 @@ func main() {
 			mu.Lock()
 			f := counts[key]
 			if f == nil {
-				f = &flow{Out: key.Out, Protocol: key.Protocol, Remote: key.Remote}
+				f = &counted{flow: &flow{Out: key.Out, Protocol: key.Protocol, Remote: key.Remote}}
 				counts[key] = f
 			}
 			f.Packets++
 			f.Bytes += n
+			if to, err := netip.ParseAddrPort(key.Remote); err == nil && key.Out && key.Protocol == "udp" && to.Port() == mdns {
+				header := 40 // of IPv6
+				if to.Addr().Is4() {
+					header = int(b[0]&15) * 4
+				}
+				f.Said = append(f.Said, bytes.Clone(b[min(header+8, n):n]))
+			}
 			mu.Unlock()
 		}
 	}()
@@ -131,8 +148,8 @@ func main() {
 	mu.Lock()
 	defer mu.Unlock()
 	var result struct {
-		Flows   []*flow `json:"flows"`
-		Dropped uint32  `json:"dropped"` // packets that were not seen
+		Flows   []*counted `json:"flows"`
+		Dropped uint32     `json:"dropped"` // packets that were not seen
 	}
 	for _, f := range counts {
 		result.Flows = append(result.Flows, f)
