@@ -10,7 +10,8 @@
 //	               after the headers of a browser's packets (payload below)
 //	group_ratio_N  the uplink capped at `shared`, half the file, N recipients: the time until all have it, relative to one recipient
 //	jain_10        there, how evenly ten share it: Jain's index over the bytes that have come to each transport between the time at which the sender knows
-//	               that the last has accepted, and that at which half of all has come (jain_10_first: over all of that half; the bare loop begins with all at once)
+//	               that the last has accepted, and that at which half of all has come (jain_10_first: over all of that half; the bare loop begins with all at once);
+//	               jain_3: three
 //	total_ratio_N  each recipient's downlink capped, half the file: all bytes per second, ours over bare
 //	hidden_ratio   the first uplink, one recipient, both pages hidden, without the driver's switches against throttling and with timers
 //	               seen to be slowed down: the rate, relative to the foreground
@@ -393,13 +394,12 @@ async function measureGroup({ network, sender, members }) {
     const one = await timed(() => runTallow(sender, members.slice(0, 1), false, bytes));
     report(`uplink ${shared}: tallow to 1`, one, bytes);
     for (const n of [3, 10]) {
-      const all = await timed(() => runTallow(sender, members.slice(0, n), n === 10, bytes));
+      const all = await timed(() => runTallow(sender, members.slice(0, n), true, bytes));
       report(`uplink ${shared}: tallow to ${n}`, all, bytes * n);
       note(`group_ratio_${n}`, all.seconds / one.seconds, all, one);
-      if (n < 10) continue;
       reportFairness(all.result);
-      note("jain_10", all.result.together, all);
-      note("jain_10_first", all.result.all, all);
+      note(`jain_${n}`, all.result.together, all);
+      if (n === 10) note("jain_10_first", all.result.all, all);
     }
     const bare = await timed(() => runBare(sender, members, true, bytes));
     report(`uplink ${shared}: bare to 10`, bare, bytes * 10);
@@ -501,7 +501,7 @@ try {
     await measureLimits(group);
     await group.end();
   }
-  console.log(line(["total_ratio_2", "total_ratio_5", "line_share_bare", "file_share", "wire_share", "jain_10_bare", "jain_10_first", "control_ms", "limit_each", "limit_total"]));
+  console.log(line(["total_ratio_2", "total_ratio_5", "line_share_bare", "file_share", "wire_share", "jain_3", "jain_10_bare", "jain_10_first", "control_ms", "limit_each", "limit_total"]));
   console.log(line(["line_share", "group_ratio_3", "group_ratio_10", "total_ratio_10", "jain_10", "hidden_ratio"]));
 } finally {
   for (const fn of cleanups.reverse()) await fn();

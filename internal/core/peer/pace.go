@@ -1,7 +1,7 @@
 package peer
 
 import (
-	"slices"
+	"math"
 	"time"
 
 	"tallow/internal/core/wire"
@@ -21,7 +21,7 @@ const (
 	reportSpan  = 200 * time.Millisecond
 	// slack is how long the queue on the path may be: what keeps it busy while reports and the two programs take their time.
 	// Fast paths are fast because they end in processors, whose programs run when they get to; there it grows to the platform's mostSlack
-	// at fastRate and beyond.
+	// at fastRate and beyond, for a link that is alone in use.
 	slack    = 100 * time.Millisecond
 	fastRate = 8 << 20 // bytes per second
 	// mostRTT is what a longer round trip counts as: with any more, a window is full at all but the slowest rates.
@@ -67,8 +67,10 @@ type pacer struct {
 	sentAt         time.Time     // when the last message went out
 	base           time.Duration // what the path takes without our queue
 	rate           float64       // bytes per second that the peer receives, smoothed over rounds; 0: unknown
-	most           uint64        // bytes that have been on their way at the end of a round
+	most           uint64        // the most bytes that have been on their way at once lately, and have arrived
+	flight         uint64        // the most that have been since the round began
 	share          float64       // of the slack; 0 counts as 1
+	behind         float64       // by how many powers of two the others are faster, see compare; from -1 to 1
 	links          int           // that are open, this one among them
 	inUse          int           // of them
 	rounded        bool          // a round has ended since the share has moved
@@ -108,7 +110,8 @@ const (
 type mark struct {
 	at             time.Time
 	sent, received uint64
-	little         bool // was on its way: a probe or a pause has just ended
+	flight         uint64 // the most bytes that were on their way at once in the round before
+	little         bool   // was on its way: a probe or a pause has just ended
 }
 
 // window is how many bytes may be on their way.
@@ -120,9 +123,9 @@ func (p *pacer) window() uint64 {
 	if p.rate == 0 {
 		return start
 	}
-	// Many paths let a burst pass at once and are slow from then on, so that the first round's rate may be many times the path's.
-	// What is on its way when a report has come is less by that report, which may be of most of the window.
-	highest := min(max(start, 2*p.most+p.step), HighWater)
+	// Many paths let a burst pass at once and are slow from then on, so that the first round's rate may be many times the path's. Reports that had to
+	// wait and come together look as fast. What has been on its way and has arrived is what a path is known to bear.
+	highest := min(max(start, p.most*5/3), HighWater)
 	base := p.base
 	if base == 0 {
 		base = assumedRTT
@@ -131,13 +134,18 @@ func (p *pacer) window() uint64 {
 	if share == 0 {
 		share = 1
 	}
+	share = min(share*math.Exp2(p.behind), mostShare)
 	each := min(max(alike/uint64(max(1, p.inUse)), leastAlike), mostAlike)
-	fills := p.rate * (base + 5*reportGap/2 + time.Duration(share*float64(queue(p.rate)))).Seconds()
+	fills := p.rate * (base + 5*reportGap/2 + time.Duration(share*float64(p.queue(p.rate)))).Seconds()
 	return min(max(uint64(fills)+each, least), highest)
 }
 
-// queue is how long the queue on the path may be at a rate, where the link's share is 1.
-func queue(rate float64) time.Duration {
+// queue is how long the queue on the path may be at a rate, where the link's share is 1. Links that share a path must not have one that grows with
+// their own rate: the fastest would come to have nearly all.
+func (p *pacer) queue(rate float64) time.Duration {
+	if p.inUse > 1 {
+		return slack
+	}
 	return slack + time.Duration(min(1, rate/fastRate)*float64(mostSlack-slack))
 }
 
@@ -165,9 +173,10 @@ func (p *pacer) message() int {
 // sending notes that a message goes out.
 func (p *pacer) sending(now time.Time, n int) {
 	if p.sent == p.received {
-		p.round = mark{now, p.sent, p.received, p.round.little}
+		p.round = mark{now, p.sent, p.received, p.round.flight, p.round.little}
 	}
 	p.sent += uint64(n)
+	p.flight = max(p.flight, p.sent-max(p.received, p.resumed))
 	p.sentAt, p.nudge = now, false
 }
 
@@ -175,7 +184,7 @@ func (p *pacer) sending(now time.Time, n int) {
 // Nor does the peer go on in its step: its last report is old, so it reports what comes next, or next but one (reporter.due).
 func (p *pacer) resume(now time.Time) {
 	if (p.most > 0 || p.step > 0) && p.sent-p.received < p.due() && p.silent(now) {
-		p.most, p.round = 0, mark{now, p.sent, p.sent, true}
+		p.most, p.flight, p.round = 0, 0, mark{at: now, sent: p.sent, received: p.sent, little: true}
 		p.step, p.resumed, p.doubted, p.nudge = 0, p.sent, true, true
 	}
 }
@@ -214,15 +223,14 @@ func (p *pacer) reported(now time.Time, received uint64) bool {
 	}
 	p.measured(span)
 	p.rounded = true
-	p.most = max(p.most, p.round.sent-p.round.received)
 	sample := float64(received-p.round.received) / span.Seconds()
-	idle := !p.idleAt.Before(p.round.at) && span < p.base+mostShare*queue(p.rate)
+	idle := !p.idleAt.Before(p.round.at) && span < p.base+mostShare*p.queue(p.rate)
 	switch {
 	case p.round.little || p.rate > 0 && p.probe != notProbing && sample > p.rate: // who begins again, or has the path to itself, learns nothing of it
 	case sample <= p.rate && idle: // who had nothing to send has learnt how fast it is at least
 	case sample >= 2*p.rate, // the first, or the path has become faster
-		sample <= p.rate/2 && span > p.base+mostShare*queue(sample), // or slower: what comes in clumps has rounds with little, too
-		sample > p.rate && span < p.base+slack/2:                    // or there is no queue yet
+		sample <= p.rate/2 && span > p.base+mostShare*p.queue(sample), // or slower: what comes in clumps has rounds with little, too
+		sample > p.rate && span < p.base+slack/2:                      // or there is no queue yet
 		p.rate = sample
 	default:
 		p.rate += (sample - p.rate) / 2
@@ -231,14 +239,17 @@ func (p *pacer) reported(now time.Time, received uint64) bool {
 	full := !p.round.little && p.idleAt.Before(p.round.at)
 	if full {
 		p.span = span
+		p.most -= p.most / 4
 	}
+	p.most = max(p.most, p.round.flight)
 	switch {
 	case p.rate > p.peak*2/3:
 		p.low = 0
 	case full: // else it is not the path that it is slow for
 		p.low++
 	}
-	p.round = mark{at: now, sent: p.sent, received: received}
+	p.round = mark{at: now, sent: p.sent, received: received, flight: p.flight}
+	p.flight = p.sent - received
 	return true
 }
 
@@ -295,7 +306,7 @@ func (p *pacer) probed(found time.Duration) {
 
 // release has the window count again. The round that follows begins with little on its way, so its rate says nothing of the path.
 func (p *pacer) release(now time.Time) {
-	p.probe, p.idleAt, p.reportedAt, p.round = notProbing, now, now, mark{now, p.sent, p.received, true}
+	p.probe, p.idleAt, p.reportedAt, p.round = notProbing, now, now, mark{at: now, sent: p.sent, received: p.received, little: true}
 }
 
 // giveUp ends a probe for which a Pong, or what was on its way, does not come. It is no reason for another.
@@ -339,7 +350,7 @@ func (p *pacer) silent(now time.Time) bool { return now.Sub(p.reportedAt) > max(
 // forget forgets what was learnt of the path, as there is another. It begins with a probe: what is on its way, or would be, is no measure.
 func (p *pacer) forget(now time.Time) {
 	p.resume(now)
-	p.base, p.floor, p.rate, p.most = 0, 0, 0, 0
+	p.base, p.floor, p.rate, p.most, p.flight = 0, 0, 0, 0, 0
 	p.peak, p.low = 0, 0
 	p.span, p.fresh, p.joint, p.known, p.share = 0, true, false, false, 1
 	p.ping(now, draining)
@@ -387,8 +398,8 @@ func (r *reporter) report(now time.Time, received uint64) {
 	r.reported, r.at = received, now
 }
 
-// mostShare bounds how far a link's window is bent towards what the others get, and shareGain is how fast: by half of it per round where the link gets
-// twice or half of that, and never by more than it. A tenth of that besides pulls it back, or all would drift together.
+// mostShare bounds how far a link's queue is bent towards what the others get, and shareGain is how fast its share moves in a round where they get twice or
+// half as much, or more. A tenth of that besides pulls it back, or all would drift together.
 const (
 	mostShare = 2
 	shareGain = 0.1
@@ -402,11 +413,13 @@ func later(a, b time.Time) time.Time {
 }
 
 // balance has links share alike what they share of a path: what a link gets of a queue that it shares is what it has in it, so a link that
-// gets less than the middle one comes to have more on its way, and the others less. What a link has to itself stays its own, as its window has
+// gets less than others comes to have more on its way, and they less. That is so at once, as far as it is behind: else windows that are in proportion to
+// the rate would keep whatever shares there are. And it is so more and more while it stays behind, as what links know of their paths' own time differs:
+// that is the share. What a link has to itself stays its own, as its window has
 // slack. It also has them probe together: one alone would take the others' queues for the path's own delay, and each would make way for the
 // other's growing. As reports can be made up, and links be made anew, that is not often, and links that are not in use count for nothing.
 func balance(now time.Time, links []*pacer) {
-	var rates []float64
+	var rated []*pacer
 	active, wanted, unknown, often := 0, false, false, false
 	drains, measures := false, false // a joint probe, still
 	gap := jointGap
@@ -417,7 +430,7 @@ func balance(now time.Time, links []*pacer) {
 		}
 		active++
 		if p.rate > 0 && !p.silent(now) {
-			rates = append(rates, p.rate)
+			rated = append(rated, p)
 		}
 		if p.probe == notProbing && !p.awaits { // one at a time
 			unknown = unknown || !p.known && p.span > 0 && (len(links) > 1 || p.base > p.floor) // alone, the shortest time ever is the path's
@@ -440,11 +453,6 @@ func balance(now time.Time, links []*pacer) {
 	case unknown:
 		wanted, gap = true, jointGap/4
 	}
-	middle := 0.0
-	if n := len(rates); n > 0 {
-		slices.Sort(rates)
-		middle = (rates[(n-1)/2] + rates[n/2]) / 2
-	}
 	probe := wanted && now.Sub(jointAt) > gap
 	for _, p := range links {
 		p.links, p.inUse = len(links), active
@@ -458,16 +466,20 @@ func balance(now time.Time, links []*pacer) {
 			p.giveUp(now)
 		}
 		if !p.active(now) {
-			p.share = 1
+			p.share, p.behind = 1, 0
 			continue
 		}
 		if p.share == 0 {
 			p.share = 1
 		}
-		if p.rounded && p.rate > 0 {
-			p.rounded = false
-			p.share += shareGain * ((middle-p.rate)/max(middle, p.rate) + (1-p.share)/10)
-			p.share = min(max(p.share, 1.0/mostShare), mostShare)
+		if p.rate > 0 {
+			var near float64
+			p.behind, near = compare(p, rated)
+			if p.rounded {
+				p.rounded = false
+				p.share += shareGain * (near + (1-p.share)/10)
+				p.share = min(max(p.share, 1.0/mostShare), mostShare)
+			}
 		}
 		switch {
 		case probe:
@@ -478,4 +490,21 @@ func balance(now time.Time, links []*pacer) {
 			p.ping(now, draining)
 		}
 	}
+}
+
+// compare is by how many powers of two others are faster than a link, each counting for one at most: all of them, where the slow weigh less, as those that are
+// slow on their own paths say nothing of one that is shared, and those that are about as fast, who are likely to share it. It is 0 where there are none.
+func compare(p *pacer, others []*pacer) (all, near float64) {
+	var weights, nearWeights float64
+	for _, other := range others {
+		apart := math.Log2(other.rate / p.rate)
+		weight, nearWeight := math.Sqrt(other.rate), 1/(1+math.Pow(2*apart, 4))
+		apart = min(max(apart, -1), 1)
+		all, near = all+weight*apart, near+nearWeight*apart
+		weights, nearWeights = weights+weight, nearWeights+nearWeight
+	}
+	if weights == 0 {
+		return 0, 0
+	}
+	return all / weights, near / nearWeights
 }

@@ -52,6 +52,7 @@ type simulated struct {
 	remakes  bool          // it is deaf, and when others have waited for that it ends and is made anew
 	asleep   time.Duration // how long the peer's clock has stood still
 	late     time.Duration // how much later than it could the next Pong of a second Ping comes
+	held     time.Time     // what comes back arrives no sooner, as a packet of it was lost, or the program has other things to do
 }
 
 // message is one that SCTP has not taken yet: of so many bytes, the last of which is that one of all.
@@ -137,7 +138,7 @@ func (p *path) serve(d time.Duration) {
 			if l.dribble && l.pacer.received < l.received {
 				l.reports = []arrival{{p.now, l.pacer.received + 1}}
 			}
-			for len(l.reports) > 0 && !l.reports[0].at.After(p.now) {
+			for len(l.reports) > 0 && !later(l.reports[0].at, l.held).After(p.now) {
 				l.pacer.reported(p.now, l.reports[0].total)
 				l.reports = l.reports[1:]
 			}
@@ -149,11 +150,11 @@ func (p *path) serve(d time.Duration) {
 				}
 				l.flying -= n
 			}
-			for len(l.pongs) > 0 && !l.pongs[0].After(p.now) {
+			for len(l.pongs) > 0 && !later(l.pongs[0], l.held).After(p.now) {
 				l.pacer.measured(p.now.Sub(l.pinged))
 				l.pongs = nil
 			}
-			for len(l.probes) > 0 && !l.probes[0].at.After(p.now) {
+			for len(l.probes) > 0 && !later(l.probes[0].at, l.held).After(p.now) {
 				l.pacer.pong(p.now, l.probes[0].total)
 				l.probes = l.probes[1:]
 			}
@@ -282,7 +283,7 @@ func TestPacerManyOnAFastPath(t *testing.T) {
 				p.balance()
 				p.run(5 * time.Second)
 				want := 0.85 * min(1, HighWater*float64(busy)/(2*delay.Seconds()*rate)) // of what the transport's buffers hold
-				if _, used := p.spread(5*time.Second, nil); used < want {
+				if _, used := p.spread(5 * time.Second); used < want {
 					t.Errorf("%.0f Mbit/s, %v, %d of 10: %.3f of the path is used", rate/mbit, delay, busy, used)
 				}
 			}
@@ -298,7 +299,7 @@ func TestPacerOneOfMany(t *testing.T) {
 	}
 	p.balance()
 	p.run(4 * time.Second)
-	if _, used := p.spread(6*time.Second, nil); used < 0.7 {
+	if _, used := p.spread(6 * time.Second); used < 0.7 {
 		t.Errorf("%.3f of the path is used", used)
 	}
 }
@@ -452,6 +453,86 @@ func TestPacerShares(t *testing.T) {
 	}
 }
 
+// TestPacerSharesAnyRate: links share alike how fast the path ever is, ten seconds after the last has come.
+func TestPacerSharesAnyRate(t *testing.T) {
+	for _, n := range []int{2, 4, 10} {
+		for _, rate := range []float64{5, 20, 50, 100, 300} {
+			for _, delay := range []time.Duration{2, 10, 50} { // ms
+				p := newPath(rate*mbit, slices.Repeat([]time.Duration{delay * time.Millisecond}, n)...)
+				all := p.links
+				p.links = all[:n-1]
+				p.run(3 * time.Second)
+				p.links = all
+				p.run(10 * time.Second)
+				for from := 10; from < 40; from += 10 {
+					if jain, used := p.spread(10 * time.Second); jain < 0.99 || used < 0.96 {
+						t.Errorf("%d links, %.0f Mbit/s, %d ms: after %d s Jain's index is %.3f, and %.3f of the path is used", n, rate, delay, from, jain, used)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestPacerSharesBesideSlow: links share alike, and use all that is left, also where most have paths of their own that are slower.
+func TestPacerSharesBesideSlow(t *testing.T) {
+	near, apart := []time.Duration{20, 20, 20, 20}, []time.Duration{5, 15, 25, 35} // ms
+	for _, c := range []struct {
+		rate, own float64 // Mbit/s
+		slow      int
+		delays    []time.Duration
+	}{
+		{40, 0.3, 6, near},
+		{40, 0.3, 6, apart},
+		{40, 0.3, 6, []time.Duration{5, 5, 5, 100}},
+		{40, 0.3, 4, apart},
+		{40, 3, 4, near},
+		{40, 3, 4, apart},
+		{16, 0.3, 6, apart},
+		{100, 0.3, 6, []time.Duration{5, 35}},
+		{20, 2, 9, near[:1]},
+		{100, 3, 9, near[:1]},
+		{150, 1, 9, []time.Duration{100}},
+	} {
+		var delays []time.Duration
+		for _, delay := range c.delays {
+			delays = append(delays, delay*time.Millisecond)
+		}
+		p := newPath(c.rate*mbit, append(delays, slices.Repeat([]time.Duration{10 * time.Millisecond}, c.slow)...)...)
+		slow := p.links[len(delays):]
+		for _, l := range slow {
+			l.own = c.own * mbit
+		}
+		p.run(20 * time.Second)
+		before := slow[0].received
+		jain, used := p.spread(20*time.Second, slow...)
+		if gets := float64(slow[0].received-before) / 20 / slow[0].own; jain < 0.99 || used < 0.95 || gets < 0.95 {
+			t.Errorf("%v: Jain's index is %.3f, %.3f of the path is used, and a slow one gets %.3f of what it can use", c, jain, used, gets)
+		}
+	}
+}
+
+// TestPacerHeld: what comes back late and then at once looks as if the path were fast, and does not fill it for longer and longer.
+func TestPacerHeld(t *testing.T) {
+	for _, rate := range []float64{4, 8, 40} {
+		for _, delay := range []time.Duration{1, 5, 20, 100} { // ms
+			p := newPath(rate*mbit, delay*time.Millisecond)
+			l := p.links[0]
+			p.run(10 * time.Second)
+			l.measure = true
+			p.run(30 * time.Second)
+			usual := l.longest
+			for i := range 20 {
+				l.held = p.now.Add(time.Duration(200+i*7%20*25) * time.Millisecond)
+				p.run(time.Duration(4000+i*13%20*300) * time.Millisecond)
+			}
+			if l.longest > 2*usual+2*slack {
+				t.Errorf("%.0f Mbit/s, %d ms: a message waits for %v, usually %v", rate, delay, l.longest, usual)
+			}
+		}
+	}
+}
+
 // TestPacerLatePong: a Pong that is late for once, because a packet was lost or the peer's program was busy, gives its link more than its share for
 // no longer than it takes to probe again.
 func TestPacerLatePong(t *testing.T) {
@@ -473,7 +554,7 @@ func TestPacerLatePong(t *testing.T) {
 			}
 			p.links[2].alarm = false
 			p.run(jointGap / 2)
-			if jain, _ := p.spread(20*time.Second, nil); jain < 0.98 {
+			if jain, _ := p.spread(20 * time.Second); jain < 0.98 {
 				t.Errorf("%d links, %v: Jain's index is %.4f", n, late, jain)
 			}
 		}
@@ -519,8 +600,8 @@ func TestPacerBurst(t *testing.T) {
 	}
 }
 
-// spread runs for so long and returns Jain's index of what the links get, but for one, and which part of the path's rate all of them use.
-func (p *path) spread(d time.Duration, but *simulated) (jain, used float64) {
+// spread runs for so long and returns Jain's index of what the links get, but for some, and which part of the path's rate all of them use.
+func (p *path) spread(d time.Duration, but ...*simulated) (jain, used float64) {
 	before := make([]uint64, len(p.links))
 	for i, l := range p.links {
 		before[i] = l.received
@@ -529,7 +610,7 @@ func (p *path) spread(d time.Duration, but *simulated) (jain, used float64) {
 	var n, sum, squares, all float64
 	for i, l := range p.links {
 		got := float64(l.received - before[i])
-		if all += got; l != but {
+		if all += got; !slices.Contains(but, l) {
 			n, sum, squares = n+1, sum+got, squares+got*got
 		}
 	}
@@ -549,7 +630,7 @@ func TestPacerNewcomers(t *testing.T) {
 	}
 	p.links[0].pacer.forget(p.now)
 	p.run(8 * time.Second)
-	if jain, used := p.spread(8*time.Second, nil); jain < 0.97 || used < 0.85 {
+	if jain, used := p.spread(8 * time.Second); jain < 0.97 || used < 0.85 {
 		t.Errorf("Jain's index is %.4f, %.2f of the path is used", jain, used)
 	}
 }
@@ -576,7 +657,7 @@ func TestPacerTogether(t *testing.T) {
 			}
 		}
 	}
-	if jain, used := p.spread(8*time.Second, nil); jain < 0.95 || used < 0.85 {
+	if jain, used := p.spread(8 * time.Second); jain < 0.95 || used < 0.85 {
 		t.Errorf("Jain's index is %.4f, %.2f of the path is used", jain, used)
 	}
 }
@@ -607,15 +688,18 @@ func TestPacerStart(t *testing.T) {
 // first, and a share that this alone had doubled took half a minute to come back.
 func TestBalanceStep(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
-	for _, factor := range []float64{2, 10, 1000} {
+	for _, factor := range []float64{1.1, 2, 10, 1000} {
 		slow, middle, fast := &pacer{rate: 1e6 / factor}, &pacer{rate: 1e6}, &pacer{rate: 1e6 * factor}
 		links := []*pacer{slow, middle, fast}
 		for _, p := range links {
 			p.sent, p.reportedAt, p.rounded, p.known = 1, now, true, true
 		}
 		balance(now, links)
-		if up, down := slow.share-1, 1-fast.share; middle.share != 1 || up <= 0 || up > shareGain || math.Abs(up-down) > 1e-9 {
+		if up, down := slow.share-1, 1-fast.share; middle.share != 1 || up <= 0 || up > shareGain+1e-9 || math.Abs(up-down) > 1e-9 {
 			t.Errorf("at %v times the others' rate: shares of %v, %v and %v", factor, slow.share, middle.share, fast.share)
+		}
+		if slow.behind <= 0 || slow.behind > 1 || middle.behind < 0 || middle.behind >= slow.behind || fast.behind >= 0 || fast.behind < -1 {
+			t.Errorf("at %v times the others' rate: %v, %v and %v behind", factor, slow.behind, middle.behind, fast.behind)
 		}
 	}
 }
@@ -727,7 +811,7 @@ func TestPacerManyOnAPoorPath(t *testing.T) {
 	if first > own+time.Second || later > own+6*slack {
 		t.Errorf("a message waits for %v at first and for %v later", first, later)
 	}
-	if jain, used := p.spread(time.Minute, nil); jain < 0.96 || used < 0.97 {
+	if jain, used := p.spread(time.Minute); jain < 0.96 || used < 0.97 {
 		t.Errorf("Jain's index is %.4f, %.2f of the path is used", jain, used)
 	}
 }
@@ -798,7 +882,7 @@ func TestPacerAfterPause(t *testing.T) {
 					forget(0)
 				}
 				p.run(5 * time.Second)
-				if _, used := p.spread(5*time.Second, nil); used < 0.85 {
+				if _, used := p.spread(5 * time.Second); used < 0.85 {
 					t.Errorf("%s, %d links, %d: %.2f of the path is used", kind.name, n, rest, used)
 				}
 				most := startWindow
