@@ -53,7 +53,7 @@ const (
 // The window is what the path carries in its own round-trip time, and a queue of some slack, as in FAST TCP (Wei, Jin, Low and Hegde,
 // 2006): in equilibrium the queue on the path has just that length, and links that share it get of it what they have in it.
 // The window hangs on reports that arrive, not on a timer, so that a hidden tab is as fast as another; the time that balance is called at only has
-// probes begin and end, and shares move, and a peer nudged whose clock has slept. It is a pure machine.
+// probes begin and end, and links compared, and a peer nudged whose clock has slept. It is a pure machine.
 //
 // Delay that is not our queue (somebody else's, a processor's that has much to do, or a path's that has become longer) would have it give
 // way until nothing is left, as every such scheme does. So it probes the path's own time, as BBR does (Cardwell and others, 2016): for a
@@ -172,7 +172,9 @@ func (p *pacer) message() int {
 
 // sending notes that a message goes out.
 func (p *pacer) sending(now time.Time, n int) {
-	if p.sent == p.received {
+	// The path has been idle. Where there was something to send, reports that have come together may have ended the round with the first of them, and what the
+	// rest tell of must count for the next.
+	if p.sent == p.received && !p.idleAt.Before(p.round.at) {
 		p.round = mark{now, p.sent, p.received, p.round.flight, p.round.little}
 	}
 	p.sent += uint64(n)
@@ -352,7 +354,7 @@ func (p *pacer) forget(now time.Time) {
 	p.resume(now)
 	p.base, p.floor, p.rate, p.most, p.flight = 0, 0, 0, 0, 0
 	p.peak, p.low = 0, 0
-	p.span, p.fresh, p.joint, p.known, p.share = 0, true, false, false, 1
+	p.span, p.fresh, p.joint, p.known, p.share, p.behind = 0, true, false, false, 1, 0
 	p.ping(now, draining)
 	p.round = mark{at: now, sent: p.sent, received: p.received}
 }
@@ -398,8 +400,8 @@ func (r *reporter) report(now time.Time, received uint64) {
 	r.reported, r.at = received, now
 }
 
-// mostShare bounds how far a link's queue is bent towards what the others get, and shareGain is how fast its share moves in a round where they get twice or
-// half as much, or more. A tenth of that besides pulls it back, or all would drift together.
+// mostShare is how long a link's queue is at most, compared with one that is as fast as the others, and how far its share moves either way; with what it is ahead
+// besides, the queue is a quarter at least. shareGain is how fast the share moves in a round where the others get twice or half as much, or more. A tenth of that besides pulls it back, or all would drift together.
 const (
 	mostShare = 2
 	shareGain = 0.1

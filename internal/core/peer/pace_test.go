@@ -26,6 +26,7 @@ type simulated struct {
 	delay    time.Duration
 	own      float64 // bytes per second of this link's own bottleneck after the shared one; 0: none
 	ownBusy  time.Time
+	apart    bool      // it has only its own
 	buffer   []message // before SCTP
 	buffered int       // bytes in it
 	flying   int       // bytes that SCTP has on their way
@@ -211,7 +212,10 @@ func (l *simulated) send(now time.Time, n int) {
 
 // through is when n bytes of a link that come now have passed its bottlenecks.
 func (p *path) through(l *simulated, n int) time.Time {
-	at := serve(p.now, &p.busy, n, p.rate, p.burst)
+	at := p.now
+	if !l.apart {
+		at = serve(at, &p.busy, n, p.rate, p.burst)
+	}
 	if l.own > 0 {
 		at = serve(at, &l.ownBusy, n, l.own, 0)
 	}
@@ -512,6 +516,58 @@ func TestPacerSharesBesideSlow(t *testing.T) {
 	}
 }
 
+// TestPacerSharesBesideFast: links share alike, and wait for little, beside one that is far faster on a path of its own.
+func TestPacerSharesBesideFast(t *testing.T) {
+	for _, rate := range []float64{4, 10, 40} {
+		for _, n := range []int{2, 4, 9} {
+			p := newPath(rate*mbit, slices.Repeat([]time.Duration{10 * time.Millisecond}, n+1)...)
+			fast := p.links[n]
+			fast.own, fast.apart = 300*mbit, true
+			p.run(20 * time.Second)
+			before := fast.received
+			for _, l := range p.links {
+				l.measure = true
+			}
+			jain, all := p.spread(20*time.Second, fast)
+			got := float64(fast.received-before) / 20
+			own := time.Duration(float64(n*3*wire.MinMessageSize) / p.rate * float64(time.Second))
+			if used := all - got/p.rate; jain < 0.98 || used < 0.95 || got < 0.95*fast.own || p.links[0].longest > 3*slack+own {
+				t.Errorf("%d links, %.0f Mbit/s: Jain's index is %.3f, %.3f of the path is used and %.3f of the fast one's, and a message waits for %v", n, rate, jain, used, got/fast.own,
+					p.links[0].longest)
+			}
+		}
+	}
+}
+
+// TestPacerClumps: what comes back in clumps, as over radio, does not hold a link at a few messages, however long the path is.
+func TestPacerClumps(t *testing.T) {
+	for _, every := range []time.Duration{20, 30, 40, 60} { // ms
+		for _, delay := range []time.Duration{10, 80, 100, 125} { // ms
+			p := newPath(1000*mbit, slices.Repeat([]time.Duration{delay * time.Millisecond}, 10)...)
+			for _, l := range p.links {
+				l.own = 40 * mbit
+			}
+			before := make([]uint64, len(p.links))
+			for at := time.Duration(0); at < 20*time.Second; at += every * time.Millisecond {
+				if at < 10*time.Second {
+					for i, l := range p.links {
+						before[i] = l.received
+					}
+				}
+				for _, l := range p.links {
+					l.held = p.now.Add((every - 5) * time.Millisecond)
+				}
+				p.run(every * time.Millisecond)
+			}
+			for i, l := range p.links {
+				if used := float64(l.received-before[i]) / 10 / l.own; used < 0.9 {
+					t.Errorf("%d ms, what comes in %d ms together: link %d uses %.3f of its path", delay, every, i, used)
+				}
+			}
+		}
+	}
+}
+
 // TestPacerHeld: what comes back late and then at once looks as if the path were fast, and does not fill it for longer and longer.
 func TestPacerHeld(t *testing.T) {
 	for _, rate := range []float64{4, 8, 40} {
@@ -701,6 +757,17 @@ func TestBalanceStep(t *testing.T) {
 		if slow.behind <= 0 || slow.behind > 1 || middle.behind < 0 || middle.behind >= slow.behind || fast.behind >= 0 || fast.behind < -1 {
 			t.Errorf("at %v times the others' rate: %v, %v and %v behind", factor, slow.behind, middle.behind, fast.behind)
 		}
+	}
+}
+
+// TestWindowBent: a link that gets less than the others has a queue of mostShare at most, however it comes to that.
+func TestWindowBent(t *testing.T) {
+	window := func(share, behind float64) uint64 {
+		p := pacer{rate: 1e6, base: 10 * time.Millisecond, most: HighWater, inUse: 3, share: share, behind: behind}
+		return p.window()
+	}
+	if want := window(mostShare, 0); window(mostShare, 1) != want || window(1, 1) != want || window(1, 0.5) >= want || window(1, 0) <= window(1, -1) || window(1, -1) <= window(0.5, -1) {
+		t.Errorf("windows of %d, %d, %d, %d, %d, %d and %d bytes", want, window(mostShare, 1), window(1, 1), window(1, 0.5), window(1, 0), window(1, -1), window(0.5, -1))
 	}
 }
 
