@@ -251,11 +251,12 @@ func (s *iceServers) Set(text string) error {
 			return errors.New("secret takes the place of username and credential")
 		}
 		for _, u := range one.URLs {
-			scheme, _, _ := strings.Cut(u, ":")
-			switch scheme {
-			case "stun", "stuns", "turn", "turns":
-			default:
+			// With one server that is none browsers make no connection at all.
+			switch scheme, host, _ := strings.Cut(u, ":"); {
+			case host == "", scheme != "stun" && scheme != "stuns" && scheme != "turn" && scheme != "turns":
 				return fmt.Errorf("%q is no STUN or TURN URL", u)
+			case strings.HasPrefix(scheme, "turn") && one.Secret == "" && (one.Username == "" || one.Credential == ""):
+				return fmt.Errorf("%q needs a username and a credential, or a secret", u)
 			}
 			if len(u) > longestICEText {
 				return errors.New("URL is too long")

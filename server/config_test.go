@@ -85,6 +85,7 @@ func TestConfigIsChecked(t *testing.T) {
 		{"-ice-servers", "{}"}, {"-ice-servers", `[{"urls":[]}]`}, {"-ice-servers", `[{"urls":"https://a.example"}]`},
 		{"-ice-servers", `[{"urls":"stun:a.example","password":"x"}]`}, {"-ice-servers", `[] []`},
 		{"-ice-servers", `[{"urls":"turn:a.example","username":"u","secret":"s"}]`},
+		{"-ice-servers", `[{"urls":"turn:a.example"}]`}, {"-ice-servers", `[{"urls":["stun:a.example","turns:a.example"],"username":"u"}]`}, {"-ice-servers", `[{"urls":"stun:"}]`},
 		{"argument"}, {"-unknown"},
 	} {
 		if _, err := parse(nil, args...); err == nil {

@@ -450,7 +450,7 @@ func TestWithoutTURN(t *testing.T) {
 
 // What each member is told fits into a message, or nobody is.
 func TestConfigIsTooLong(t *testing.T) {
-	server := fmt.Sprintf(`{"urls":["turn:%[1]s","turn:%[1]s","turn:%[1]s","turn:%[1]s","turn:%[1]s"]}`, strings.Repeat("x", 500))
+	server := fmt.Sprintf(`{"urls":["stun:%[1]s","stun:%[1]s","stun:%[1]s","stun:%[1]s","stun:%[1]s"]}`, strings.Repeat("x", 500))
 	for members, ok := range map[string]bool{"11": true, "2048": false} {
 		c, err := parse(nil, "-addr", "127.0.0.1:0", "-turn-addr", "127.0.0.1:0", "-max-members", members,
 			"-ice-servers", "["+strings.Repeat(server+",", 13)+server+"]")

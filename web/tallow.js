@@ -1635,7 +1635,10 @@ function iceServer(server) {
   try {
     new RTCPeerConnection({ iceServers: [usable] }).close(); // it asks nobody
   } catch (e) {
-    throw new TallowError("invalid-argument", `iceServers that this browser refuses: ${e instanceof Error ? e.message : e}`);
+    // Anything else is no fault of theirs: that there are too many connections, say.
+    if (["SyntaxError", "InvalidAccessError", "NotSupportedError", "TypeError"].includes(/** @type {Error} */ (e).name)) {
+      throw new TallowError("invalid-argument", `iceServers that this browser refuses: ${/** @type {Error} */ (e).message}`);
+    }
   }
   return usable;
 }

@@ -75,7 +75,8 @@ type pacer struct {
 	inUse          int           // of them
 	rounded        bool          // a round has ended since the share has moved
 	round          mark
-	idleAt         time.Time
+	idleAt         time.Time     // when there was last nothing to send, or began to be
+	waiting        bool          // there still is nothing
 	floor          time.Duration // the shortest that base has been
 	span           time.Duration // of the last round with a full window
 	peak           float64       // the highest rate since the last probe
@@ -172,11 +173,18 @@ func (p *pacer) message() int {
 
 // sending notes that a message goes out.
 func (p *pacer) sending(now time.Time, n int) {
-	// The path has been idle. Where there was something to send, reports that have come together may have ended the round with the first of them, and what the
-	// rest tell of must count for the next.
-	if p.sent == p.received && !p.idleAt.Before(p.round.at) {
-		p.round = mark{now, p.sent, p.received, p.round.flight, p.round.little}
+	// Where the path has been idle, the round has long been over; what the peer does not report yet arrived long ago. Where there was something to send all the
+	// time, reports that have come together may have ended the round with the first of them, and what the rest tell of must count for the next.
+	flying := p.sent - p.received
+	switch idle := p.waiting && (flying == 0 || flying < p.due() && now.Sub(p.idleAt) > max(p.base, p.span)); {
+	case idle:
+		p.round = mark{now, p.sent, p.sent, p.round.flight, true}
+	case p.sent == 0:
+		p.round.at = now
+	case p.waiting:
+		p.idleAt = now
 	}
+	p.waiting = false
 	p.sent += uint64(n)
 	p.flight = max(p.flight, p.sent-max(p.received, p.resumed))
 	p.sentAt, p.nudge = now, false
@@ -200,7 +208,14 @@ func (p *pacer) doubt(now time.Time) {
 }
 
 // idle notes that there was room in the window and nothing to send: the rate then says nothing about the path.
-func (p *pacer) idle(now time.Time) { p.idleAt = now }
+func (p *pacer) idle(now time.Time) {
+	if !p.waiting {
+		p.idleAt, p.waiting = now, true
+	}
+}
+
+// enough reports whether there has been something to send since then.
+func (p *pacer) enough(since time.Time) bool { return !p.waiting && p.idleAt.Before(since) }
 
 // reported takes the peer's report. It is false for one that cannot be: of less than before, or of more than was sent.
 func (p *pacer) reported(now time.Time, received uint64) bool {
@@ -226,7 +241,7 @@ func (p *pacer) reported(now time.Time, received uint64) bool {
 	p.measured(span)
 	p.rounded = true
 	sample := float64(received-p.round.received) / span.Seconds()
-	idle := !p.idleAt.Before(p.round.at) && span < p.base+mostShare*p.queue(p.rate)
+	idle := !p.enough(p.round.at) && span < p.base+mostShare*p.queue(p.rate)
 	switch {
 	case p.round.little || p.rate > 0 && p.probe != notProbing && sample > p.rate: // who begins again, or has the path to itself, learns nothing of it
 	case sample <= p.rate && idle: // who had nothing to send has learnt how fast it is at least
@@ -238,7 +253,7 @@ func (p *pacer) reported(now time.Time, received uint64) bool {
 		p.rate += (sample - p.rate) / 2
 	}
 	p.peak = max(p.peak, p.rate)
-	full := !p.round.little && p.idleAt.Before(p.round.at)
+	full := !p.round.little && p.enough(p.round.at)
 	if full {
 		p.span = span
 		p.most -= p.most / 4

@@ -539,6 +539,29 @@ func TestPacerSharesBesideFast(t *testing.T) {
 	}
 }
 
+// TestPacerShortPauses: a link that has nothing to send now and then, for too short a time for its peer to report the rest, does not take that for the path's rate.
+func TestPacerShortPauses(t *testing.T) {
+	for _, rate := range []float64{1, 4, 40} {
+		for _, delay := range []time.Duration{5, 25, 100} { // ms
+			for _, pause := range []time.Duration{100, 300, 600, 900} { // ms
+				p := newPath(rate*mbit, delay*time.Millisecond)
+				l := p.links[0]
+				p.run(8 * time.Second)
+				for range 8 {
+					l.quiet = true
+					p.run(pause * time.Millisecond)
+					l.quiet = false
+					for range 10 {
+						if p.run(100 * time.Millisecond); l.pacer.rate < 0.6*p.rate {
+							t.Errorf("%.0f Mbit/s, %d ms, pauses of %d ms: a rate of %.2f Mbit/s", rate, delay, pause, l.pacer.rate/mbit)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
 // TestPacerClumps: what comes back in clumps, as over radio, does not hold a link at a few messages, however long the path is.
 func TestPacerClumps(t *testing.T) {
 	for _, every := range []time.Duration{20, 30, 40, 60} { // ms

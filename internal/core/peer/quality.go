@@ -102,7 +102,7 @@ func (q *QualityMeter) Loaded(now time.Time) { q.loaded = now }
 
 // PathChanged says that the connection may have another path, which the link probes. What was said stands until there is a round trip of this one, or it
 // would come and go with each restart that finds the same path again.
-func (q *QualityMeter) PathChanged(now time.Time) { q.moved, q.former = now, true }
+func (q *QualityMeter) PathChanged(now time.Time) { q.moved, q.former = now, q.rtt != 0 }
 
 // Tick lets time pass.
 func (q *QualityMeter) Tick(now time.Time) {
