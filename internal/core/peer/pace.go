@@ -177,10 +177,10 @@ func (p *pacer) sending(now time.Time, n int) {
 	// time, reports that have come together may have ended the round with the first of them, and what the rest tell of must count for the next.
 	flying := p.sent - p.received
 	switch idle := p.waiting && (flying == 0 || flying < p.due() && now.Sub(p.idleAt) > max(p.base, p.span)); {
-	case idle:
-		p.round = mark{now, p.sent, p.sent, p.round.flight, true}
 	case p.sent == 0:
 		p.round.at = now
+	case idle:
+		p.round = mark{now, p.sent, p.sent, p.round.flight, true}
 	case p.waiting:
 		p.idleAt = now
 	}

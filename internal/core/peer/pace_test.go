@@ -238,7 +238,9 @@ func serve(at time.Time, busy *time.Time, n int, rate, burst float64) time.Time 
 func newPath(rate float64, delays ...time.Duration) *path {
 	p := &path{now: time.Unix(1_700_000_000, 0), rate: rate}
 	for _, d := range delays {
-		p.links = append(p.links, &simulated{delay: d})
+		l := &simulated{delay: d}
+		l.pacer.idle(p.now) // until it begins
+		p.links = append(p.links, l)
 	}
 	return p
 }
