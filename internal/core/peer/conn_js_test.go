@@ -197,15 +197,29 @@ func TestCloseWhileOffering(t *testing.T) {
 	}
 }
 
+// fakeStats has the browser's statistics of a connection be what the function it returns was last given: entries by id.
+func fakeStats(t *testing.T, c *conn) func(entries map[string]map[string]any) {
+	var report js.Value
+	getStats := js.FuncOf(func(js.Value, []js.Value) any { return js.Global().Get("Promise").Call("resolve", report) })
+	t.Cleanup(getStats.Release)
+	c.pc.JSValue().Set("getStats", getStats)
+	return func(entries map[string]map[string]any) {
+		report = js.Global().Get("Map").New()
+		for id, fields := range entries {
+			entry := js.Global().Get("Object").New()
+			for name, value := range fields {
+				entry.Set(name, value)
+			}
+			report.Call("set", id, entry)
+		}
+	}
+}
+
 // TestConnStatsOfPairs: where the browser counts for each pair only, as Firefox does, what a pair has carried counts after it has gone from the report, or
 // while none is selected.
 func TestConnStatsOfPairs(t *testing.T) {
 	c := newEnd(t, labs(t)[0]).Conn.(*conn)
-	object, promise := js.Global().Get("Object"), js.Global().Get("Promise")
-	var report js.Value
-	getStats := js.FuncOf(func(js.Value, []js.Value) any { return promise.Call("resolve", report) })
-	defer getStats.Release()
-	c.pc.JSValue().Set("getStats", getStats)
+	report := fakeStats(t, c)
 	type pair struct {
 		id       string
 		sent     int
@@ -222,14 +236,11 @@ func TestConnStatsOfPairs(t *testing.T) {
 		{nil, 5_022_000},
 		{[]pair{{"another", 6_000_000, true}}, 11_022_000},
 	} {
-		report = js.Global().Get("Map").New()
+		entries := map[string]map[string]any{}
 		for _, p := range step.pairs {
-			entry := object.New()
-			for name, value := range map[string]any{"id": p.id, "type": "candidate-pair", "selected": p.selected, "bytesSent": p.sent, "bytesReceived": 2 * p.sent} {
-				entry.Set(name, value)
-			}
-			report.Call("set", p.id, entry)
+			entries[p.id] = map[string]any{"id": p.id, "type": "candidate-pair", "selected": p.selected, "bytesSent": p.sent, "bytesReceived": 2 * p.sent}
 		}
+		report(entries)
 		if s, err := c.Stats(testContext(t)); err != nil || s.BytesSent != step.want || s.BytesReceived != 2*step.want {
 			t.Errorf("%d: %+v, %v, want %d", i, s, err, step.want)
 		}
@@ -240,11 +251,7 @@ func TestConnStatsOfPairs(t *testing.T) {
 // that a relay that sees itself under another address than it told would end each link of a member that keeps to relays.
 func TestConnStatsOfCandidates(t *testing.T) {
 	c := newEnd(t, labs(t)[0]).Conn.(*conn)
-	object, promise := js.Global().Get("Object"), js.Global().Get("Promise")
-	var report js.Value
-	getStats := js.FuncOf(func(js.Value, []js.Value) any { return promise.Call("resolve", report) })
-	defer getStats.Release()
-	c.pc.JSValue().Set("getStats", getStats)
+	report := fakeStats(t, c)
 	for name, step := range map[string]struct {
 		local, remote map[string]any
 		want          ConnStats
@@ -266,19 +273,12 @@ func TestConnStatsOfCandidates(t *testing.T) {
 			ConnStats{LocalType: "host", RemoteType: "prflx", Protocol: "udp"},
 		},
 	} {
-		report = js.Global().Get("Map").New()
-		for id, entry := range map[string]map[string]any{
+		report(map[string]map[string]any{
 			"transport": {"type": "transport", "selectedCandidatePairId": "pair"},
 			"pair":      {"type": "candidate-pair", "id": "pair", "localCandidateId": "local", "remoteCandidateId": "remote"},
 			"local":     step.local,
 			"remote":    step.remote,
-		} {
-			value := object.New()
-			for field, content := range entry {
-				value.Set(field, content)
-			}
-			report.Call("set", id, value)
-		}
+		})
 		s, err := c.Stats(testContext(t))
 		if err != nil || s.LocalType != step.want.LocalType || s.RemoteType != step.want.RemoteType || s.Protocol != step.want.Protocol {
 			t.Errorf("%s: %+v, %v, want %+v", name, s, err, step.want)

@@ -800,14 +800,11 @@ func (l *Link) ping() {
 	}
 }
 
-// probed takes the Pong of a Ping of the pacer's. Those that go out while it drains are behind what is on its way.
+// probed takes the Pong of a Ping of the pacer's.
 func (l *Link) probed(token uint64) {
 	var sent, answered time.Time
 	l.learn(func() {
-		awaited := l.pace.awaits
-		now := l.cfg.Now()
-		l.pace.pong(now, token)
-		if awaited && !l.pace.awaits && l.pace.probe != draining {
+		if now := l.cfg.Now(); l.pace.pong(now, token) {
 			sent, answered = l.pace.pinged, now
 		}
 	})

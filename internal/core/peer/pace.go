@@ -299,14 +299,16 @@ func (p *pacer) asks() (token uint64, ask bool) {
 	return p.token, ask
 }
 
-// pong takes a Pong.
-func (p *pacer) pong(now time.Time, token uint64) {
+// pong takes a Pong. It reports whether that is the path's own time since pinged: the first of a probe is behind what is on its way.
+func (p *pacer) pong(now time.Time, token uint64) bool {
 	if !p.awaits || token != p.token {
-		return
+		return false
 	}
-	if p.awaits = false; p.probe != draining {
-		p.probed(now.Sub(p.pinged))
+	if p.awaits = false; p.probe == draining {
+		return false
 	}
+	p.probed(now.Sub(p.pinged))
+	return true
 }
 
 // probed takes what a probe has found. A Pong may be late for once, so that a longer path than was known is probed again soon.
@@ -415,8 +417,9 @@ func (r *reporter) report(now time.Time, received uint64) {
 	r.reported, r.at = received, now
 }
 
-// mostShare is how long a link's queue is at most, compared with one that is as fast as the others, and how far its share moves either way; with what it is ahead
-// besides, the queue is a quarter at least. shareGain is how fast the share moves in a round where the others get twice or half as much, or more. A tenth of that besides pulls it back, or all would drift together.
+// mostShare is how long a link's queue is at most, compared with one that is as fast as the others, and how far its share moves either way; with what it is
+// ahead besides, the queue is a quarter at least. shareGain is how fast the share moves in a round where the others get twice or half as much, or more. A tenth
+// of that besides pulls it back, or all would drift together.
 const (
 	mostShare = 2
 	shareGain = 0.1
@@ -432,8 +435,7 @@ func later(a, b time.Time) time.Time {
 // balance has links share alike what they share of a path: what a link gets of a queue that it shares is what it has in it, so a link that
 // gets less than others comes to have more on its way, and they less. That is so at once, as far as it is behind: else windows that are in proportion to
 // the rate would keep whatever shares there are. And it is so more and more while it stays behind, as what links know of their paths' own time differs:
-// that is the share. What a link has to itself stays its own, as its window has
-// slack. It also has them probe together: one alone would take the others' queues for the path's own delay, and each would make way for the
+// that is the share. What a link has to itself stays its own, as its window has slack. It also has them probe together: one alone would take the others' queues for the path's own delay, and each would make way for the
 // other's growing. As reports can be made up, and links be made anew, that is not often, and links that are not in use count for nothing.
 func balance(now time.Time, links []*pacer) {
 	var rated []*pacer

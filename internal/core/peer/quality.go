@@ -117,15 +117,15 @@ func (q *QualityMeter) Pong(sent, now time.Time) {
 		return // it may have waited until there was a path, or behind what had
 	}
 	sample := max(now.Sub(sent), 1)
-	if underLoad := !q.loaded.IsZero() && q.loaded.Add(loadSettles).After(sent); underLoad && q.rtt != 0 && !q.former {
+	if q.rtt == 0 || q.former {
+		q.begin(sample)
+		return
+	}
+	if underLoad := !q.loaded.IsZero() && q.loaded.Add(loadSettles).After(sent); underLoad {
 		if sample < q.rtt {
 			q.rtt = sample
 			q.judge()
 		}
-		return
-	}
-	if q.rtt == 0 || q.former {
-		q.begin(sample)
 		return
 	}
 	q.recent = [...]time.Duration{q.recent[1], q.recent[2], sample}
