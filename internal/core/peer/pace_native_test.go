@@ -28,6 +28,9 @@ type bottleneck struct {
 	rate         float64 // bytes per second, of UDP payload
 	delay        time.Duration
 	queued, most atomic.Int64 // bytes before the bottleneck; drops would count for good
+
+	mu    sync.Mutex
+	loads []*load // the near ends of its links
 }
 
 func newBottleneck(t *testing.T, rate float64, delay time.Duration) *bottleneck {
@@ -151,7 +154,7 @@ func (b *bottleneck) link(t *testing.T, far *lab) (from, to *load) {
 		l := &load{opened: make(chan struct{}), closed: make(chan struct{}), sent: map[uint64]time.Time{}}
 		l.link = NewLink(LinkConfig{Conn: c, Handshake: h, Engine: bulk.Go{}, Pool: new(bulk.Pool), Now: time.Now, Handler: l, Ready: func() {
 			l.ready.Add(1)
-			Balance([]*Link{l.link})
+			b.balance() // the far ends send nothing over the bulk channel, and have nothing to balance
 		}})
 		l.link.Start()
 		t.Cleanup(func() {
@@ -164,19 +167,29 @@ func (b *bottleneck) link(t *testing.T, far *lab) (from, to *load) {
 	from, to = start(one, i), start(other, r)
 	wait(t, "the link opens", from.opened)
 	wait(t, "the link opens", to.opened)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.loads = append(b.loads, from)
 	return from, to
 }
 
-// pass lets time pass, as the room does.
-func pass(d time.Duration, all ...*load) {
-	links := make([]*Link, len(all))
-	for i, l := range all {
+// balance balances all links of the near end, as the room does, and one call at a time.
+func (b *bottleneck) balance() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	links := make([]*Link, len(b.loads))
+	for i, l := range b.loads {
 		links[i] = l.link
 	}
+	Balance(links)
+}
+
+// pass lets time pass, as the room does.
+func (b *bottleneck) pass(d time.Duration) {
 	for ; d > 0; d -= tickEvery {
 		time.Sleep(tickEvery)
-		Balance(links)
-		for _, l := range all {
+		b.balance()
+		for _, l := range b.loads {
 			l.ping()
 		}
 	}
@@ -188,7 +201,7 @@ func TestProbeWithoutTicks(t *testing.T) {
 		b := newBottleneck(t, 4*mbit, 10*time.Millisecond)
 		from, to := b.link(t, b.far)
 		go from.fill()
-		pass(2*time.Second, from)
+		b.pass(2 * time.Second)
 		from.link.PathChanged() // which is followed by a probe
 		before, probes := to.received.Load(), from.ready.Load()
 		time.Sleep(3 * time.Second)
@@ -220,14 +233,14 @@ func TestPath(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBottleneck(t, c.rate, c.delay)
 				from, to := b.link(t, b.far)
-				pass(time.Second, from)
+				b.pass(time.Second)
 				idle := from.slowest()
 				go from.fill()
-				pass(c.settle, from)
+				b.pass(c.settle)
 				first := b.most.Swap(0)
 				before := to.received.Load()
 				from.slowest()
-				pass(c.span, from)
+				b.pass(c.span)
 				share := float64(to.received.Load()-before) / c.span.Seconds() / c.rate
 				most, busy := b.most.Load(), from.slowest()
 				queue := time.Duration(float64(most) / c.rate * float64(time.Second))
@@ -287,24 +300,24 @@ func TestSharedPath(t *testing.T) {
 				}
 				add(&lab{t: t, router: b.far.router, rate: c.own})
 				add(b.far)
-				pass(time.Second, from...)
+				b.pass(time.Second)
 				for _, f := range from {
 					go f.fill()
 				}
-				pass(c.settle, from...)
+				b.pass(c.settle)
 				first := b.most.Swap(0)
 				add(b.far)
 				go from[late].fill()
-				pass(c.settle, from...)
+				b.pass(c.settle)
 				from[restarted].link.PathChanged()
-				pass(c.settle, from...)
+				b.pass(c.settle)
 				second := b.most.Swap(0)
 				before := make([]int64, n)
 				for i := range n {
 					before[i] = to[i].received.Load()
 					from[i].slowest()
 				}
-				pass(c.span, from...)
+				b.pass(c.span)
 				var all, sum, squares float64
 				var ping time.Duration
 				for i := range n {
