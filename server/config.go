@@ -132,7 +132,7 @@ func (c *config) check() error {
 	require(c.turnTTL >= time.Minute && c.turnTTL <= 30*24*time.Hour, "-turn-ttl must be from 1m to 720h")
 	relays := c.turn
 	for _, s := range c.iceServers.servers {
-		relays = relays || slices.ContainsFunc(s.URLs, func(u string) bool { return strings.HasPrefix(u, "turn") })
+		relays = relays || slices.ContainsFunc(s.URLs, wire.IsTURN)
 	}
 	require(relays || !c.relayOnly, "-relay-only needs a TURN server: -turn or -ice-servers")
 	return errors.Join(errs...)
@@ -244,23 +244,21 @@ func (s *iceServers) Set(text string) error {
 		return fmt.Errorf("one array of at most %d servers is needed", mostICEServers)
 	}
 	for _, one := range servers {
-		if len(one.URLs) == 0 || len(one.URLs) > mostICEURLs {
-			return fmt.Errorf("a server needs 1 to %d urls", mostICEURLs)
+		if len(one.URLs) > mostICEURLs {
+			return fmt.Errorf("a server has at most %d urls", mostICEURLs)
 		}
 		if one.Secret != "" && (one.Username != "" || one.Credential != "") {
 			return errors.New("secret takes the place of username and credential")
 		}
-		for _, u := range one.URLs {
-			// With one server that is none browsers make no connection at all.
-			switch scheme, host, _ := strings.Cut(u, ":"); {
-			case host == "", scheme != "stun" && scheme != "stuns" && scheme != "turn" && scheme != "turns":
-				return fmt.Errorf("%q is no STUN or TURN URL", u)
-			case strings.HasPrefix(scheme, "turn") && one.Secret == "" && (one.Username == "" || one.Credential == ""):
-				return fmt.Errorf("%q needs a username and a credential, or a secret", u)
-			}
-			if len(u) > longestICEText {
-				return errors.New("URL is too long")
-			}
+		offered := one.wire()
+		if one.Secret != "" {
+			offered.Username, offered.Credential = "made", "for each member"
+		}
+		if err := offered.Check(); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(one.URLs, func(u string) bool { return len(u) > longestICEText }) {
+			return errors.New("URL is too long")
 		}
 		if len(one.Username) > longestICEText || len(one.Credential) > longestICEText {
 			return errors.New("username or credential is too long")

@@ -44,11 +44,14 @@ type platform struct {
 
 // NewConn makes a connection. It gathers nothing before Offer or Answer. host.Boot must have been called.
 func NewConn(cfg ConnConfig) (Conn, error) {
-	pc, err := webrtc.NewPeerConnection(configuration(cfg.ICE, cfg.RelayOnly))
+	pc, err := webrtc.NewPeerConnection(webrtc.Configuration{})
 	if err != nil {
 		return nil, err
 	}
 	c := newConn(cfg, pc)
+	if err := c.configure(cfg.ICE); err != nil {
+		return nil, errors.Join(err, pc.Close())
+	}
 	for id := range c.channels {
 		dc, err := pc.CreateDataChannel(label(wire.Channel(id)), channelInit(wire.Channel(id)))
 		if err != nil {
@@ -230,10 +233,28 @@ func (c *conn) await(ctx context.Context, start func(op uint32)) (status int32, 
 	return 0, ctx.Err()
 }
 
-// configure calls the browser: pion's SetConfiguration refuses turn: addresses that it has validated wrongly.
-func (c *conn) configure(ice wire.ICEServers) (err error) {
-	servers := make([]any, 0, len(ice.Servers))
-	for _, s := range usable(ice, c.relayOnly.Load()) {
+// configure gives the browser the servers that it takes: one refuses all for the sake of one, as Firefox does for that of a stuns: URL.
+func (c *conn) configure(ice wire.ICEServers) error {
+	all := usable(ice, c.relayOnly.Load())
+	if c.setConfiguration(all) == nil {
+		return nil
+	}
+	var taken []wire.ICEServer
+	for _, s := range all {
+		for _, u := range s.URLs {
+			one := wire.ICEServer{URLs: []string{u}, Username: s.Username, Credential: s.Credential}
+			if c.setConfiguration([]wire.ICEServer{one}) == nil {
+				taken = append(taken, one)
+			}
+		}
+	}
+	return c.setConfiguration(taken)
+}
+
+// setConfiguration calls the browser: pion's SetConfiguration refuses turn: addresses that it has validated wrongly.
+func (c *conn) setConfiguration(list []wire.ICEServer) (err error) {
+	servers := make([]any, 0, len(list))
+	for _, s := range list {
 		urls := make([]any, 0, len(s.URLs))
 		for _, u := range s.URLs {
 			urls = append(urls, u)

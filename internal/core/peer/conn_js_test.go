@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"os"
+	"reflect"
 	"runtime"
 	"syscall/js"
 	"testing"
 	"time"
 
+	"tallow/internal/core/bulk"
 	"tallow/internal/core/host"
 	"tallow/internal/core/wire"
 )
@@ -160,6 +162,49 @@ func TestConnOverrunSmall(t *testing.T) {
 	}
 	if want := maxUnread / (size + 256); n != want {
 		t.Errorf("%d records were kept, want %d", n, want)
+	}
+}
+
+// TestRefusedServers: a server that the browser refuses keeps it from no other, whether a connection begins with it or gets it later.
+func TestRefusedServers(t *testing.T) {
+	for name, tt := range map[string]struct{ servers, want []wire.ICEServer }{
+		"none": {},
+		"one of three": {
+			[]wire.ICEServer{{URLs: []string{"stun:127.0.0.1:1", "bogus:127.0.0.1"}}, {URLs: []string{"turn:127.0.0.1:2"}, Username: "u", Credential: "c"}},
+			[]wire.ICEServer{{URLs: []string{"stun:127.0.0.1:1"}}, {URLs: []string{"turn:127.0.0.1:2"}, Username: "u", Credential: "c"}},
+		},
+		"the only one": {[]wire.ICEServer{{URLs: []string{"turn:127.0.0.1"}}}, nil}, // without credentials
+	} {
+		expect := func(when string, c Conn) {
+			list := c.(*conn).pc.JSValue().Call("getConfiguration").Get("iceServers")
+			var got []wire.ICEServer
+			for i := range list.Length() {
+				server := list.Index(i)
+				one := wire.ICEServer{URLs: []string{server.Get("urls").Index(0).String()}}
+				if user := server.Get("username"); user.Truthy() {
+					one.Username, one.Credential = user.String(), server.Get("credential").String()
+				}
+				got = append(got, one)
+			}
+			if !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("%s, %s: %v, want %v", name, when, got, tt.want)
+			}
+		}
+		ice := wire.ICEServers{Servers: tt.servers}
+		first, err := NewConn(ConnConfig{ICE: ice, Pool: new(bulk.Pool)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect("first", first)
+		then := newEnd(t, labs(t)[0]).Conn
+		if err := then.SetICEServers(testContext(t), ice); err != nil {
+			t.Error(err)
+		}
+		expect("then", then)
+		_ = first.Close()
+		if err := first.SetICEServers(testContext(t), ice); err == nil {
+			t.Error("a closed connection takes servers")
+		}
 	}
 }
 

@@ -97,23 +97,6 @@ func CandidateType(line string) string {
 	return ""
 }
 
-// IsRelay reports whether the URL is that of a TURN server, and not of one that only tells addresses.
-func IsRelay(url string) bool {
-	scheme, _, _ := strings.Cut(strings.ToLower(url), ":")
-	return scheme == "turn" || scheme == "turns"
-}
-
-// ValidServer reports whether a connection can be given the server: platforms refuse a whole configuration for the sake of one that is not.
-func ValidServer(s wire.ICEServer) bool {
-	for _, url := range s.URLs {
-		switch scheme, host, _ := strings.Cut(strings.ToLower(url), ":"); {
-		case host == "", scheme != "stun" && scheme != "stuns" && !IsRelay(url), IsRelay(url) && (s.Username == "" || s.Credential == ""):
-			return false
-		}
-	}
-	return len(s.URLs) > 0
-}
-
 // usable are the servers that a connection may ask. Where only relays may be used, no other server is told that we are there.
 func usable(ice wire.ICEServers, relayOnly bool) []wire.ICEServer {
 	if !relayOnly {
@@ -123,7 +106,7 @@ func usable(ice wire.ICEServers, relayOnly bool) []wire.ICEServer {
 	for _, s := range ice.Servers {
 		var urls []string
 		for _, url := range s.URLs {
-			if IsRelay(url) {
+			if wire.IsTURN(url) {
 				urls = append(urls, url)
 			}
 		}

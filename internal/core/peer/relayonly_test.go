@@ -160,28 +160,6 @@ func TestUsableServers(t *testing.T) {
 	}
 }
 
-func TestValidServer(t *testing.T) {
-	for name, tt := range map[string]struct {
-		urls             []string
-		user, credential string
-		want             bool
-	}{
-		"STUN":                  {[]string{"stun:a.example", "STUNS:a.example:443"}, "", "", true},
-		"TURN":                  {[]string{"turn:a.example?transport=udp", "TURNS:a.example", "stun:a.example"}, "u", "c", true},
-		"TURN without user":     {[]string{"turn:a.example"}, "", "c", false},
-		"TURN without password": {[]string{"stun:a.example", "turns:a.example"}, "u", "", false},
-		"another scheme":        {[]string{"turn:a.example", "https://a.example"}, "u", "c", false},
-		"no scheme":             {[]string{"a.example"}, "u", "c", false},
-		"no host":               {[]string{"turn:"}, "u", "c", false},
-		"empty":                 {[]string{""}, "u", "c", false},
-		"none":                  {nil, "u", "c", false},
-	} {
-		if got := ValidServer(wire.ICEServer{URLs: tt.urls, Username: tt.user, Credential: tt.credential}); got != tt.want {
-			t.Errorf("%s: %v", name, got)
-		}
-	}
-}
-
 // What the platform is told: relays only, and of no other server, at first and when servers are renewed; until the demand is lifted, if it was one.
 func TestConnRelayPolicy(t *testing.T) {
 	servers := func(user string, demanded bool) wire.ICEServers {

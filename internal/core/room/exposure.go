@@ -76,7 +76,7 @@ func (r *Room) exposure() []Exposure {
 	for _, s := range r.ice.Servers {
 		for _, u := range s.URLs {
 			what, to := ExposedSTUN, ToThirdParty
-			if peer.IsRelay(u) {
+			if wire.IsTURN(u) {
 				what = ExposedTURN
 			} else if relayOnly {
 				continue // it is not asked
@@ -130,7 +130,7 @@ func (r *Room) strayed(m *member, candidateType string) {
 }
 
 func hasRelay(ice wire.ICEServers) bool {
-	return slices.ContainsFunc(ice.Servers, func(s wire.ICEServer) bool { return slices.ContainsFunc(s.URLs, peer.IsRelay) })
+	return slices.ContainsFunc(ice.Servers, func(s wire.ICEServer) bool { return slices.ContainsFunc(s.URLs, wire.IsTURN) })
 }
 
 // iceHost is the host of a STUN or TURN URL, which has no slashes (RFC 7064, RFC 7065).

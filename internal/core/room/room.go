@@ -156,9 +156,12 @@ func newRoom(ctx context.Context, cfg Config) (*Room, error) {
 		cfg.Now = time.Now
 	}
 	if len(cfg.Name) > wire.MaxName || strings.ToValidUTF8(cfg.Name, "") != cfg.Name || cfg.MaxRecipients < 1 || cfg.MaxRecipients >= wire.MaxRoster ||
-		cfg.Admission != AdmitAll && cfg.Admission != AdmitApproval || !cfg.Quality.Valid() || !validServers(cfg.ICE) ||
+		cfg.Admission != AdmitAll && cfg.Admission != AdmitApproval || !cfg.Quality.Valid() ||
 		cfg.ReconnectAttempts < 0 || cfg.ReconnectAttempts > MaxReconnectAttempts {
-		return nil, fault.Newf(fault.InvalidArgument, "room: name, number of recipients, admission, quality, ICE servers or attempts out of range")
+		return nil, fault.Newf(fault.InvalidArgument, "room: name, number of recipients, admission, quality or attempts out of range")
+	}
+	if err := checkServers(cfg.ICE); err != nil {
+		return nil, err
 	}
 	r := &Room{cfg: cfg, pool: &bulk.Pool{}, stop: make(chan struct{}), looped: make(chan struct{}), stopped: make(chan struct{}),
 		state: StateConnecting, waiting: make(chan error, 1),
@@ -591,8 +594,8 @@ var closingCodes = map[wire.ClosingCode]fault.Code{
 // InvalidArgument, NoRelay and RoomClosed, and then nothing has changed.
 func (r *Room) SetICEServers(own []wire.ICEServer) error {
 	return r.attempt(func() error {
-		if !validServers(own) {
-			return fault.Newf(fault.InvalidArgument, "room: ICE servers that no connection can be given")
+		if err := checkServers(own); err != nil {
+			return err
 		}
 		if r.relayOnly() && !hasRelay(instead(r.hubICE, own)) {
 			return fault.New(fault.NoRelay, nil)
@@ -603,8 +606,13 @@ func (r *Room) SetICEServers(own []wire.ICEServer) error {
 	})
 }
 
-func validServers(own []wire.ICEServer) bool {
-	return !slices.ContainsFunc(own, func(s wire.ICEServer) bool { return !peer.ValidServer(s) })
+func checkServers(own []wire.ICEServer) error {
+	for _, s := range own {
+		if err := s.Check(); err != nil {
+			return fault.Newf(fault.InvalidArgument, "room: %w", err)
+		}
+	}
+	return nil
 }
 
 // instead are the servers to use where the caller has its own. Those do not expire for us: the caller renews them.
