@@ -44,13 +44,18 @@ type platform struct {
 
 // NewConn makes a connection. It gathers nothing before Offer or Answer. host.Boot must have been called.
 func NewConn(cfg ConnConfig) (Conn, error) {
-	pc, err := webrtc.NewPeerConnection(webrtc.Configuration{})
-	if err != nil {
-		return nil, err
+	pc, refused := webrtc.NewPeerConnection(configuration(cfg.ICE, cfg.RelayOnly))
+	if refused != nil {
+		var err error
+		if pc, err = webrtc.NewPeerConnection(webrtc.Configuration{}); err != nil {
+			return nil, refused
+		}
 	}
 	c := newConn(cfg, pc)
-	if err := c.configure(cfg.ICE); err != nil {
-		return nil, errors.Join(err, pc.Close())
+	if refused != nil {
+		if err := c.configure(cfg.ICE); err != nil {
+			return nil, errors.Join(err, pc.Close())
+		}
 	}
 	for id := range c.channels {
 		dc, err := pc.CreateDataChannel(label(wire.Channel(id)), channelInit(wire.Channel(id)))

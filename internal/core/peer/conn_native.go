@@ -181,23 +181,6 @@ func (c *conn) restarts() {
 	}
 }
 
-// configuration lets the operator's demand for relays count as much as the caller's.
-func configuration(ice wire.ICEServers, relayOnly bool) webrtc.Configuration {
-	var cfg webrtc.Configuration
-	relayOnly = relayOnly || ice.RelayOnly
-	for _, s := range usable(ice, relayOnly) {
-		server := webrtc.ICEServer{URLs: s.URLs, Username: s.Username}
-		if s.Credential != "" {
-			server.Credential = s.Credential
-		}
-		cfg.ICEServers = append(cfg.ICEServers, server)
-	}
-	if relayOnly {
-		cfg.ICETransportPolicy = webrtc.ICETransportPolicyRelay
-	}
-	return cfg
-}
-
 // configure waits for the end of a gathering, whose goroutines read pion's list of servers without a lock. Where one was cut short, the servers
 // stay what they are until there is another connection.
 func (c *conn) configure(ice wire.ICEServers) error {

@@ -210,6 +210,23 @@ func (c *conn) Close() error {
 	return nil
 }
 
+// configuration lets the operator's demand for relays count as much as the caller's.
+func configuration(ice wire.ICEServers, relayOnly bool) webrtc.Configuration {
+	var cfg webrtc.Configuration
+	relayOnly = relayOnly || ice.RelayOnly
+	for _, s := range usable(ice, relayOnly) {
+		server := webrtc.ICEServer{URLs: s.URLs, Username: s.Username}
+		if s.Credential != "" {
+			server.Credential = s.Credential
+		}
+		cfg.ICEServers = append(cfg.ICEServers, server)
+	}
+	if relayOnly {
+		cfg.ICETransportPolicy = webrtc.ICETransportPolicyRelay
+	}
+	return cfg
+}
+
 func label(id wire.Channel) string {
 	if id == wire.Bulk {
 		return "bulk"
