@@ -702,12 +702,11 @@ func (l *Link) writeBulk() error {
 			if len(l.bulk) == 0 {
 				l.bulk = nil
 			}
+		} else {
+			l.pace.idle(l.cfg.Now())
 		}
 		l.mu.Unlock()
 		if !found {
-			l.mu.Lock()
-			l.pace.idle(l.cfg.Now())
-			l.mu.Unlock()
 			select {
 			case <-l.wake[wire.Bulk]:
 			case <-l.ctx.Done():

@@ -75,8 +75,9 @@ type pacer struct {
 	inUse          int           // of them
 	rounded        bool          // a round has ended since the share has moved
 	round          mark
-	idleAt         time.Time     // when there was last nothing to send, or began to be
-	waiting        bool          // there still is nothing
+	empty          bool          // there is nothing to send
+	waiting        bool          // for that, as the window has room
+	idleAt         time.Time     // when it last has, or began to
 	floor          time.Duration // the shortest that base has been
 	span           time.Duration // of the last round with a full window
 	peak           float64       // the highest rate since the last probe
@@ -111,8 +112,9 @@ const (
 type mark struct {
 	at             time.Time
 	sent, received uint64
-	flight         uint64 // the most bytes that were on their way at once in the round before
-	little         bool   // was on its way: a probe or a pause has just ended
+	flight         uint64        // the most bytes that were on their way at once in the round before
+	idle           time.Duration // for how long of the round there was room and nothing to send
+	little         bool          // was on its way: a probe or a pause has just ended
 }
 
 // window is how many bytes may be on their way.
@@ -173,27 +175,27 @@ func (p *pacer) message() int {
 
 // sending notes that a message goes out.
 func (p *pacer) sending(now time.Time, n int) {
-	// Where the path has been idle, the round has long been over; what the peer does not report yet arrived long ago. Where there was something to send all the
-	// time, reports that have come together may have ended the round with the first of them, and what the rest tell of must count for the next.
 	flying := p.sent - p.received
-	switch idle := p.waiting && (flying == 0 || flying < p.due() && now.Sub(p.idleAt) > max(p.base, p.span)); {
-	case p.sent == 0:
-		p.round.at = now
-	case idle:
-		p.round = mark{now, p.sent, p.sent, p.round.flight, true}
+	switch over := flying == 0 || flying < p.due() && now.Sub(p.idleAt) > max(p.base, p.span); {
+	case p.sent == 0: // the first of all: the first round teaches the rate, with however little
+		p.round = mark{at: now}
+	case p.waiting && over: // the path has been idle, too: what the peer does not report yet arrived long ago
+		p.round = mark{at: now, sent: p.sent, received: p.sent, flight: p.round.flight, little: true}
 	case p.waiting:
+		p.rested(now)
 		p.idleAt = now
 	}
-	p.waiting = false
+	p.empty, p.waiting = false, false
 	p.sent += uint64(n)
 	p.flight = max(p.flight, p.sent-max(p.received, p.resumed))
 	p.sentAt, p.nudge = now, false
 }
 
-// resume notes that something is to be sent, perhaps after a pause. The path may have become slower meanwhile (RFC 2861), and the round has long been over.
-// Nor does the peer go on in its step: its last report is old, so it reports what comes next, or next but one (reporter.due).
+// resume notes that something is to be sent, perhaps after a pause, which a probe is not. The path may have become slower meanwhile (RFC 2861), and the round
+// has long been over. Nor does the peer go on in its step: its last report is old, so it reports what comes next, or next but one (reporter.due).
 func (p *pacer) resume(now time.Time) {
-	if (p.most > 0 || p.step > 0) && p.sent-p.received < p.due() && p.silent(now) {
+	p.empty = false
+	if p.probe == notProbing && (p.most > 0 || p.step > 0) && p.sent-p.received < p.due() && p.silent(now) {
 		p.most, p.flight, p.round = 0, 0, mark{at: now, sent: p.sent, received: p.sent, little: true}
 		p.step, p.resumed, p.doubted, p.nudge = 0, p.sent, true, true
 	}
@@ -207,15 +209,24 @@ func (p *pacer) doubt(now time.Time) {
 	}
 }
 
-// idle notes that there was room in the window and nothing to send: the rate then says nothing about the path.
+// idle notes that there is nothing to send. Where there is room in the window, the rate then says nothing about the path.
 func (p *pacer) idle(now time.Time) {
-	if !p.waiting {
+	p.empty = true
+	p.rest(now)
+}
+
+// rest has the link wait from now on if there is nothing to send, and room.
+func (p *pacer) rest(now time.Time) {
+	if p.empty && !p.waiting && p.may(p.message()) {
 		p.idleAt, p.waiting = now, true
 	}
 }
 
-// enough reports whether there has been something to send since then.
-func (p *pacer) enough(since time.Time) bool { return !p.waiting && p.idleAt.Before(since) }
+// rested counts what the link has waited of this round.
+func (p *pacer) rested(now time.Time) { p.round.idle += now.Sub(later(p.idleAt, p.round.at)) }
+
+// supplied reports whether there has been something to send since then whenever there was room.
+func (p *pacer) supplied(since time.Time) bool { return !p.waiting && p.idleAt.Before(since) }
 
 // reported takes the peer's report. It is false for one that cannot be: of less than before, or of more than was sent.
 func (p *pacer) reported(now time.Time, received uint64) bool {
@@ -234,17 +245,25 @@ func (p *pacer) reported(now time.Time, received uint64) bool {
 		p.doubted, p.resumed = true, 0
 	}
 	p.received, p.reportedAt = received, now
-	span := now.Sub(p.round.at)
-	if received <= p.round.sent || span <= 0 {
-		return true
+	if span := now.Sub(p.round.at); received > p.round.sent && span > 0 {
+		p.endRound(now, span)
 	}
+	p.rest(now)
+	return true
+}
+
+// endRound takes what a round has taught.
+func (p *pacer) endRound(now time.Time, span time.Duration) {
 	p.measured(span)
 	p.rounded = true
-	sample := float64(received-p.round.received) / span.Seconds()
-	idle := !p.enough(p.round.at) && span < p.base+mostShare*p.queue(p.rate)
+	sample := float64(p.received-p.round.received) / span.Seconds()
+	if p.waiting {
+		p.rested(now)
+	}
+	spared := !p.supplied(p.round.at) && span-p.round.idle < p.base+mostShare*p.queue(p.rate)
 	switch {
 	case p.round.little || p.rate > 0 && p.probe != notProbing && sample > p.rate: // who begins again, or has the path to itself, learns nothing of it
-	case sample <= p.rate && idle: // who had nothing to send has learnt how fast it is at least
+	case sample <= p.rate && spared: // who had nothing to send has learnt how fast it is at least
 	case sample >= 2*p.rate, // the first, or the path has become faster
 		sample <= p.rate/2 && span > p.base+mostShare*p.queue(sample), // or slower: what comes in clumps has rounds with little, too
 		sample > p.rate && span < p.base+slack/2:                      // or there is no queue yet
@@ -253,7 +272,7 @@ func (p *pacer) reported(now time.Time, received uint64) bool {
 		p.rate += (sample - p.rate) / 2
 	}
 	p.peak = max(p.peak, p.rate)
-	full := !p.round.little && p.enough(p.round.at)
+	full := !p.round.little && p.supplied(p.round.at)
 	if full {
 		p.span = span
 		p.most -= p.most / 4
@@ -265,9 +284,8 @@ func (p *pacer) reported(now time.Time, received uint64) bool {
 	case full: // else it is not the path that it is slow for
 		p.low++
 	}
-	p.round = mark{at: now, sent: p.sent, received: received, flight: p.flight}
-	p.flight = p.sent - received
-	return true
+	p.round = mark{at: now, sent: p.sent, received: p.received, flight: p.flight}
+	p.flight = p.sent - p.received
 }
 
 // wantsProbe reports whether the path should be probed.
@@ -325,7 +343,7 @@ func (p *pacer) probed(found time.Duration) {
 
 // release has the window count again. The round that follows begins with little on its way, so its rate says nothing of the path.
 func (p *pacer) release(now time.Time) {
-	p.probe, p.idleAt, p.reportedAt, p.round = notProbing, now, now, mark{at: now, sent: p.sent, received: p.received, little: true}
+	p.probe, p.reportedAt, p.round = notProbing, now, mark{at: now, sent: p.sent, received: p.received, little: true}
 }
 
 // giveUp ends a probe for which a Pong, or what was on its way, does not come. It is no reason for another.
@@ -364,7 +382,9 @@ func (p *pacer) active(now time.Time) bool {
 }
 
 // silent reports whether the peer has reported nothing for some time.
-func (p *pacer) silent(now time.Time) bool { return now.Sub(p.reportedAt) > max(stale, 3*p.span) }
+func (p *pacer) silent(now time.Time) bool {
+	return now.Sub(p.reportedAt) > max(stale, min(3*p.span, probeEnd))
+}
 
 // forget forgets what was learnt of the path, as there is another. It begins with a probe: what is on its way, or would be, is no measure.
 func (p *pacer) forget(now time.Time) {

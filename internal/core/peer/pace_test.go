@@ -43,6 +43,10 @@ type simulated struct {
 	quiet    bool    // nothing to send
 	limit    float64 // bytes per second that there are to send; 0: no bound
 	budget   float64
+	piece    int // bytes that there are to send at once; 0: no bound
+	gap      time.Duration
+	left     int           // of the piece
+	gone     time.Time     // when the last has gone out
 	mute     bool          // what arrives is not reported
 	hoards   bool          // nothing is reported before all has arrived that may be on its way
 	dribble  bool          // what arrives is reported byte by byte
@@ -171,18 +175,26 @@ func (p *path) serve(d time.Duration) {
 		// Who comes first changes from tick to tick.
 		for i := range p.links {
 			l := p.links[(i+int(p.now.UnixMilli()))%len(p.links)]
-			if l.quiet {
-				l.pacer.idle(p.now)
-			} else {
-				l.budget = min(l.budget+l.limit*tick.Seconds(), wire.MessageSize)
+			l.budget = min(l.budget+l.limit*tick.Seconds(), wire.MessageSize)
+			for {
+				n := l.next(p.now)
+				if n == 0 {
+					l.pacer.idle(p.now)
+					break
+				}
 				l.pacer.resume(p.now)
-				for n := l.pacer.message(); l.pacer.may(n) && l.buffered <= HighWater; n = l.pacer.message() {
-					if l.limit > 0 && l.budget < float64(n) {
-						l.pacer.idle(p.now)
-						break
-					}
-					l.budget -= float64(n)
-					l.send(p.now, n)
+				if n = min(n, l.pacer.message()); !l.pacer.may(n) || l.buffered > HighWater {
+					break
+				}
+				if l.limit > 0 && l.budget < float64(n) {
+					l.pacer.idle(p.now)
+					break
+				}
+				l.budget -= float64(n)
+				l.send(p.now, n)
+				if l.left -= n; l.piece > 0 && l.left <= 0 {
+					l.gone = p.now
+					l.pacer.idle(p.now)
 				}
 			}
 			l.allowed = max(l.allowed, initial)
@@ -201,6 +213,19 @@ func (p *path) serve(d time.Duration) {
 			}
 		}
 	}
+}
+
+// next is how many bytes there are to send now.
+func (l *simulated) next(now time.Time) int {
+	switch {
+	case l.quiet:
+		return 0
+	case l.piece == 0:
+		return wire.MessageSize
+	case l.left <= 0 && now.Sub(l.gone) >= l.gap:
+		l.left = l.piece
+	}
+	return max(l.left, 0)
 }
 
 // send hands a message to SCTP.
@@ -544,22 +569,109 @@ func TestPacerSharesBesideFast(t *testing.T) {
 // TestPacerShortPauses: a link that has nothing to send now and then, for too short a time for its peer to report the rest, does not take that for the path's rate.
 func TestPacerShortPauses(t *testing.T) {
 	for _, rate := range []float64{1, 4, 40} {
-		for _, delay := range []time.Duration{5, 25, 100} { // ms
-			for _, pause := range []time.Duration{100, 300, 600, 900} { // ms
-				p := newPath(rate*mbit, delay*time.Millisecond)
-				l := p.links[0]
-				p.run(8 * time.Second)
-				for range 8 {
-					l.quiet = true
-					p.run(pause * time.Millisecond)
-					l.quiet = false
-					for range 10 {
-						if p.run(100 * time.Millisecond); l.pacer.rate < 0.6*p.rate {
-							t.Errorf("%.0f Mbit/s, %d ms, pauses of %d ms: a rate of %.2f Mbit/s", rate, delay, pause, l.pacer.rate/mbit)
+		for _, delay := range []time.Duration{5, 25, 100, 200} { // ms
+			for _, pause := range []time.Duration{100, 200, 300, 400, 600, 900} { // ms
+				for _, work := range []int{2, 10} { // tenths of a second
+					p := newPath(rate*mbit, delay*time.Millisecond)
+					l := p.links[0]
+					p.run(10 * time.Second)
+					known := l.pacer.rate
+					for range 16 / work * 5 {
+						l.quiet = true
+						p.run(pause * time.Millisecond)
+						l.quiet = false
+						for range work {
+							if p.run(100 * time.Millisecond); l.pacer.rate < 0.6*known {
+								t.Fatalf("%.0f Mbit/s, %d ms, work of %d00 ms, pauses of %d ms: a rate of %.2f Mbit/s after one of %.2f",
+									rate, delay, work, pause, l.pacer.rate/mbit, known/mbit)
+							}
 						}
 					}
 				}
 			}
+		}
+	}
+}
+
+// TestPacerPieces: a link that is given little at a time, and the next only when that has gone out, is in a round that says nothing of the path only while
+// there is room. Else it would never probe one that has become longer.
+func TestPacerPieces(t *testing.T) {
+	for _, rate := range []float64{2, 20} {
+		for _, gap := range []time.Duration{0, 1, 3} { // ms
+			p := newPath(rate*mbit, 10*time.Millisecond)
+			l := p.links[0]
+			l.piece, l.gap = 16<<10, gap*time.Millisecond
+			p.run(10 * time.Second)
+			for _, delay := range []time.Duration{150, 300} { // ms
+				l.delay = delay * time.Millisecond
+				p.run(jointGap + 5*time.Second)
+				if share := p.share(l, 10*time.Second); share < 0.9 {
+					t.Errorf("%.0f Mbit/s, the next %d ms later: %.2f of a path of %d ms is used", rate, gap, share, 2*delay)
+				}
+			}
+		}
+	}
+}
+
+// TestPacerLongProbe: links that wait in a probe for one that does not answer have had no pause.
+func TestPacerLongProbe(t *testing.T) {
+	for _, every := range []time.Duration{tickEvery, time.Second} { // as in a hidden tab
+		p := newPath(100*mbit, slices.Repeat([]time.Duration{50 * time.Millisecond}, 3)...)
+		deaf, other := p.links[0], p.links[1]
+		p.run(jointGap + 5*time.Second)
+		window := other.pacer.window()
+		deaf.deaf = true
+		other.pacer.low = lowRounds
+		p.balance()
+		longest := time.Duration(0)
+		for at, began := p.now, p.now; p.now.Sub(at) < jointGap; {
+			p.serve(every)
+			p.balance()
+			if other.pacer.probe == notProbing {
+				began = p.now
+			}
+			longest = max(longest, p.now.Sub(began))
+			if other.pacer.window() < window/2 {
+				t.Fatalf("balanced every %v: a window of %d after one of %d", every, other.pacer.window(), window)
+			}
+		}
+		if longest < stale {
+			t.Errorf("balanced every %v: nobody waited for more than %v", every, longest)
+		}
+	}
+}
+
+// TestPacerSilent: a link whose peer says nothing is out of use in the end, whatever its last round took.
+func TestPacerSilent(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	for span, within := range map[time.Duration]time.Duration{20 * time.Millisecond: stale, 2 * time.Second: 6 * time.Second, time.Minute: probeEnd} {
+		p := pacer{sent: 2, received: 1, span: span, reportedAt: now}
+		if !p.active(now.Add(within)) || p.active(now.Add(within+time.Millisecond)) {
+			t.Errorf("a round of %v: in use for other than %v", span, within)
+		}
+	}
+}
+
+// TestPacerFirstRound: it teaches the rate, also if the path has changed before it.
+func TestPacerFirstRound(t *testing.T) {
+	for _, changed := range []bool{false, true} {
+		p := newPath(10*mbit, 10*time.Millisecond)
+		l := p.links[0]
+		l.quiet = true
+		p.run(time.Second)
+		if changed {
+			l.pacer.forget(p.now)
+			p.run(time.Second)
+		}
+		l.quiet = false
+		for p.serve(tick); l.pacer.received == 0; {
+			p.serve(tick)
+		}
+		for first := l.pacer.received; l.pacer.received == first; {
+			p.serve(tick)
+		}
+		if l.pacer.rate == 0 {
+			t.Errorf("path changed %v: nothing is known of the rate", changed)
 		}
 	}
 }

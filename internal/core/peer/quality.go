@@ -113,7 +113,7 @@ func (q *QualityMeter) Tick(now time.Time) {
 // Pong says that a Ping sent then has been answered now.
 func (q *QualityMeter) Pong(sent, now time.Time) {
 	q.Heard()
-	if q.former && sent.Before(q.moved.Add(probedWithin)) {
+	if sent.Before(q.moved) || q.former && sent.Before(q.moved.Add(probedWithin)) {
 		return // it may have waited until there was a path, or behind what had
 	}
 	sample := max(now.Sub(sent), 1)

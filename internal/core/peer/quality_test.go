@@ -288,6 +288,24 @@ func TestQualityPathChanged(t *testing.T) {
 	}
 }
 
+// TestQualityPathChangedAtOnce: a Ping from before the first path change that is answered after it is no measure, even where there is no other yet.
+func TestQualityPathChangedAtOnce(t *testing.T) {
+	j := newJudged()
+	pinged := j.now
+	j.wait(5*time.Second, 100*ms)
+	j.PathChanged(j.now)
+	j.wait(20*ms, ms)
+	j.Pong(pinged, j.now)
+	j.Pong(pinged.Add(2*time.Second), j.now)
+	if j.RTT() != 0 {
+		t.Errorf("a round trip of %v", j.RTT())
+	}
+	j.ping(40 * ms)
+	if j.RTT() != 40*ms || j.Quality() != QualityExcellent {
+		t.Errorf("%v, %v", j.RTT(), j.Quality())
+	}
+}
+
 // TestQualitySilence: noticed within 10 s at whatever pace time is told, and at once where the connection says so; time that we slept
 // through is not silence.
 func TestQualitySilence(t *testing.T) {

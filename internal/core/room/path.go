@@ -186,7 +186,7 @@ func (m *member) pathChanged(r *Room) {
 // may come long after both ends have agreed, with no change of state. Else browsers only choose between equals, or know a candidate better than before.
 func (m *member) selected(r *Room, pair uint64, route, protocol string) {
 	// With the first that is looked at of a link there is nothing to compare: what is known is of one before, if of any.
-	moved := m.path.pair != 0 && (m.path.moving && pair != m.path.pair || route != m.route || protocol != m.protocol)
+	moved := m.path.moving && pair != m.path.pair || m.path.pair != 0 && (route != m.route || protocol != m.protocol)
 	m.path.pair, m.route, m.protocol = pair, route, protocol
 	if moved {
 		m.path.moving = false
