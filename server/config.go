@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pion/stun/v4"
+
 	"tallow/internal/core/wire"
 	"tallow/server/hub"
 )
@@ -254,11 +256,16 @@ func (s *iceServers) Set(text string) error {
 		if one.Secret != "" {
 			offered.Username, offered.Credential = "made", "for each member"
 		}
+		for _, u := range one.URLs {
+			if len(u) > longestICEText {
+				return errors.New("URL is too long")
+			}
+			if _, err := stun.ParseURI(u); err != nil {
+				return fmt.Errorf("%q is no STUN or TURN URL: %w", u, err)
+			}
+		}
 		if err := offered.Check(); err != nil {
 			return err
-		}
-		if slices.ContainsFunc(one.URLs, func(u string) bool { return len(u) > longestICEText }) {
-			return errors.New("URL is too long")
 		}
 		if len(one.Username) > longestICEText || len(one.Credential) > longestICEText {
 			return errors.New("username or credential is too long")

@@ -86,6 +86,8 @@ func TestConfigIsChecked(t *testing.T) {
 		{"-ice-servers", `[{"urls":"stun:a.example","password":"x"}]`}, {"-ice-servers", `[] []`},
 		{"-ice-servers", `[{"urls":"turn:a.example","username":"u","secret":"s"}]`},
 		{"-ice-servers", `[{"urls":"turn:a.example"}]`}, {"-ice-servers", `[{"urls":["stun:a.example","turns:a.example"],"username":"u"}]`}, {"-ice-servers", `[{"urls":"stun:"}]`},
+		{"-ice-servers", `[{"urls":"stun://a.example"}]`}, {"-ice-servers", `[{"urls":"stun:a.example:port"}]`}, {"-ice-servers", `[{"urls":"stun::3478"}]`},
+		{"-ice-servers", `[{"urls":"turn:a.example?transport=sctp","secret":"s"}]`}, {"-ice-servers", `[{"urls":"turn:a.example?tcp=1","secret":"s"}]`},
 		{"argument"}, {"-unknown"},
 	} {
 		if _, err := parse(nil, args...); err == nil {

@@ -47,7 +47,7 @@ func NewConn(cfg ConnConfig) (Conn, error) {
 	pc, refused := webrtc.NewPeerConnection(configuration(cfg.ICE, cfg.RelayOnly))
 	if refused != nil {
 		var err error
-		if pc, err = webrtc.NewPeerConnection(webrtc.Configuration{}); err != nil {
+		if pc, err = webrtc.NewPeerConnection(configuration(wire.ICEServers{RelayOnly: cfg.ICE.RelayOnly}, cfg.RelayOnly)); err != nil {
 			return nil, refused
 		}
 	}
@@ -238,7 +238,7 @@ func (c *conn) await(ctx context.Context, start func(op uint32)) (status int32, 
 	return 0, ctx.Err()
 }
 
-// configure gives the browser the servers that it takes: one refuses all for the sake of one, as Firefox does for that of a stuns: URL.
+// configure gives the browser the servers that it takes, if any: it refuses all for the sake of one, as Firefox does for that of a stuns: URL.
 func (c *conn) configure(ice wire.ICEServers) error {
 	all := usable(ice, c.relayOnly.Load())
 	if c.setConfiguration(all) == nil {

@@ -167,16 +167,30 @@ func TestConnOverrunSmall(t *testing.T) {
 
 // TestRefusedServers: a server that the browser refuses keeps it from no other, whether a connection begins with it or gets it later.
 func TestRefusedServers(t *testing.T) {
-	for name, tt := range map[string]struct{ servers, want []wire.ICEServer }{
-		"none": {},
+	relay := wire.ICEServer{URLs: []string{"turn:127.0.0.1:2"}, Username: "u", Credential: "c"}
+	for name, tt := range map[string]struct {
+		servers, want []wire.ICEServer
+		policy        string
+	}{
+		"none": {policy: "all"},
 		"one of three": {
-			[]wire.ICEServer{{URLs: []string{"stun:127.0.0.1:1", "bogus:127.0.0.1"}}, {URLs: []string{"turn:127.0.0.1:2"}, Username: "u", Credential: "c"}},
-			[]wire.ICEServer{{URLs: []string{"stun:127.0.0.1:1"}}, {URLs: []string{"turn:127.0.0.1:2"}, Username: "u", Credential: "c"}},
+			[]wire.ICEServer{{URLs: []string{"stun:127.0.0.1:1", "bogus:127.0.0.1"}}, relay},
+			[]wire.ICEServer{{URLs: []string{"stun:127.0.0.1:1"}}, relay},
+			"all",
 		},
-		"the only one": {[]wire.ICEServer{{URLs: []string{"turn:127.0.0.1"}}}, nil}, // without credentials
+		"the only one": {[]wire.ICEServer{{URLs: []string{"turn:127.0.0.1"}}}, nil, "all"}, // without credentials
+		"relay only": {
+			[]wire.ICEServer{{URLs: []string{"stun:127.0.0.1:1"}}, relay, {URLs: []string{"turn:127.0.0.1:port"}, Username: "u", Credential: "c"}},
+			[]wire.ICEServer{relay},
+			"relay",
+		},
 	} {
 		expect := func(when string, c Conn) {
-			list := c.(*conn).pc.JSValue().Call("getConfiguration").Get("iceServers")
+			now := c.(*conn).pc.JSValue().Call("getConfiguration")
+			if policy := now.Get("iceTransportPolicy").String(); policy != tt.policy {
+				t.Errorf("%s, %s: %s may be used", name, when, policy)
+			}
+			list := now.Get("iceServers")
 			var got []wire.ICEServer
 			for i := range list.Length() {
 				server := list.Index(i)
@@ -190,7 +204,7 @@ func TestRefusedServers(t *testing.T) {
 				t.Errorf("%s, %s: %v, want %v", name, when, got, tt.want)
 			}
 		}
-		ice := wire.ICEServers{Servers: tt.servers}
+		ice := wire.ICEServers{Servers: tt.servers, RelayOnly: tt.policy == "relay"}
 		first, err := NewConn(ConnConfig{ICE: ice, Pool: new(bulk.Pool)})
 		if err != nil {
 			t.Fatal(err)
