@@ -75,9 +75,9 @@ type pacer struct {
 	inUse          int           // of them
 	rounded        bool          // a round has ended since the share has moved
 	round          mark
-	empty          bool          // there is nothing to send
+	emptyAt        time.Time     // since when there is nothing to send; zero: there is something
 	waiting        bool          // for that, as the window has room
-	idleAt         time.Time     // when it last has, or began to
+	waitedAt       time.Time     // when it last waited, or began to
 	floor          time.Duration // the shortest that base has been
 	span           time.Duration // of the last round with a full window
 	peak           float64       // the highest rate since the last probe
@@ -113,7 +113,7 @@ type mark struct {
 	at             time.Time
 	sent, received uint64
 	flight         uint64        // the most bytes that were on their way at once in the round before
-	idle           time.Duration // for how long of the round there was room and nothing to send
+	waited         time.Duration // for how long of the round there was room and nothing to send
 	little         bool          // was on its way: a probe or a pause has just ended
 }
 
@@ -175,27 +175,37 @@ func (p *pacer) message() int {
 
 // sending notes that a message goes out.
 func (p *pacer) sending(now time.Time, n int) {
-	flying := p.sent - p.received
-	switch over := flying == 0 || flying < p.due() && now.Sub(p.idleAt) > max(p.base, p.span); {
-	case p.sent == 0: // the first of all: the first round teaches the rate, with however little
+	if p.sent == 0 { // the first round teaches the rate, with however little
 		p.round = mark{at: now}
-	case p.waiting && over: // the path has been idle, too: what the peer does not report yet arrived long ago
-		p.round = mark{at: now, sent: p.sent, received: p.sent, flight: p.round.flight, little: true}
-	case p.waiting:
-		p.rested(now)
-		p.idleAt = now
 	}
-	p.empty, p.waiting = false, false
 	p.sent += uint64(n)
 	p.flight = max(p.flight, p.sent-max(p.received, p.resumed))
 	p.sentAt, p.nudge = now, false
 }
 
-// resume notes that something is to be sent, perhaps after a pause, which a probe is not. The path may have become slower meanwhile (RFC 2861), and the round
-// has long been over. Nor does the peer go on in its step: its last report is old, so it reports what comes next, or next but one (reporter.due).
+// resume notes that something is to be sent, perhaps after a pause.
 func (p *pacer) resume(now time.Time) {
-	p.empty = false
-	if p.probe == notProbing && (p.most > 0 || p.step > 0) && p.sent-p.received < p.due() && p.silent(now) {
+	if p.emptyAt.IsZero() {
+		return
+	}
+	flying := p.sent - p.received
+	switch over := flying == 0 || flying < p.due() && now.Sub(p.waitedAt) > max(p.base, p.span); {
+	case p.waiting && over: // the path has been idle, too: what the peer does not report yet arrived long ago
+		p.round = mark{at: now, sent: p.sent, received: p.sent, flight: p.round.flight, little: true}
+	case p.waiting:
+		p.countWait(now)
+		p.waitedAt = now
+	}
+	if now.Sub(p.emptyAt) > p.patience() {
+		p.begin(now)
+	}
+	p.emptyAt, p.waiting = time.Time{}, false
+}
+
+// begin has the link begin with little again, if the last report is old and next to nothing on its way. The path may have become slower meanwhile (RFC 2861),
+// and the round has long been over. Nor does the peer go on in its step, as it sees that, too: it reports what comes next, or next but one (reporter.due).
+func (p *pacer) begin(now time.Time) {
+	if (p.most > 0 || p.step > 0) && p.sent-p.received < p.due() && now.Sub(p.progressAt) > p.patience() {
 		p.most, p.flight, p.round = 0, 0, mark{at: now, sent: p.sent, received: p.sent, little: true}
 		p.step, p.resumed, p.doubted, p.nudge = 0, p.sent, true, true
 	}
@@ -211,22 +221,24 @@ func (p *pacer) doubt(now time.Time) {
 
 // idle notes that there is nothing to send. Where there is room in the window, the rate then says nothing about the path.
 func (p *pacer) idle(now time.Time) {
-	p.empty = true
-	p.rest(now)
+	if p.emptyAt.IsZero() {
+		p.emptyAt = now
+	}
+	p.wait(now)
 }
 
-// rest has the link wait from now on if there is nothing to send, and room.
-func (p *pacer) rest(now time.Time) {
-	if p.empty && !p.waiting && p.may(p.message()) {
-		p.idleAt, p.waiting = now, true
+// wait has the link wait from now on if there is nothing to send, and room.
+func (p *pacer) wait(now time.Time) {
+	if !p.emptyAt.IsZero() && !p.waiting && p.may(p.message()) {
+		p.waitedAt, p.waiting = now, true
 	}
 }
 
-// rested counts what the link has waited of this round.
-func (p *pacer) rested(now time.Time) { p.round.idle += now.Sub(later(p.idleAt, p.round.at)) }
+// countWait counts what the link has waited of this round.
+func (p *pacer) countWait(now time.Time) { p.round.waited += now.Sub(later(p.waitedAt, p.round.at)) }
 
 // supplied reports whether there has been something to send since then whenever there was room.
-func (p *pacer) supplied(since time.Time) bool { return !p.waiting && p.idleAt.Before(since) }
+func (p *pacer) supplied(since time.Time) bool { return !p.waiting && p.waitedAt.Before(since) }
 
 // reported takes the peer's report. It is false for one that cannot be: of less than before, or of more than was sent.
 func (p *pacer) reported(now time.Time, received uint64) bool {
@@ -248,7 +260,7 @@ func (p *pacer) reported(now time.Time, received uint64) bool {
 	if span := now.Sub(p.round.at); received > p.round.sent && span > 0 {
 		p.endRound(now, span)
 	}
-	p.rest(now)
+	p.wait(now)
 	return true
 }
 
@@ -258,9 +270,9 @@ func (p *pacer) endRound(now time.Time, span time.Duration) {
 	p.rounded = true
 	sample := float64(p.received-p.round.received) / span.Seconds()
 	if p.waiting {
-		p.rested(now)
+		p.countWait(now)
 	}
-	spared := !p.supplied(p.round.at) && span-p.round.idle < p.base+mostShare*p.queue(p.rate)
+	spared := !p.supplied(p.round.at) && span-p.round.waited < p.base+mostShare*p.queue(p.rate)
 	switch {
 	case p.round.little || p.rate > 0 && p.probe != notProbing && sample > p.rate: // who begins again, or has the path to itself, learns nothing of it
 	case sample <= p.rate && spared: // who had nothing to send has learnt how fast it is at least
@@ -272,7 +284,7 @@ func (p *pacer) endRound(now time.Time, span time.Duration) {
 		p.rate += (sample - p.rate) / 2
 	}
 	p.peak = max(p.peak, p.rate)
-	full := !p.round.little && p.supplied(p.round.at)
+	full := !p.round.little && !spared
 	if full {
 		p.span = span
 		p.most -= p.most / 4
@@ -382,13 +394,14 @@ func (p *pacer) active(now time.Time) bool {
 }
 
 // silent reports whether the peer has reported nothing for some time.
-func (p *pacer) silent(now time.Time) bool {
-	return now.Sub(p.reportedAt) > max(stale, min(3*p.span, probeEnd))
-}
+func (p *pacer) silent(now time.Time) bool { return now.Sub(p.reportedAt) > p.patience() }
+
+// patience is for how long nothing may be reported of a link that is in use.
+func (p *pacer) patience() time.Duration { return max(stale, min(3*p.span, probeEnd)) }
 
 // forget forgets what was learnt of the path, as there is another. It begins with a probe: what is on its way, or would be, is no measure.
 func (p *pacer) forget(now time.Time) {
-	p.resume(now)
+	p.begin(now)
 	p.base, p.floor, p.rate, p.most, p.flight = 0, 0, 0, 0, 0
 	p.peak, p.low = 0, 0
 	p.span, p.fresh, p.joint, p.known, p.share, p.behind = 0, true, false, false, 1, 0

@@ -47,6 +47,7 @@ type simulated struct {
 	gap      time.Duration
 	left     int           // of the piece
 	gone     time.Time     // when the last has gone out
+	empty    bool          // it has been told that there is nothing to send
 	mute     bool          // what arrives is not reported
 	hoards   bool          // nothing is reported before all has arrived that may be on its way
 	dribble  bool          // what arrives is reported byte by byte
@@ -179,22 +180,18 @@ func (p *path) serve(d time.Duration) {
 			for {
 				n := l.next(p.now)
 				if n == 0 {
-					l.pacer.idle(p.now)
 					break
 				}
+				l.empty = false
 				l.pacer.resume(p.now)
 				if n = min(n, l.pacer.message()); !l.pacer.may(n) || l.buffered > HighWater {
 					break
 				}
-				if l.limit > 0 && l.budget < float64(n) {
-					l.pacer.idle(p.now)
-					break
-				}
 				l.budget -= float64(n)
+				l.left -= n
 				l.send(p.now, n)
-				if l.left -= n; l.piece > 0 && l.left <= 0 {
+				if l.left <= 0 {
 					l.gone = p.now
-					l.pacer.idle(p.now)
 				}
 			}
 			l.allowed = max(l.allowed, initial)
@@ -215,17 +212,27 @@ func (p *path) serve(d time.Duration) {
 	}
 }
 
-// next is how many bytes there are to send now.
-func (l *simulated) next(now time.Time) int {
-	switch {
-	case l.quiet:
-		return 0
-	case l.piece == 0:
-		return wire.MessageSize
-	case l.left <= 0 && now.Sub(l.gone) >= l.gap:
-		l.left = l.piece
+// next is how many bytes there are to send now. As a link does, it tells once that there are none.
+func (l *simulated) next(now time.Time) (n int) {
+	switch n = wire.MessageSize; {
+	case l.quiet, l.limit > 0 && l.budget < float64(l.pacer.message()):
+		n = 0
+	case l.piece > 0 && l.left <= 0 && (now.Sub(l.gone) < l.gap || !l.empty):
+		n = 0
+	case l.piece > 0:
+		if l.left <= 0 {
+			l.left = l.piece
+		}
+		n = l.left
 	}
-	return max(l.left, 0)
+	if n == 0 && !l.empty {
+		l.empty = true
+		l.pacer.idle(now)
+		if l.piece > 0 && l.gap == 0 {
+			return l.next(now)
+		}
+	}
+	return n
 }
 
 // send hands a message to SCTP.
@@ -388,6 +395,7 @@ func TestPacerIdle(t *testing.T) {
 	before := l.pacer
 	for range 100 { // a message every 100 ms
 		l.pacer.idle(p.now)
+		l.pacer.resume(p.now)
 		l.pacer.sending(p.now, wire.MinMessageSize)
 		p.now = p.now.Add(100 * time.Millisecond)
 		l.pacer.reported(p.now, l.pacer.sent)
@@ -593,20 +601,23 @@ func TestPacerShortPauses(t *testing.T) {
 	}
 }
 
-// TestPacerPieces: a link that is given little at a time, and the next only when that has gone out, is in a round that says nothing of the path only while
-// there is room. Else it would never probe one that has become longer.
+// TestPacerPieces: a link that is given little at a time, and the next only a while after that has gone out, finds out all the same when its path has become
+// longer.
 func TestPacerPieces(t *testing.T) {
-	for _, rate := range []float64{2, 20} {
-		for _, gap := range []time.Duration{0, 1, 3} { // ms
-			p := newPath(rate*mbit, 10*time.Millisecond)
-			l := p.links[0]
-			l.piece, l.gap = 16<<10, gap*time.Millisecond
-			p.run(10 * time.Second)
-			for _, delay := range []time.Duration{150, 300} { // ms
-				l.delay = delay * time.Millisecond
-				p.run(jointGap + 5*time.Second)
-				if share := p.share(l, 10*time.Second); share < 0.9 {
-					t.Errorf("%.0f Mbit/s, the next %d ms later: %.2f of a path of %d ms is used", rate, gap, share, 2*delay)
+	for _, rate := range []float64{2, 20, 100} {
+		for _, piece := range []int{8 << 10, 16 << 10, 64 << 10} {
+			for _, gap := range []time.Duration{0, 1, 3, 5, 10, 40} { // ms
+				for _, delay := range []time.Duration{60, 150, 300} { // ms
+					p := newPath(rate*mbit, 10*time.Millisecond)
+					l := p.links[0]
+					l.piece, l.gap = piece, gap*time.Millisecond
+					p.run(10 * time.Second)
+					want := min(p.share(l, 5*time.Second), HighWater/(2*delay.Seconds()*1000)/p.rate)
+					l.delay = delay * time.Millisecond
+					p.run(2*jointGap + 10*time.Second)
+					if share := p.share(l, 10*time.Second); share < 0.4*want {
+						t.Errorf("%.0f Mbit/s, pieces of %d, the next %d ms later, %d ms: %.2f of the path is used, of %.2f", rate, piece, gap, 2*delay, share, want)
+					}
 				}
 			}
 		}
@@ -618,6 +629,7 @@ func TestPacerLongProbe(t *testing.T) {
 	for _, every := range []time.Duration{tickEvery, time.Second} { // as in a hidden tab
 		p := newPath(100*mbit, slices.Repeat([]time.Duration{50 * time.Millisecond}, 3)...)
 		deaf, other := p.links[0], p.links[1]
+		other.piece = 256 << 10 // between two of which there is nothing to send
 		p.run(jointGap + 5*time.Second)
 		window := other.pacer.window()
 		deaf.deaf = true
@@ -639,6 +651,87 @@ func TestPacerLongProbe(t *testing.T) {
 			t.Errorf("balanced every %v: nobody waited for more than %v", every, longest)
 		}
 	}
+}
+
+// TestPacerPauseAndProbe: a pause is one whatever probe was under way in it, and so is the time in which a path was being looked for.
+func TestPacerPauseAndProbe(t *testing.T) {
+	for name, do := range map[string]func(p *path, l *simulated){
+		"no probe": func(p *path, l *simulated) { p.run(9 * time.Second) },
+		"nobody answers": func(p *path, l *simulated) {
+			l.deaf = true
+			p.run(500 * time.Millisecond)
+			l.pacer.startProbe(p.now, false)
+			p.run(probeEnd - time.Second)
+		},
+		"answered at the end": func(p *path, l *simulated) {
+			l.deaf = true
+			p.run(500 * time.Millisecond)
+			l.pacer.startProbe(p.now, false)
+			p.run(probeEnd - time.Second)
+			l.pacer.giveUp(p.now)
+			p.run(200 * time.Millisecond)
+		},
+		"two paths, and something to send": func(p *path, l *simulated) {
+			l.deaf = true
+			p.run(500 * time.Millisecond)
+			l.pacer.forget(p.now)
+			l.quiet = false
+			p.run(3 * time.Second)
+			l.deaf = false
+			l.pacer.forget(p.now)
+		},
+	} {
+		p := newPath(100*mbit, 10*time.Millisecond)
+		l := p.links[0]
+		p.run(10 * time.Second)
+		l.quiet = true
+		do(p, l)
+		p.rate = mbit
+		l.quiet, l.measure, l.longest = false, true, 0
+		p.run(20 * time.Second)
+		if limit := time.Duration(startWindow * 5 / 4 / mbit * float64(time.Second)); l.longest > limit {
+			t.Errorf("%s: a message waits for %v", name, l.longest)
+		}
+	}
+}
+
+// TestPacerWaits: what a link waits in a round is counted once, from when there is nothing to send and room, whichever comes last.
+func TestPacerWaits(t *testing.T) {
+	const ms = time.Millisecond
+	began := time.Unix(1_700_000_000, 0)
+	var p pacer
+	at := func(d time.Duration) time.Time { return began.Add(d) }
+	waits := func(when string, want time.Duration) {
+		t.Helper()
+		if p.round.waited != want {
+			t.Errorf("%s: %v were waited, want %v", when, p.round.waited, want)
+		}
+	}
+	n := wire.MessageSize
+	p.resume(at(0))
+	for p.may(n) {
+		p.sending(at(0), n)
+	}
+	p.idle(at(10 * ms)) // without room
+	p.reported(at(50*ms), 1)
+	p.reported(at(100*ms), uint64(n)) // there is room
+	p.resume(at(130 * ms))
+	p.sending(at(130*ms), n)
+	waits("then something came", 30*ms)
+	p.idle(at(140 * ms))
+	p.reported(at(160*ms), p.sent-1)
+	waits("a round has ended", 0)
+	p.resume(at(170 * ms))
+	waits("the next began with waiting", 10*ms)
+	p.sending(at(170*ms), n)
+	p.idle(at(170 * ms))
+	before := p.rate
+	p.reported(at(900*ms), p.sent)
+	if p.rate != before {
+		t.Errorf("a round of mostly waiting makes %.0f of a rate of %.0f", p.rate, before)
+	}
+	p.resume(at(940 * ms))
+	waits("the path was idle, too", 0)
 }
 
 // TestPacerSilent: a link whose peer says nothing is out of use in the end, whatever its last round took.

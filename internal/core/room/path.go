@@ -185,11 +185,13 @@ func (m *member) pathChanged(r *Room) {
 // selected takes which pair of candidates the connection uses, and how that goes. Another pair is another path if it goes another way, or after a restart: it
 // may come long after both ends have agreed, with no change of state. Else browsers only choose between equals, or know a candidate better than before.
 func (m *member) selected(r *Room, pair uint64, route, protocol string) {
-	// With the first that is looked at of a link there is nothing to compare: what is known is of one before, if of any.
-	moved := m.path.moving && pair != m.path.pair || m.path.pair != 0 && (route != m.route || protocol != m.protocol)
+	// With the first that is looked at of a link there is nothing to compare: what is known is of one before, if of any. After a restart it may be the new one, or
+	// not yet.
+	first := m.path.pair == 0
+	moved := m.path.moving && pair != m.path.pair || !first && (route != m.route || protocol != m.protocol)
 	m.path.pair, m.route, m.protocol = pair, route, protocol
 	if moved {
-		m.path.moving = false
+		m.path.moving = m.path.moving && first
 		m.pathChanged(r)
 	}
 }
