@@ -31,10 +31,12 @@ const (
 	// probeGap is how long what a probe has found counts, where that is not the shortest ever; lowRounds is after how many rounds at less
 	// than two thirds of the rate before there is another probe, jointGap how often at most links probe together (a quarter of it where
 	// one is alone, or does not know its path; but joint ones no more than that in the long run, whoever they are for, with jointBurst at once, as
-	// those that come one after the other need), probeMost how long one waits
+	// those that come one after the other need), loneProbe for how long one that is alone, and has never seen its path shorter, is in use before that is looked
+	// at, probeMost how long one waits
 	// for the others, probeEnd how long for a Pong or for something of what is on its way, and pingLead how long at least the second Ping has
 	// the path to itself: bulk that waits is sealed already, and would overtake it.
 	probeGap   = time.Minute
+	loneProbe  = 5 * time.Second
 	lowRounds  = 3
 	jointGap   = 25 * time.Second
 	jointBurst = 4
@@ -75,11 +77,12 @@ type pacer struct {
 	inUse          int           // of them
 	rounded        bool          // a round has ended since the share has moved
 	round          mark
+	busyAt         time.Time     // since when there has been no pause
 	emptyAt        time.Time     // since when there is nothing to send; zero: there is something
 	waiting        bool          // for that, as the window has room
 	waitedAt       time.Time     // when it last waited, or began to
 	floor          time.Duration // the shortest that base has been
-	span           time.Duration // of the last round with a full window
+	span           time.Duration // of the last full round
 	peak           float64       // the highest rate since the last probe
 	low            int           // rounds at less than two thirds of it
 	known          bool          // the path need not be probed: that has been done with all that was under way, or came to nothing
@@ -112,9 +115,9 @@ const (
 type mark struct {
 	at             time.Time
 	sent, received uint64
-	flight         uint64        // the most bytes that were on their way at once in the round before
-	waited         time.Duration // for how long of the round there was room and nothing to send
-	little         bool          // was on its way: a probe or a pause has just ended
+	flight         uint64    // the most bytes that were on their way at once in the round before
+	little         bool      // was on its way: a probe or a pause has just ended
+	first          time.Time // when the first message of the round itself went out
 }
 
 // window is how many bytes may be on their way.
@@ -176,38 +179,42 @@ func (p *pacer) message() int {
 // sending notes that a message goes out.
 func (p *pacer) sending(now time.Time, n int) {
 	if p.sent == 0 { // the first round teaches the rate, with however little
-		p.round = mark{at: now}
+		p.round, p.busyAt = mark{at: now}, now
+	}
+	if p.sent == p.round.sent {
+		p.round.first = now
 	}
 	p.sent += uint64(n)
 	p.flight = max(p.flight, p.sent-max(p.received, p.resumed))
 	p.sentAt, p.nudge = now, false
 }
 
-// resume notes that something is to be sent, perhaps after a pause.
+// resume notes that something is to be sent, perhaps after a pause. To wait in a probe is none, but one may have begun in a pause.
 func (p *pacer) resume(now time.Time) {
-	if p.emptyAt.IsZero() {
-		return
+	empty := !p.emptyAt.IsZero()
+	if p.waiting {
+		flying := p.sent - p.received
+		if flying == 0 || flying < p.due() && now.Sub(p.waitedAt) > max(p.base, p.span) {
+			// The path has been idle, too: what the peer does not report yet arrived long ago.
+			p.round = mark{at: now, sent: p.sent, received: p.sent, flight: p.round.flight, little: true}
+		} else {
+			p.waitedAt = now
+		}
 	}
-	flying := p.sent - p.received
-	switch over := flying == 0 || flying < p.due() && now.Sub(p.waitedAt) > max(p.base, p.span); {
-	case p.waiting && over: // the path has been idle, too: what the peer does not report yet arrived long ago
-		p.round = mark{at: now, sent: p.sent, received: p.sent, flight: p.round.flight, little: true}
-	case p.waiting:
-		p.countWait(now)
-		p.waitedAt = now
-	}
-	if now.Sub(p.emptyAt) > p.patience() {
+	if empty && now.Sub(p.emptyAt) > p.patience() || p.probe == notProbing && p.silent(now) {
 		p.begin(now)
 	}
 	p.emptyAt, p.waiting = time.Time{}, false
 }
 
-// begin has the link begin with little again, if the last report is old and next to nothing on its way. The path may have become slower meanwhile (RFC 2861),
-// and the round has long been over. Nor does the peer go on in its step, as it sees that, too: it reports what comes next, or next but one (reporter.due).
+// begin has the link begin with little again, if there has been no progress lately and next to nothing is on its way. The path may have become slower meanwhile
+// (RFC 2861), and the round has long been over. Nor does the peer go on in its step, as it sees that, too: it reports what comes next, or next but one
+// (reporter.due).
 func (p *pacer) begin(now time.Time) {
 	if (p.most > 0 || p.step > 0) && p.sent-p.received < p.due() && now.Sub(p.progressAt) > p.patience() {
 		p.most, p.flight, p.round = 0, 0, mark{at: now, sent: p.sent, received: p.sent, little: true}
 		p.step, p.resumed, p.doubted, p.nudge = 0, p.sent, true, true
+		p.busyAt = now
 	}
 }
 
@@ -233,9 +240,6 @@ func (p *pacer) wait(now time.Time) {
 		p.waitedAt, p.waiting = now, true
 	}
 }
-
-// countWait counts what the link has waited of this round.
-func (p *pacer) countWait(now time.Time) { p.round.waited += now.Sub(later(p.waitedAt, p.round.at)) }
 
 // supplied reports whether there has been something to send since then whenever there was room.
 func (p *pacer) supplied(since time.Time) bool { return !p.waiting && p.waitedAt.Before(since) }
@@ -269,10 +273,7 @@ func (p *pacer) endRound(now time.Time, span time.Duration) {
 	p.measured(span)
 	p.rounded = true
 	sample := float64(p.received-p.round.received) / span.Seconds()
-	if p.waiting {
-		p.countWait(now)
-	}
-	spared := !p.supplied(p.round.at) && span-p.round.waited < p.base+mostShare*p.queue(p.rate)
+	spared := !p.supplied(p.round.at) && now.Sub(p.round.first) < p.base+mostShare*p.queue(p.rate)
 	switch {
 	case p.round.little || p.rate > 0 && p.probe != notProbing && sample > p.rate: // who begins again, or has the path to itself, learns nothing of it
 	case sample <= p.rate && spared: // who had nothing to send has learnt how fast it is at least
@@ -396,13 +397,13 @@ func (p *pacer) active(now time.Time) bool {
 // silent reports whether the peer has reported nothing for some time.
 func (p *pacer) silent(now time.Time) bool { return now.Sub(p.reportedAt) > p.patience() }
 
-// patience is for how long nothing may be reported of a link that is in use.
+// patience is for how long a link in use may have nothing reported, or nothing to send.
 func (p *pacer) patience() time.Duration { return max(stale, min(3*p.span, probeEnd)) }
 
 // forget forgets what was learnt of the path, as there is another. It begins with a probe: what is on its way, or would be, is no measure.
 func (p *pacer) forget(now time.Time) {
 	p.begin(now)
-	p.base, p.floor, p.rate, p.most, p.flight = 0, 0, 0, 0, 0
+	p.base, p.floor, p.rate, p.most, p.flight, p.busyAt = 0, 0, 0, 0, 0, now
 	p.peak, p.low = 0, 0
 	p.span, p.fresh, p.joint, p.known, p.share, p.behind = 0, true, false, false, 1, 0
 	p.ping(now, draining)
@@ -485,7 +486,9 @@ func balance(now time.Time, links []*pacer) {
 			rated = append(rated, p)
 		}
 		if p.probe == notProbing && !p.awaits { // one at a time
-			unknown = unknown || !p.known && p.span > 0 && (len(links) > 1 || p.base > p.floor) // alone, the shortest time ever is the path's
+			// One that is alone knows the shortest time ever of its path; that this has become longer since, by others' queue perhaps, is looked at where
+			// a probe costs little of the time.
+			unknown = unknown || !p.known && p.span > 0 && (len(links) > 1 || p.base > p.floor || now.Sub(p.busyAt) > loneProbe)
 			wanted = wanted || p.wantsProbe(now)
 		}
 		if p.joint {

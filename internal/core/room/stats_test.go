@@ -234,10 +234,10 @@ func TestQualityOfAnotherPath(t *testing.T) {
 			c.run(rate)
 			var path atomic.Pointer[vnet.DelayFilter]
 			var anns, bobs movedConns
+			anns.unseen.Store(change.unseen)
 			ann := w.create("Ann", func(cfg *room.Config) { cfg.Now = c.Now; anns.of(cfg) })
 			w.nic = w.far(&path)
 			bob := w.joinWith("Bob", ann.room.Link(), func(cfg *room.Config) { cfg.Now = c.Now; bobs.of(cfg) })
-			anns.unseen.Store(change.unseen)
 			meetAll(ann, bob)
 			known := func() bool { s := ann.figures(bob); return s.RTT > 0 && (s.Route != "") != anns.unseen.Load() }
 			eventually(t, "the route is known", known)
