@@ -639,22 +639,18 @@ func TestPacerShortTransfers(t *testing.T) {
 
 // TestPacerSparse: whoever sends something now and then, which the peer reports late, has no window of a path of long ago.
 func TestPacerSparse(t *testing.T) {
-	for name, sparse := range map[string]func(l *simulated){
-		"limit of a chunk now and then": func(l *simulated) { l.piece, l.gap = wire.MessageSize, 650*time.Millisecond },
-		"1000 bytes":                    func(l *simulated) { l.piece, l.gap = 1000, 500*time.Millisecond },
-		"500 bytes":                     func(l *simulated) { l.piece, l.gap = 500, 900*time.Millisecond },
-	} {
+	for piece, gap := range map[int]time.Duration{1000: 500 * time.Millisecond, 500: 900 * time.Millisecond} {
 		p := newPath(100*mbit, 10*time.Millisecond)
 		l := p.links[0]
 		p.run(10 * time.Second)
-		sparse(l)
+		l.piece, l.gap = piece, gap
 		p.run(time.Minute)
 		p.rate = mbit
 		p.run(10 * time.Second)
 		l.piece, l.measure = 0, true
 		p.run(20 * time.Second)
 		if limit := time.Duration(startWindow * 5 / 4 / mbit * float64(time.Second)); l.longest > limit {
-			t.Errorf("%s: a message waits for %v then", name, l.longest)
+			t.Errorf("%d bytes each %v: a message waits for %v then", piece, gap, l.longest)
 		}
 	}
 }
