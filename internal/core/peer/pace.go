@@ -31,8 +31,8 @@ const (
 	// probeGap is how long what a probe has found counts, where that is not the shortest ever; lowRounds is after how many rounds at less
 	// than two thirds of the rate before there is another probe, jointGap how often at most links probe together (a quarter of it where
 	// one is alone, or does not know its path; but joint ones no more than that in the long run, whoever they are for, with jointBurst at once, as
-	// those that come one after the other need), loneProbe for how long one that is alone, and has never seen its path shorter, is in use before that is looked
-	// at, probeMost how long one waits
+	// those that come one after the other need), loneProbe for how long one that is alone in use is so before its path is looked at, as it is once in probeGap
+	// then, probeMost how long one waits
 	// for the others, probeEnd how long for a Pong or for something of what is on its way, and pingLead how long at least the second Ping has
 	// the path to itself: bulk that waits is sealed already, and would overtake it.
 	probeGap   = time.Minute
@@ -83,6 +83,7 @@ type pacer struct {
 	waitedAt       time.Time     // when it last waited, or began to
 	floor          time.Duration // the shortest that base has been
 	span           time.Duration // of the last full round
+	fullAt         time.Time     // when that ended, or most was halved for want of one
 	peak           float64       // the highest rate since the last probe
 	low            int           // rounds at less than two thirds of it
 	known          bool          // the path need not be probed: that has been done with all that was under way, or came to nothing
@@ -200,6 +201,10 @@ func (p *pacer) resume(now time.Time) {
 		} else {
 			p.waitedAt = now
 		}
+		// A path that is not filled may have become slower unseen (RFC 2861 section 3.1).
+		if now.Sub(p.fullAt) > p.patience() {
+			p.most, p.fullAt = p.most/2, now
+		}
 	}
 	if empty && now.Sub(p.emptyAt) > p.patience() || p.probe == notProbing && p.silent(now) {
 		p.begin(now)
@@ -287,7 +292,7 @@ func (p *pacer) endRound(now time.Time, span time.Duration) {
 	p.peak = max(p.peak, p.rate)
 	full := !p.round.little && !spared
 	if full {
-		p.span = span
+		p.span, p.fullAt = span, now
 		p.most -= p.most / 4
 	}
 	p.most = max(p.most, p.round.flight)
@@ -473,7 +478,7 @@ func later(a, b time.Time) time.Time {
 // other's growing. As reports can be made up, and links be made anew, that is not often, and links that are not in use count for nothing.
 func balance(now time.Time, links []*pacer) {
 	var rated []*pacer
-	active, wanted, unknown, often := 0, false, false, false
+	active, wanted, unknown, lone, often := 0, false, false, false, false
 	drains, measures := false, false // a joint probe, still
 	gap := jointGap
 	var probedAt, jointAt time.Time
@@ -486,9 +491,13 @@ func balance(now time.Time, links []*pacer) {
 			rated = append(rated, p)
 		}
 		if p.probe == notProbing && !p.awaits { // one at a time
-			// One that is alone knows the shortest time ever of its path; that this has become longer since, by others' queue perhaps, is looked at where
-			// a probe costs little of the time.
-			unknown = unknown || !p.known && p.span > 0 && (len(links) > 1 || p.base > p.floor || now.Sub(p.busyAt) > loneProbe)
+			unknown = unknown || !p.known && p.span > 0 && (len(links) > 1 || p.base > p.floor) // alone, the shortest time ever is the path's
+			// That may have become longer since, or somebody else's queue: where it costs little of the time, that is looked at.
+			since, after := p.probedAt, probeGap
+			if since.Before(p.busyAt) {
+				since, after = p.busyAt, loneProbe
+			}
+			lone = p.span > 0 && now.Sub(since) > after // counts where there is only one
 			wanted = wanted || p.wantsProbe(now)
 		}
 		if p.joint {
@@ -502,7 +511,7 @@ func balance(now time.Time, links []*pacer) {
 	}
 	switch {
 	case active == 1: // which costs nobody else anything
-		wanted, gap, jointAt = wanted || unknown, jointGap/4, probedAt
+		wanted, gap, jointAt = wanted || unknown || lone, jointGap/4, probedAt
 	case often:
 		wanted = false
 	case unknown:

@@ -622,6 +622,37 @@ func TestPacerLongerSinceIdle(t *testing.T) {
 	}
 }
 
+// TestPacerLongerAndFaster: a link that is alone in use finds out within about a minute that its path is another, also where that is so much faster that its
+// rate is no less, and the path had been looked at before.
+func TestPacerLongerAndFaster(t *testing.T) {
+	for _, c := range []struct {
+		from, to float64       // Mbit/s
+		delay    time.Duration // then, in ms
+	}{{0.5, 100, 200}, {1, 20, 100}, {1, 100, 150}, {5, 50, 100}, {20, 20, 150}} {
+		for _, open := range []int{1, 3} {
+			for _, pause := range []bool{false, true} {
+				p := newPath(c.from*mbit, slices.Repeat([]time.Duration{10 * time.Millisecond}, open)...)
+				l := p.links[0]
+				for _, other := range p.links[1:] {
+					other.quiet = true
+				}
+				p.run(15 * time.Second)
+				if pause {
+					l.quiet = true
+					p.run(5 * time.Second)
+					l.quiet = false
+				}
+				p.rate, l.delay = c.to*mbit, c.delay*time.Millisecond
+				p.run(probeGap + 10*time.Second)
+				want := min(1, HighWater/(2*l.delay.Seconds()*p.rate))
+				if share := p.share(l, 10*time.Second); share < 0.85*want {
+					t.Errorf("%.1f to %.0f Mbit/s, 20 to %d ms, %d open, paused: %v: %.3f of the path is used, of %.3f", c.from, c.to, 2*c.delay, open, pause, share, want)
+				}
+			}
+		}
+	}
+}
+
 // TestPacerShortTransfers: a link that is alone does not probe its path for what is soon over.
 func TestPacerShortTransfers(t *testing.T) {
 	p := newPath(20*mbit, 10*time.Millisecond)
@@ -637,20 +668,34 @@ func TestPacerShortTransfers(t *testing.T) {
 	}
 }
 
-// TestPacerSparse: whoever sends something now and then, which the peer reports late, has no window of a path of long ago.
+// TestPacerSparse: whoever sends something now and then, or is limited, has no window of a path of long ago.
 func TestPacerSparse(t *testing.T) {
-	for piece, gap := range map[int]time.Duration{1000: 500 * time.Millisecond, 500: 900 * time.Millisecond} {
-		p := newPath(100*mbit, 10*time.Millisecond)
-		l := p.links[0]
-		p.run(10 * time.Second)
-		l.piece, l.gap = piece, gap
-		p.run(time.Minute)
-		p.rate = mbit
-		p.run(10 * time.Second)
-		l.piece, l.measure = 0, true
-		p.run(20 * time.Second)
-		if limit := time.Duration(startWindow * 5 / 4 / mbit * float64(time.Second)); l.longest > limit {
-			t.Errorf("%d bytes each %v: a message waits for %v then", piece, gap, l.longest)
+	limited := func(l *simulated) { l.limit = 80_000 }
+	pieces := func(n int, gap time.Duration) func(*simulated) {
+		return func(l *simulated) { l.piece, l.gap = n, gap }
+	}
+	for name, sparse := range map[string]func(*simulated){
+		"500 bytes each 900 ms": pieces(500, 900*time.Millisecond), // which the peer reports late
+		"1 kB each 500 ms":      pieces(1000, 500*time.Millisecond),
+		"16 KiB each 150 ms":    pieces(16<<10, 150*time.Millisecond),
+		"16 KiB each 300 ms":    pieces(16<<10, 300*time.Millisecond),
+		"64 KiB each 650 ms":    pieces(64<<10, 650*time.Millisecond),
+		"64 KiB each 800 ms":    pieces(64<<10, 800*time.Millisecond),
+		"80 kB/s":               limited,
+	} {
+		for _, delay := range []time.Duration{10 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond} {
+			p := newPath(100*mbit, delay)
+			l := p.links[0]
+			p.run(10 * time.Second)
+			sparse(l)
+			p.run(time.Minute)
+			p.rate = mbit
+			p.run(10 * time.Second)
+			l.piece, l.limit, l.measure = 0, 0, true
+			p.run(20 * time.Second)
+			if limit := time.Duration(startWindow * 5 / 4 / mbit * float64(time.Second)); l.longest > limit {
+				t.Errorf("%s, %v: a message waits for %v then", name, 2*delay, l.longest)
+			}
 		}
 	}
 }
