@@ -443,7 +443,7 @@ export interface PeerStats {
   readonly uptime: number;
   /** Connections after the first, and times that one went on after its path had seemed lost from here. */
   readonly reconnects: number;
-  /** On the wire, with what encryption and transport add. */
+  /** On the wire, with what encryption and transport add. Chromium counts them anew only 50 ms after it has last been asked. */
   readonly bytesSent: number;
   readonly bytesReceived: number;
   /** -1: the browser does not count them, as Firefox. */
