@@ -31,8 +31,8 @@ const (
 	// probeGap is how long what a probe has found counts, where that is not the shortest ever; lowRounds is after how many rounds at less
 	// than two thirds of the rate before there is another probe, jointGap how often at most links probe together (a quarter of it where
 	// one is alone, or does not know its path; but joint ones no more than that in the long run, whoever they are for, with jointBurst at once, as
-	// those that come one after the other need), loneProbe for how long one that is alone in use is so before its path is looked at, as it is once in probeGap
-	// then, probeMost how long one waits
+	// those that come one after the other need), loneProbe for how long one is in use before its path is looked at once in probeGap where it is
+	// alone, probeMost how long one waits
 	// for the others, probeEnd how long for a Pong or for something of what is on its way, and pingLead how long at least the second Ping has
 	// the path to itself: bulk that waits is sealed already, and would overtake it.
 	probeGap   = time.Minute
@@ -81,9 +81,9 @@ type pacer struct {
 	emptyAt        time.Time     // since when there is nothing to send; zero: there is something
 	waiting        bool          // for that, as the window has room
 	waitedAt       time.Time     // when it last waited, or began to
+	halvedAt       time.Time     // when most last was for that
 	floor          time.Duration // the shortest that base has been
 	span           time.Duration // of the last full round
-	fullAt         time.Time     // when that ended, or most was halved for want of one
 	peak           float64       // the highest rate since the last probe
 	low            int           // rounds at less than two thirds of it
 	known          bool          // the path need not be probed: that has been done with all that was under way, or came to nothing
@@ -201,9 +201,9 @@ func (p *pacer) resume(now time.Time) {
 		} else {
 			p.waitedAt = now
 		}
-		// A path that is not filled may have become slower unseen (RFC 2861 section 3.1).
-		if now.Sub(p.fullAt) > p.patience() {
-			p.most, p.fullAt = p.most/2, now
+		// A path that is not filled may have become slower unseen (RFC 2861). What is in use is not taken away.
+		if now.Sub(p.halvedAt) > p.patience() {
+			p.most, p.halvedAt = max(p.most/2, min(p.most, max(p.flight, p.round.flight))), now
 		}
 	}
 	if empty && now.Sub(p.emptyAt) > p.patience() || p.probe == notProbing && p.silent(now) {
@@ -292,7 +292,7 @@ func (p *pacer) endRound(now time.Time, span time.Duration) {
 	p.peak = max(p.peak, p.rate)
 	full := !p.round.little && !spared
 	if full {
-		p.span, p.fullAt = span, now
+		p.span = span
 		p.most -= p.most / 4
 	}
 	p.most = max(p.most, p.round.flight)
@@ -364,7 +364,8 @@ func (p *pacer) release(now time.Time) {
 	p.probe, p.reportedAt, p.round = notProbing, now, mark{at: now, sent: p.sent, received: p.received, little: true}
 }
 
-// giveUp ends a probe for which a Pong, or what was on its way, does not come. It is no reason for another.
+// giveUp ends a probe for which a Pong, or what was on its way, does not come. It is no reason for another, but for one in probeGap where
+// the link is alone.
 func (p *pacer) giveUp(now time.Time) {
 	p.awaits, p.known, p.fresh = false, true, false
 	p.peak, p.low = p.rate, 0
@@ -493,11 +494,7 @@ func balance(now time.Time, links []*pacer) {
 		if p.probe == notProbing && !p.awaits { // one at a time
 			unknown = unknown || !p.known && p.span > 0 && (len(links) > 1 || p.base > p.floor) // alone, the shortest time ever is the path's
 			// That may have become longer since, or somebody else's queue: where it costs little of the time, that is looked at.
-			since, after := p.probedAt, probeGap
-			if since.Before(p.busyAt) {
-				since, after = p.busyAt, loneProbe
-			}
-			lone = p.span > 0 && now.Sub(since) > after // counts where there is only one
+			lone = p.span > 0 && now.Sub(p.probedAt) > probeGap && now.Sub(p.busyAt) > loneProbe // counts where there is only one
 			wanted = wanted || p.wantsProbe(now)
 		}
 		if p.joint {

@@ -700,6 +700,25 @@ func TestPacerSparse(t *testing.T) {
 	}
 }
 
+// TestPacerBursts: who sends much at once now and then keeps the window for it.
+func TestPacerBursts(t *testing.T) {
+	for _, piece := range []int{256 << 10, 1 << 20} {
+		for _, gap := range []time.Duration{300 * time.Millisecond, 800 * time.Millisecond} {
+			for _, delay := range []time.Duration{10 * time.Millisecond, 100 * time.Millisecond} {
+				p := newPath(100*mbit, delay)
+				l := p.links[0]
+				p.run(10 * time.Second)
+				l.piece, l.gap = piece, gap
+				p.run(10 * time.Second)
+				want := 0.95 * float64(piece) / (gap + time.Duration(float64(piece)/p.rate*float64(time.Second))).Seconds() / p.rate
+				if share := p.share(l, time.Minute); share < want {
+					t.Errorf("%d KiB each %v, %v: %.4f of the path is used, of %.4f", piece>>10, gap, 2*delay, share, want)
+				}
+			}
+		}
+	}
+}
+
 // TestPacerRecovers: how long nothing was reported for once says nothing of pauses later.
 func TestPacerRecovers(t *testing.T) {
 	for _, piece := range []int{16 << 10, 64 << 10} {
