@@ -16,6 +16,7 @@ import (
 	"tallow/internal/core/fault"
 	"tallow/internal/core/peer"
 	"tallow/internal/core/room"
+	"tallow/internal/core/wire"
 )
 
 func (p *person) figures(of *person) room.PeerStats {
@@ -370,9 +371,13 @@ func TestQualityOfDeafness(t *testing.T) {
 	})
 	bob := w.join("Bob", ann.room.Link())
 	meetAll(ann, bob)
-	// The first look at what the transport has received takes the bytes that made the connection for a sign of life.
-	wait(ann, "an answer to a Ping", func(e room.PeerChanged) bool { return e.Peer.RTT > 0 })
+	// The first look at what the transport has received, which tells the route, takes the bytes that made the connection for a sign of life.
+	wait(ann, "an answer to a Ping, and the first look", func(e room.PeerChanged) bool { return e.Peer.RTT > 0 && e.Peer.Route != "" })
+	ann.figures(bob) // it is over
 	clock.run(0)
+	w.mu.Lock()
+	w.fromHub = func(wire.ID, []byte) [][]byte { return nil } // nor is a restart agreed upon, which would show that he is there
+	w.mu.Unlock()
 	close(deaf)
 	for began := clock.Now(); ; {
 		clock.skip(time.Second)
