@@ -32,9 +32,8 @@ const (
 	// than two thirds of the rate before there is another probe, jointGap how often at most links probe together (a quarter of it where
 	// one is alone, or does not know its path; but joint ones no more than that in the long run, whoever they are for, with jointBurst at once, as
 	// those that come one after the other need), loneProbe for how long one is in use before its path is looked at once in probeGap where it is
-	// alone, probeMost how long one waits
-	// for the others, probeEnd how long for a Pong or for something of what is on its way, and pingLead how long at least the second Ping has
-	// the path to itself: bulk that waits is sealed already, and would overtake it.
+	// alone, probeMost how long one waits for the others, probeEnd how long for a Pong or for something of what is on its way, and pingLead how long at least
+	// the second Ping has the path to itself: bulk that waits is sealed already, and would overtake it.
 	probeGap   = time.Minute
 	loneProbe  = 5 * time.Second
 	lowRounds  = 3
@@ -192,7 +191,6 @@ func (p *pacer) sending(now time.Time, n int) {
 
 // resume notes that something is to be sent, perhaps after a pause. To wait in a probe is none, but one may have begun in a pause.
 func (p *pacer) resume(now time.Time) {
-	empty := !p.emptyAt.IsZero()
 	if p.waiting {
 		flying := p.sent - p.received
 		if flying == 0 || flying < p.due() && now.Sub(p.waitedAt) > max(p.base, p.span) {
@@ -206,7 +204,7 @@ func (p *pacer) resume(now time.Time) {
 			p.most, p.halvedAt = max(p.most/2, min(p.most, max(p.flight, p.round.flight))), now
 		}
 	}
-	if empty && now.Sub(p.emptyAt) > p.patience() || p.probe == notProbing && p.silent(now) {
+	if !p.emptyAt.IsZero() && now.Sub(p.emptyAt) > p.patience() || p.probe == notProbing && p.silent(now) {
 		p.begin(now)
 	}
 	p.emptyAt, p.waiting = time.Time{}, false
